@@ -1,0 +1,23 @@
+"""goloop: an asyncio event loop for Linux with a Go-style runtime."""
+
+from typing import TYPE_CHECKING, Any
+
+from goloop.loop import Loop
+from goloop.policy import install, new_event_loop, run
+
+if TYPE_CHECKING:
+    from goloop.policy import EventLoopPolicy
+
+__version__ = "0.1.0"
+__all__ = ["EventLoopPolicy", "Loop", "__version__", "install", "new_event_loop", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy: policies go away in Python 3.16, and only then does asking for this one fail.
+    if name == "EventLoopPolicy":
+        from goloop import policy
+
+        if hasattr(policy, "EventLoopPolicy"):
+            return policy.EventLoopPolicy
+        raise AttributeError("this Python has no event loop policies: use goloop.run() or goloop.new_event_loop()")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

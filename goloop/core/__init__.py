@@ -1,0 +1,1 @@
+"""The compiled core: read HACKING.md beside this file before touching it."""

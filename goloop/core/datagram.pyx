@@ -1,0 +1,210 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
+"""DatagramTransport: UDP and Unix datagram sockets.
+
+Registered like a stream, edge-triggered for both directions; a turn reads up to BATCH datagrams. The
+socket module parses the addresses.
+"""
+
+import collections
+from asyncio import transports as _transports
+from asyncio import trsock as _trsock
+from asyncio.log import logger as _logger
+from sys import version_info
+
+cimport cython
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.memoryview cimport PyMemoryView_FromMemory
+
+from goloop.core.loop cimport READ_SIZE, LoopCore
+from goloop.core.netpoll cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
+from goloop.core.transports cimport Transport
+
+
+cdef extern from "Python.h":
+    int PyBUF_WRITE
+    int PyContext_Enter(object ctx) except -1
+    int PyContext_Exit(object ctx) except -1
+
+cdef enum:
+    BATCH = 16      # datagrams a turn; more wait for the next iteration
+
+cdef object _AsyncioTransport = _transports.DatagramTransport
+cdef int HEADER = 8 if version_info >= (3, 13) else 0     # what asyncio adds for each datagram that waits
+cdef bint SEND_EMPTY = version_info >= (3, 13)            # before, asyncio's sendto(b"") did nothing
+
+
+@cython.final
+cdef class DatagramTransport(Transport):
+    """A datagram socket, as asyncio.DatagramTransport."""
+
+    cdef object buffer            # (bytes, address) that wait to be sent
+    cdef Py_ssize_t size          # bytes that wait, headers included
+    cdef object address           # remote address given to create_datagram_endpoint(), or None
+    cdef bint connected
+    cdef bint readable
+
+    max_size = READ_SIZE
+
+    def __init__(self, LoopCore loop, sock, protocol, address=None, waiter=None, extra=None):
+        self.setup(loop, sock, protocol, extra)
+        self.buffer = collections.deque()
+        self.address = address
+        self.extra["socket"] = _trsock.TransportSocket(sock)
+        try:
+            self.extra["sockname"] = sock.getsockname()
+        except OSError:
+            self.extra["sockname"] = None
+        if "peername" not in self.extra:
+            try:
+                self.extra["peername"] = sock.getpeername()
+            except OSError:
+                self.extra["peername"] = None
+        self.connected = bool(self.extra["peername"])
+        self.announce(waiter)
+
+    @property
+    def __class__(self):
+        return _AsyncioTransport
+
+    def __repr__(self):
+        state = "closed" if self.file is None else "closing" if self.closing else "open"
+        return f"<DatagramTransport {state} fd={self.fd} bufsize={self.size}>"
+
+    @property
+    def _sock(self):
+        return self.file
+
+    @property
+    def _sock_fd(self):
+        return self.fd
+
+    cdef int begin(self) except -1:
+        return self.core.attach(self.fd, self)
+
+    # ------------------------------------------------------------------ events
+    cdef object run(self):
+        cdef unsigned int events = self.events
+        self.events = 0
+        if self.lost:
+            return None
+        if events & (EPOLLIN | EPOLLERR | EPOLLHUP):
+            self.readable = True
+        if self.readable and self.started and self.reading():
+            self.read()
+        if events & (EPOLLOUT | EPOLLERR) and self.buffer and not self.lost:
+            self.flush()
+        return None
+
+    cdef int read(self) except -1:
+        cdef char *scratch = self.core.scratch()
+        cdef object room = PyMemoryView_FromMemory(scratch, READ_SIZE, PyBUF_WRITE)
+        cdef Py_ssize_t n
+        cdef int i
+        for i in range(BATCH):
+            try:
+                n, address = self.file.recvfrom_into(room)
+            except BlockingIOError:
+                self.readable = False
+                return 0
+            except InterruptedError:
+                continue
+            except OSError as exc:
+                self.deliver("error_received", (exc,))
+            else:
+                self.deliver("datagram_received", (PyBytes_FromStringAndSize(scratch, n), address))
+            if not self.reading():
+                return 0
+        self.core.queue(self)
+        return 0
+
+    cdef int deliver(self, str method, tuple args) except -1:
+        PyContext_Enter(self.context)
+        try:
+            getattr(self.proto, method)(*args)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self.fail(exc, f"Fatal error: protocol.{method}() call failed.")
+        finally:
+            PyContext_Exit(self.context)
+        return 0
+
+    # ----------------------------------------------------------------- writing
+    cdef Py_ssize_t pending(self) except -1:
+        return self.size
+
+    cdef int discard(self) except -1:
+        self.buffer.clear()
+        self.size = 0
+        return 0
+
+    def close(self):
+        """Close when what is buffered has been sent; connection_lost(None) is called after that."""
+        if self.closing:
+            return
+        self.closing = True
+        if not self.buffer:
+            self.lose_soon(None)
+
+    def sendto(self, data, addr=None):
+        """Send a datagram to addr, or to the remote address of a connected endpoint.
+
+        What the kernel refuses goes to the protocol's error_received().
+        """
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
+        if not SEND_EMPTY and not data:
+            return
+        if self.address:
+            if addr not in (None, self.address):
+                raise ValueError(f"Invalid address: must be None or {self.address}")
+            addr = self.address
+        if self.lost:
+            if self.address:
+                self.ignored_write("socket.send() raised exception.")
+            return
+        if not self.buffer and self.send(data, addr):
+            return
+        if self.lost:
+            return
+        self.buffer.append((bytes(data), addr))
+        self.size += memoryview(data).nbytes + HEADER
+        self.maybe_pause()
+
+    cdef bint send(self, object data, object addr) except -1:
+        """True: the datagram is dealt with; False: the socket is full."""
+        try:
+            if self.connected:
+                self.file.send(data)
+            else:
+                self.file.sendto(data, addr)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as exc:
+            self.proto.error_received(exc)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self.fail(exc, "Fatal write error on datagram transport")
+        return True
+
+    cdef int flush(self) except -1:
+        cdef Py_ssize_t length
+        while self.buffer:
+            data, addr = self.buffer[0]
+            try:
+                if not self.send(data, addr):
+                    return 0
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as exc:
+                self.fail(exc, "Fatal error: protocol.error_received() call failed.")
+            if self.lost:
+                return 0
+            length = len(data)
+            self.buffer.popleft()
+            self.size -= length + HEADER
+        self.maybe_resume()      # may send
+        if self.closing and not self.buffer and not self.lost:
+            self.lose_soon(None)
+        return 0

@@ -1,0 +1,37 @@
+from goloop.core.netpoll cimport gl_node
+from goloop.core.timers cimport TimerHeap
+
+
+# What the ready queue holds besides handles: a transport, an acceptor. The loop collects its events and
+# runs it once for them; only the thread that runs the loop touches the fields.
+cdef class Pollable:
+    cdef unsigned int events    # collected since the last run
+    cdef bint queued            # stands in the ready queue
+    cdef object run(self)       # lets only SystemExit and KeyboardInterrupt through
+
+
+cdef class Handle:
+    cdef gl_node node               # links the handle into an inbox
+    cdef Py_ssize_t place           # in the timer heap; -1: not there
+    cdef double deadline                # seconds, for a timer
+    cdef TimerHeap heap             # the heap that `place` is in
+    cdef readonly object _loop
+    cdef readonly object _callback
+    cdef readonly object _args
+    cdef readonly object _context
+    cdef public object _source_traceback
+    cdef public object _repr
+    cdef readonly bint _cancelled
+    cdef object __weakref__
+
+    cdef object run(self)
+    cdef object report(self, object exc)
+
+
+cdef class TimerHandle(Handle):
+    pass
+
+
+cdef Handle new_handle(object callback, object args, object loop, object context)
+cdef TimerHandle new_timer(double when, object callback, object args, object loop, object context)
+cdef int trace_source(Handle handle) except -1

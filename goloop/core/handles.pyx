@@ -1,0 +1,184 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
+"""Handle and TimerHandle: what the loop runs.
+
+They answer asyncio's classes as their __class__, which is how isinstance(h, asyncio.Handle) holds for a
+type that cannot have asyncio.Handle as its base. Allocation goes through a free list; a TimerHandle has
+no fields of its own, so that it shares the list with Handle.
+"""
+
+import sys
+from asyncio import events as _events
+from asyncio import format_helpers as _format_helpers
+
+cimport cython
+from cpython.object cimport PyObject
+
+
+cdef extern from "Python.h":
+    int PyContext_Enter(object ctx) except -1
+    int PyContext_Exit(object ctx) except -1
+    object PyContext_CopyCurrent()
+    object PyObject_Vectorcall(object callable, PyObject **args, size_t nargs, PyObject *names)
+    ctypedef struct PyTupleObject:
+        PyObject **ob_item
+    Py_ssize_t PyTuple_GET_SIZE(object t)
+
+
+cdef object _AsyncioHandle = _events.Handle
+cdef object _AsyncioTimerHandle = _events.TimerHandle
+cdef object _getframe = sys._getframe
+cdef object _extract_stack = _format_helpers.extract_stack
+
+# Live handles. Written under the GIL; on a free-threaded build the count is approximate.
+cdef Py_ssize_t live = 0
+
+
+def live_handles():
+    """How many Handle and TimerHandle objects exist in this process."""
+    return live
+
+
+cdef class Pollable:
+    cdef object run(self):
+        raise SystemError("Pollable.run() is abstract")
+
+
+@cython.freelist(512)
+cdef class Handle:
+    """A callback scheduled to run, as asyncio.Handle. Use it on the loop's own thread."""
+
+    def __cinit__(self):
+        global live
+        live += 1
+        self.place = -1
+
+    def __dealloc__(self):
+        global live
+        live -= 1
+
+    @property
+    def __class__(self):
+        return _AsyncioHandle
+
+    cdef object run(self):
+        cdef object callback = self._callback, args = self._args, context = self._context
+        if self._cancelled:
+            return None
+        try:
+            PyContext_Enter(context)
+            try:
+                PyObject_Vectorcall(callback, (<PyTupleObject *>args).ob_item, PyTuple_GET_SIZE(args), NULL)
+            finally:
+                PyContext_Exit(context)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self.report(exc)
+        return None
+
+    cdef object report(self, object exc):
+        cdef object info
+        callback = _format_helpers._format_callback_source(self._callback, self._args)
+        info = {"message": f"Exception in callback {callback}", "exception": exc, "handle": self}
+        if self._source_traceback:
+            info["source_traceback"] = self._source_traceback
+        self._loop.call_exception_handler(info)
+        return None
+
+    def _run(self):
+        self.run()
+
+    def cancel(self):
+        """Cancel the callback; it and its arguments are released at once."""
+        if self._cancelled:
+            return
+        self._cancelled = True
+        if self._loop.get_debug():
+            self._repr = repr(self)     # keeps the callback and the arguments readable
+        self._callback = None
+        self._args = None
+        if self.place >= 0:
+            self.heap.remove(self.place)
+        self.heap = None
+
+    def cancelled(self):
+        """Return True if the handle was cancelled."""
+        return self._cancelled
+
+    def get_context(self):
+        """Return the contextvars.Context in which the callback runs."""
+        return self._context
+
+    def _repr_info(self):
+        return _AsyncioHandle._repr_info(self)
+
+    def __repr__(self):
+        return _AsyncioHandle.__repr__(self)
+
+
+cdef class TimerHandle(Handle):
+    """A callback scheduled for a time, as asyncio.TimerHandle."""
+
+    @property
+    def __class__(self):
+        return _AsyncioTimerHandle
+
+    def when(self):
+        """Return the scheduled time, in seconds on the loop's clock."""
+        return self.deadline
+
+    @property
+    def _when(self):
+        return self.deadline
+
+    @property
+    def _scheduled(self):
+        return self.place >= 0
+
+    def _repr_info(self):
+        return _AsyncioTimerHandle._repr_info(self)
+
+    def __hash__(self):
+        return hash(self.deadline)
+
+    def __lt__(self, other):
+        return _AsyncioTimerHandle.__lt__(self, other)
+
+    def __le__(self, other):
+        return _AsyncioTimerHandle.__le__(self, other)
+
+    def __gt__(self, other):
+        return _AsyncioTimerHandle.__gt__(self, other)
+
+    def __ge__(self, other):
+        return _AsyncioTimerHandle.__ge__(self, other)
+
+    def __eq__(self, other):
+        return _AsyncioTimerHandle.__eq__(self, other)
+
+
+cdef inline int fill(Handle handle, object callback, object args, object loop, object context) except -1:
+    handle._callback = callback
+    handle._args = args
+    handle._loop = loop
+    handle._context = PyContext_CopyCurrent() if context is None else context
+    return 0
+
+
+cdef Handle new_handle(object callback, object args, object loop, object context):
+    cdef Handle handle = Handle.__new__(Handle)
+    fill(handle, callback, args, loop, context)
+    return handle
+
+
+cdef TimerHandle new_timer(double when, object callback, object args, object loop, object context):
+    cdef TimerHandle handle = TimerHandle.__new__(TimerHandle)
+    fill(handle, callback, args, loop, context)
+    handle.deadline = when
+    return handle
+
+
+cdef int trace_source(Handle handle) except -1:
+    """Remember the caller's stack (debug mode). Compiled code has no frames, so the top is the user's."""
+    handle._source_traceback = _extract_stack(_getframe())
+    return 0

@@ -1,0 +1,518 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
+"""LoopCore: the ready queue, the iteration, scheduling, and the doors to the poll set.
+
+goloop.loop.Loop puts it in front of asyncio.BaseEventLoop. One iteration is run_once(); HACKING.md says
+in which order it does what, and why. All methods belong to the thread that runs the loop, except
+call_soon_threadsafe().
+"""
+
+import asyncio
+import threading
+from asyncio import base_events as _base_events
+from asyncio.log import logger as _logger
+
+cimport cython
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.errno cimport EINTR, errno
+from libc.math cimport INFINITY, isnan
+from libc.stdint cimport int64_t
+from libc.stdlib cimport free, malloc
+
+from goloop.core.handles cimport TimerHandle, new_handle, new_timer, trace_source
+from goloop.core.netpoll cimport (
+    EPOLLIN, EPOLLOUT, READ, WRITE, Slot, gl_node, now_ns,
+)
+
+
+cdef extern from "Python.h":
+    unsigned long PyThread_get_thread_ident() nogil
+    ctypedef struct PyObject:
+        pass
+    ctypedef struct PyListObject:
+        PyObject **ob_item
+
+cdef object _Future = asyncio.Future
+cdef object _coroutines = asyncio.coroutines
+
+cdef enum:
+    HARVEST = 256             # events per epoll_wait; what is left over comes in the next iteration
+    RING_START = 64
+
+cdef double MAXIMUM_SLEEP = 24 * 3600.0     # seconds, as asyncio's MAXIMUM_SELECT_TIMEOUT
+cdef double CLOCK_RESOLUTION = 1e-9
+
+
+cdef int fd_of(object fileobj) except -1:
+    """asyncio's rule for what may stand for a descriptor."""
+    cdef long fd
+    if isinstance(fileobj, int):
+        fd = fileobj
+    else:
+        try:
+            fd = int(fileobj.fileno())
+        except (AttributeError, TypeError, ValueError):
+            raise ValueError(f"Invalid file object: {fileobj!r}") from None
+    if fd < 0 or fd > 0x7fffffff:
+        raise ValueError(f"Invalid file descriptor: {fd}")
+    return <int>fd
+
+
+cdef class LoopCore:
+    def __cinit__(self, *args, **kwargs):
+        self.pollset = PollSet()
+        self.timers = TimerHeap()
+        self.ring = [None] * RING_START
+        self.capacity = RING_START
+
+    def __dealloc__(self):
+        free(self.read_buffer)
+
+    # ------------------------------------------------------------ ready queue
+    cdef int enqueue(self, object item) except -1:
+        cdef PyObject **cell
+        if self.count == self.capacity:
+            self.grow()
+        # The ring's cells hold None until filled; None is left behind by the runner.
+        cell = &(<PyListObject *>self.ring).ob_item[(self.head + self.count) & (self.capacity - 1)]
+        Py_INCREF(item)
+        Py_DECREF(<object>cell[0])
+        cell[0] = <PyObject *>item
+        self.count += 1
+        return 0
+
+    cdef int grow(self) except -1:
+        cdef list ring = self.ring
+        self.ring = ring[self.head:] + ring[:self.head] + [None] * self.capacity
+        self.head = 0
+        self.capacity *= 2
+        return 0
+
+    cdef int queue(self, Pollable item) except -1:
+        """Run a pollable in the next iteration (once, however often it is asked for)."""
+        if not item.queued:
+            item.queued = True
+            self.enqueue(item)
+        return 0
+
+    cdef int drain(self) except -1:
+        """Move what other threads posted to the ready queue."""
+        cdef gl_node *node = self.pollset.take()
+        cdef object item
+        while node != NULL:
+            item = <object>node.item
+            node = node.next
+            Py_DECREF(item)         # the inbox's reference, taken in call_soon_threadsafe
+            self.enqueue(item)
+        return 0
+
+    # -------------------------------------------------------------- iteration
+    cdef int collect(self) except -1:
+        """Look at the poll set without waiting, and queue what is ready."""
+        cdef epoll_event events[HARVEST]
+        cdef PollSet ps = self.pollset
+        cdef Pollable owner
+        cdef Slot *slot
+        cdef unsigned int mask
+        cdef int i, index, n = ps.harvest(events, HARVEST)
+        if n < 0:
+            if errno == EINTR:
+                return 0
+            raise OSError(errno, "epoll_wait failed")
+        for i in range(n):
+            slot = ps.event_slot(events[i].data.u64)
+            if slot == NULL:
+                continue
+            index = <int>(slot - ps.slots)
+            mask = events[i].events
+            if mask & ~<unsigned int>EPOLLOUT and ps.readers[index] is not None:
+                self.ready(ps.readers[index])
+            if mask & ~<unsigned int>EPOLLIN and ps.writers[index] is not None:
+                self.ready(ps.writers[index])
+            if ps.owners[index] is not None:
+                owner = <Pollable>ps.owners[index]
+                owner.events |= mask
+                self.queue(owner)
+        return 0
+
+    cdef int ready(self, object watcher) except -1:
+        return self.queue(<Pollable>watcher) if isinstance(watcher, Pollable) else self.enqueue(watcher)
+
+    cdef int wake_due(self) except -1:
+        """Queue the timers that are due."""
+        cdef double end
+        cdef TimerHandle timer
+        if self.timers.size:
+            end = self.now() + CLOCK_RESOLUTION
+            while self.timers.size and self.timers.first() < end:
+                timer = <TimerHandle>self.timers.pop()
+                timer.heap = None
+                self.enqueue(timer)
+        return 0
+
+    cdef int sleep(self) except -1:
+        """Nothing is ready: park until something may be, or the first timer is due."""
+        cdef double seconds
+        cdef int64_t deadline = -1
+        cdef int error
+        cdef PollSet ps = self.pollset
+        if self.timers.size:
+            seconds = self.timers.first() - self.now()
+            if seconds <= 0:
+                return 0
+            deadline = now_ns() + <int64_t>(min(seconds, MAXIMUM_SLEEP) * 1e9)
+        with nogil:
+            error = ps.park(deadline)
+        return 0
+
+    cdef int run_once(self) except -1:
+        cdef Py_ssize_t todo
+        cdef object item
+        cdef PyObject **cell
+        cdef type kind
+        self.drain()
+        self.collect()
+        if self.count == 0 and not self._stopping:
+            self.sleep()
+            PyErr_CheckSignals()
+            self.drain()
+            self.collect()
+        self.wake_due()
+        todo = self.count      # what these schedule waits for the next iteration
+        while todo > 0:
+            todo -= 1
+            cell = &(<PyListObject *>self.ring).ob_item[self.head]
+            item = <object>cell[0]
+            Py_DECREF(item)                 # the ring's reference, now ours
+            Py_INCREF(None)
+            cell[0] = <PyObject *>None
+            self.head = (self.head + 1) & (self.capacity - 1)
+            self.count -= 1
+            if self._debug:
+                self.run_timed(item)
+            elif type(item) is Handle or type(item) is TimerHandle:
+                (<Handle>item).run()
+            else:
+                (<Pollable>item).queued = False
+                (<Pollable>item).run()
+        item = None
+        return PyErr_CheckSignals()
+
+    cdef int run_timed(self, object item) except -1:
+        """Run in debug mode: say what runs, and report it when it took too long."""
+        cdef int64_t start
+        cdef double took
+        if isinstance(item, Handle) and (<Handle>item)._cancelled:
+            return 0
+        start = now_ns()
+        try:
+            self._current_handle = item
+            if isinstance(item, Pollable):
+                (<Pollable>item).queued = False
+                (<Pollable>item).run()
+            else:
+                (<Handle>item).run()
+            took = (now_ns() - start) / 1e9
+            if took >= self.slow_callback_duration:
+                _logger.warning("Executing %s took %.3f seconds",
+                                _base_events._format_handle(item) if isinstance(item, Handle) else repr(item), took)
+        finally:
+            self._current_handle = None
+        return 0
+
+    def _run_once(self):
+        """Run one iteration, as asyncio's method of that name."""
+        self.run_once()
+
+    def _run_until_stopped(self):
+        """Run iterations until stop(); run_forever() prepares and cleans up around it."""
+        self.own_clock = type(self).time is LoopCore.time and "time" not in self.__dict__
+        self.owner = PyThread_get_thread_ident()
+        try:
+            while True:
+                self.run_once()
+                if self._stopping:
+                    break
+        finally:
+            self.owner = 0
+
+    def stop(self):
+        """Let run_forever() return after the current iteration."""
+        self._stopping = True
+
+    @property
+    def _ready(self):
+        """The callbacks that wait to run: a copy, oldest first."""
+        cdef Py_ssize_t i
+        return [self.ring[(self.head + i) & (self.capacity - 1)] for i in range(self.count)]
+
+    @_ready.setter
+    def _ready(self, value):
+        if value:
+            raise AttributeError("the ready queue cannot be replaced")
+
+    @property
+    def _scheduled(self):
+        """The timers that are pending: a copy, in no order."""
+        return list(self.timers.items)
+
+    @_scheduled.setter
+    def _scheduled(self, value):
+        if value:
+            raise AttributeError("the timers cannot be replaced")
+
+    # ------------------------------------------------------------------ clock
+    cdef double now(self) except? -1:
+        return now_ns() / 1e9 if self.own_clock else self.time()
+
+    def time(self):
+        """Return the loop's time: the monotonic clock, in seconds."""
+        return now_ns() / 1e9
+
+    # ----------------------------------------------------------------- checks
+    cdef int check_closed(self) except -1:
+        if self._closed:
+            raise RuntimeError("Event loop is closed")
+        return 0
+
+    def _check_closed(self):
+        self.check_closed()
+
+    cdef int check_thread(self) except -1:
+        if self.owner and self.owner != PyThread_get_thread_ident():
+            raise RuntimeError("Non-thread-safe operation invoked on an event loop other than the current one")
+        return 0
+
+    cdef int check_callback(self, object callback, str method) except -1:
+        if self._debug and (_coroutines.iscoroutine(callback) or _coroutines.iscoroutinefunction(callback)):
+            raise TypeError(f"coroutines cannot be used with {method}()")
+        if not callable(callback):
+            raise TypeError(f"a callable object was expected by {method}(), got {callback!r}")
+        return 0
+
+    # ------------------------------------------------------------- scheduling
+    cdef Handle soon(self, object callback, object args, object context):
+        cdef Handle handle = new_handle(callback, args, self, context)
+        if not self.pollset.inbox_empty():
+            self.drain()      # what another thread posted before this call also runs before it
+        self.enqueue(handle)
+        return handle
+
+    def call_soon(self, callback, *args, context=None):
+        """Run callback(*args) in the next iteration. Callbacks run in the order in which they were given.
+
+        context: the contextvars.Context to run in; None: a copy of the current one. Returns a Handle.
+        Only for the loop's own thread; from another, use call_soon_threadsafe().
+        """
+        cdef Handle handle
+        self.check_closed()
+        if self._debug:
+            self.check_thread()
+        if self._debug or not callable(callback):
+            self.check_callback(callback, "call_soon")
+        handle = self.soon(callback, args, context)
+        if self._debug:
+            trace_source(handle)
+        return handle
+
+    def call_soon_threadsafe(self, callback, *args, context=None):
+        """As call_soon(), from any thread, and wakes the loop.
+
+        RuntimeError once the loop is closed; a callback that was accepted before is never lost while the
+        loop runs on.
+        """
+        cdef Handle handle
+        self.check_closed()
+        if self._debug or not callable(callback):
+            self.check_callback(callback, "call_soon_threadsafe")
+        if self.owner == PyThread_get_thread_ident():
+            handle = self.soon(callback, args, context)
+            if self._debug:
+                trace_source(handle)
+            return handle
+        handle = new_handle(callback, args, self, context)
+        if self._debug:
+            trace_source(handle)
+        handle.node.item = <void *>handle
+        Py_INCREF(handle)         # the inbox's reference; drain() drops it
+        if not self.pollset.post(&handle.node):
+            Py_DECREF(handle)
+            raise RuntimeError("Event loop is closed")
+        return handle
+
+    def call_later(self, delay, callback, *args, context=None):
+        """Run callback(*args) after delay seconds (int or float). Returns a TimerHandle."""
+        if delay is None:
+            raise TypeError("delay must not be None")
+        return self.schedule(self.now() + delay, callback, args, context, "call_later")
+
+    def call_at(self, when, callback, *args, context=None):
+        """Run callback(*args) at the time `when`, in seconds on the loop's clock. Returns a TimerHandle."""
+        if when is None:
+            raise TypeError("when cannot be None")
+        return self.schedule(when, callback, args, context, "call_at")
+
+    cdef TimerHandle schedule(self, double when, object callback, object args, object context, str method):
+        cdef TimerHandle timer
+        self.check_closed()
+        if self._debug:
+            self.check_thread()
+        if self._debug or not callable(callback):
+            self.check_callback(callback, method)
+        if isnan(when):
+            raise ValueError("a timer's time cannot be NaN")
+        timer = new_timer(when, callback, args, self, context)
+        if self._debug:
+            trace_source(timer)
+        timer.heap = self.timers
+        self.timers.push(when, &timer.place, timer)
+        return timer
+
+    def create_future(self):
+        """Return a new asyncio.Future attached to this loop."""
+        return _Future(loop=self)
+
+    def _write_to_self(self):
+        """Wake the loop, from any thread."""
+        if self.pollset is not None:
+            self.pollset.unpark()
+
+    # ---------------------------------------------------------------- polling
+    cdef char *scratch(self) except NULL:
+        if self.read_buffer == NULL:
+            self.read_buffer = <char *>malloc(READ_SIZE)
+            if self.read_buffer == NULL:
+                raise MemoryError
+        return self.read_buffer
+
+    cdef int attach(self, int fd, Pollable owner) except -1:
+        """Give a descriptor to a transport; whatever watched it before is a leftover of a closed file."""
+        self.check_closed()
+        if self.pollset.find(fd) >= 0:
+            self.unwatch(fd, READ)
+            self.unwatch(fd, WRITE)
+        return self.pollset.attach(fd, owner)
+
+    cdef int detach(self, int fd, Pollable owner) except -1:
+        return 0 if self._closed else self.pollset.detach(fd, owner)
+
+    cdef Handle watch(self, object fileobj, Side side, object callback, object args):
+        cdef int fd = fd_of(fileobj)
+        cdef Handle handle
+        cdef object before
+        self.check_closed()
+        handle = new_handle(callback, args, self, None)
+        if self._debug:
+            trace_source(handle)
+        before = self.pollset.watch(fd, side, handle, None if isinstance(fileobj, int) else fileobj)
+        if before is not None:
+            before.cancel()
+        return handle
+
+    cdef bint unwatch(self, object fileobj, Side side) except -1:
+        cdef int fd
+        cdef object before
+        if self._closed:
+            return False
+        try:
+            fd = fd_of(fileobj)
+        except ValueError:
+            fd = self.pollset.fd_of(fileobj)
+            if fd < 0:
+                raise
+        before = self.pollset.unwatch(fd, side)
+        if before is None:
+            return False
+        before.cancel()
+        return True
+
+    def _ensure_fd_no_transport(self, fd):
+        """RuntimeError if an open transport owns the descriptor."""
+        cdef object owner
+        cdef int fileno
+        if isinstance(fd, int):
+            fileno = fd if -1 <= fd <= 0x7fffffff else -1
+        else:
+            try:
+                fileno = int(fd.fileno())
+            except (AttributeError, TypeError, ValueError):
+                raise ValueError(f"Invalid file object: {fd!r}") from None
+        owner = None if self._closed else self.pollset.owner_of(fileno)
+        if owner is not None and not owner.is_closing():
+            raise RuntimeError(f"File descriptor {fd!r} is used by transport {owner!r}")
+
+    def _add_reader(self, fd, callback, *args):
+        return self.watch(fd, READ, callback, args)
+
+    def _remove_reader(self, fd):
+        return self.unwatch(fd, READ)
+
+    def _add_writer(self, fd, callback, *args):
+        return self.watch(fd, WRITE, callback, args)
+
+    def _remove_writer(self, fd):
+        return self.unwatch(fd, WRITE)
+
+    def add_reader(self, fd, callback, *args):
+        """Call callback(*args) once an iteration while the descriptor is readable; replaces the one before.
+
+        fd: an int or an object with fileno(). RuntimeError for the descriptor of an open transport.
+        """
+        self._ensure_fd_no_transport(fd)
+        if not callable(callback):
+            self.check_callback(callback, "add_reader")
+        self.watch(fd, READ, callback, args)
+
+    def remove_reader(self, fd):
+        """Stop watching for readability. Returns whether there was a callback to remove."""
+        self._ensure_fd_no_transport(fd)
+        return self.unwatch(fd, READ)
+
+    def add_writer(self, fd, callback, *args):
+        """Call callback(*args) once an iteration while the descriptor is writable; see add_reader()."""
+        self._ensure_fd_no_transport(fd)
+        if not callable(callback):
+            self.check_callback(callback, "add_writer")
+        self.watch(fd, WRITE, callback, args)
+
+    def remove_writer(self, fd):
+        """Stop watching for writability. Returns whether there was a callback to remove."""
+        self._ensure_fd_no_transport(fd)
+        return self.unwatch(fd, WRITE)
+
+    # ------------------------------------------------------------------ close
+    def _shutdown_core(self):
+        """Release everything native; close() calls it once, on a loop that does not run."""
+        cdef gl_node *node
+        cdef PollSet ps = self.pollset
+        cdef list ring = self.ring
+        cdef object item
+        node = ps.shut()
+        while node != NULL:
+            item = <object>node.item
+            node = node.next
+            Py_DECREF(item)
+            item = None
+        self.ring = [None] * RING_START
+        self.head = 0
+        self.count = 0
+        self.capacity = RING_START
+        ring.clear()
+        self.timers.clear()
+
+    def _make_handle(self, callback, args):
+        """A handle that runs callback(*args) in a copy of the current context."""
+        return new_handle(callback, args, self, None)
+
+    def _enqueue_handle(self, Handle handle):
+        """Run a handle in the next iteration, as often as it is enqueued."""
+        self.enqueue(handle)
+
+    def _is_foreign(self):
+        """True in a forked child for a loop that the parent made."""
+        return self.pollset.foreign()
+
+    def _stats(self):
+        """Counters of this loop: ready callbacks, pending timers, watched descriptors, parks."""
+        return {"ready": self.count, "timers": self.timers.size, "descriptors": len(self.pollset),
+                "parks": self.pollset.parks}

@@ -1,0 +1,352 @@
+/* See netpoll.h for what this file promises, and HACKING.md for the protocol "park". */
+#define _GNU_SOURCE
+#include "netpoll.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+static void gl_fatal(const char *what) {
+    fprintf(stderr, "goloop: %s: %s\n", what, strerror(errno));
+    abort();
+}
+
+/* ------------------------------------------------------------------ inbox */
+static gl_node gl_closed_mark;  /* its address is the head of a closed inbox */
+
+void gl_inbox_open(gl_inbox *in) { __atomic_store_n(&in->head, NULL, __ATOMIC_RELEASE); }
+
+int gl_inbox_push(gl_inbox *in, gl_node *node) {
+    gl_node *head = __atomic_load_n(&in->head, __ATOMIC_RELAXED);
+    do {
+        if (head == &gl_closed_mark)
+            return GL_INBOX_CLOSED;
+        node->next = head;
+        GL_YIELD();
+        /* seq_cst: the push comes before the load of `state` in gl_unpark; pairs with gl_park, which
+         * stores `state` and then looks at the inbox. One of the two sees the other. */
+    } while (!__atomic_compare_exchange_n(&in->head, &head, node, 0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
+    return head == NULL ? GL_INBOX_FIRST : GL_INBOX_PUSHED;
+}
+
+int gl_inbox_empty(gl_inbox *in) {
+    gl_node *head = __atomic_load_n(&in->head, __ATOMIC_SEQ_CST);  /* pairs with gl_inbox_push, see gl_park */
+    return head == NULL || head == &gl_closed_mark;
+}
+
+static gl_node *gl_reversed(gl_node *node) {
+    gl_node *out = NULL;
+    while (node != NULL) {
+        gl_node *next = node->next;
+        node->next = out;
+        out = node;
+        node = next;
+    }
+    return out;
+}
+
+gl_node *gl_inbox_take(gl_inbox *in) {
+    if (gl_inbox_empty(in))
+        return NULL;
+    /* acquire: the producers' writes to their nodes. Only the owner closes, so no mark is taken out. */
+    return gl_reversed(__atomic_exchange_n(&in->head, NULL, __ATOMIC_ACQ_REL));
+}
+
+gl_node *gl_inbox_close(gl_inbox *in) {
+    gl_node *head = __atomic_exchange_n(&in->head, &gl_closed_mark, __ATOMIC_ACQ_REL);
+    return head == &gl_closed_mark ? NULL : gl_reversed(head);
+}
+
+/* ------------------------------------------------------------------ table
+ * Poll sets live in chunks that are never freed; the netpoller finds one by the index in its epoll data. */
+#define CHUNK 64
+#define CHUNKS 1024
+
+static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
+static gl_pollset *chunks[CHUNKS];  /* a chunk pointer is stored (release) once; netpoller loads (acquire) */
+static uint32_t table_size;         /* guarded by table_lock */
+static gl_pollset *free_list;       /* guarded by table_lock */
+static uint32_t open_count;         /* guarded by table_lock */
+
+static gl_pollset *table_at(uint32_t index) {
+    gl_pollset *chunk = index / CHUNK < CHUNKS ? __atomic_load_n(&chunks[index / CHUNK], __ATOMIC_ACQUIRE) : NULL;
+    return chunk ? &chunk[index % CHUNK] : NULL;
+}
+
+static gl_pollset *table_take(void) {  /* under table_lock */
+    gl_pollset *ps = free_list;
+    if (ps != NULL) {
+        free_list = ps->next_free;
+        return ps;
+    }
+    if (table_size == CHUNK * CHUNKS) {
+        errno = ENFILE;
+        return NULL;
+    }
+    if (table_size % CHUNK == 0) {
+        gl_pollset *chunk = calloc(CHUNK, sizeof(gl_pollset));
+        if (chunk == NULL)
+            return NULL;
+        __atomic_store_n(&chunks[table_size / CHUNK], chunk, __ATOMIC_RELEASE);
+    }
+    ps = table_at(table_size);
+    ps->index = table_size++;
+    return ps;
+}
+
+/* -------------------------------------------------------------- netpoller
+ * States of the thread: absent -> running (netpoller_start) -> absent (netpoller_stop, or a fork).
+ * Both transitions are made under table_lock. */
+static int master = -1;             /* guarded by table_lock; the thread has its own copy */
+static int stop_fd = -1;            /* guarded by table_lock */
+static pthread_t netpoller;         /* guarded by table_lock */
+static int netpoller_running;       /* guarded by table_lock */
+static uint32_t fork_epoch;         /* atomic; written in a forked child, before it has other threads */
+static uint64_t count_fires, count_stale;  /* atomic, relaxed */
+
+#define STOP_MARK UINT64_MAX
+
+static int futex(uint32_t *word, int op, uint32_t value, const struct timespec *until) {
+    return (int)syscall(SYS_futex, word, op | FUTEX_PRIVATE_FLAG, value, until, NULL, FUTEX_BITSET_MATCH_ANY);
+}
+
+void gl_unpark(gl_pollset *ps) {
+    uint32_t parked = GL_PARKED;
+    /* seq_cst: comes after the producer's push, or the netpoller's store to `armed`; pairs with gl_park. */
+    if (__atomic_load_n(&ps->state, __ATOMIC_SEQ_CST) != GL_PARKED)
+        return;
+    GL_YIELD();
+    if (__atomic_compare_exchange_n(&ps->state, &parked, GL_RUNNING, 0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) {
+        int saved = errno;
+        __atomic_fetch_add(&ps->wakes, 1, __ATOMIC_RELAXED);
+        futex(&ps->state, FUTEX_WAKE, 1, NULL);
+        errno = saved;
+    }
+}
+
+static uint64_t epoll_key(const gl_pollset *ps, uint32_t generation) {
+    return (uint64_t)generation << 32 | ps->index;
+}
+
+static void netpoller_fired(uint64_t key) {
+    gl_pollset *ps = table_at((uint32_t)key);
+    __atomic_fetch_add(&count_fires, 1, __ATOMIC_RELAXED);
+    if (ps == NULL || __atomic_load_n(&ps->generation, __ATOMIC_ACQUIRE) != (uint32_t)(key >> 32)) {
+        __atomic_fetch_add(&count_stale, 1, __ATOMIC_RELAXED);
+        return;
+    }
+    GL_YIELD();
+    /* The kernel has disarmed the entry. Say so, then look whether the loop sleeps; gl_park says that it
+     * sleeps, then looks whether the entry is armed. So either it arms again, or it is woken here. */
+    __atomic_store_n(&ps->armed, 0, __ATOMIC_SEQ_CST);
+    GL_YIELD();
+    gl_unpark(ps);
+}
+
+static void *netpoller_main(void *arg) {
+    int epfd = (int)(intptr_t)arg;
+    struct epoll_event events[64];
+    for (;;) {
+        int n = epoll_wait(epfd, events, 64, -1);
+        if (n < 0) {
+            if (errno == EINTR)
+                continue;
+            gl_fatal("netpoller: epoll_wait");
+        }
+        for (int i = 0; i < n; i++) {
+            if (events[i].data.u64 == STOP_MARK)
+                return NULL;
+            netpoller_fired(events[i].data.u64);
+        }
+    }
+}
+
+static void forked_child(void);
+static void lock_table(void) { pthread_mutex_lock(&table_lock); }
+static void unlock_table(void) { pthread_mutex_unlock(&table_lock); }
+
+static int netpoller_start(void) {  /* under table_lock; 0, or -1 with errno */
+    static int hooked;
+    struct epoll_event event = {.events = EPOLLIN, .data = {.u64 = STOP_MARK}};
+    sigset_t all, before;
+    int error = 0;
+
+    if (!hooked) {
+        if ((errno = pthread_atfork(lock_table, unlock_table, forked_child)) != 0)
+            return -1;
+        hooked = 1;
+    }
+    if ((master = epoll_create1(EPOLL_CLOEXEC)) < 0 || (stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0 ||
+        epoll_ctl(master, EPOLL_CTL_ADD, stop_fd, &event) < 0)
+        error = errno;
+    if (!error) {
+        sigfillset(&all);  /* signals are for Python's threads */
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+        error = pthread_create(&netpoller, NULL, netpoller_main, (void *)(intptr_t)master);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+    }
+    if (error) {
+        if (stop_fd >= 0)
+            close(stop_fd);
+        if (master >= 0)
+            close(master);
+        master = stop_fd = -1;
+        errno = error;
+        return -1;
+    }
+    pthread_setname_np(netpoller, "goloop-netpoll");
+    netpoller_running = 1;
+    return 0;
+}
+
+static void netpoller_stop(void) {  /* under table_lock */
+    uint64_t one = 1;
+    if (write(stop_fd, &one, sizeof one) != sizeof one)
+        gl_fatal("netpoller: stop");
+    pthread_join(netpoller, NULL);
+    close(stop_fd);
+    close(master);
+    master = stop_fd = -1;
+    netpoller_running = 0;
+}
+
+static void forked_child(void) {
+    /* The thread is gone and the master epoll is the parent's: forget both. Poll sets opened before
+     * stay foreign for ever; the first one opened here starts a netpoller of this process's own. */
+    __atomic_fetch_add(&fork_epoch, 1, __ATOMIC_RELAXED);
+    if (netpoller_running) {
+        close(stop_fd);
+        close(master);
+        master = stop_fd = -1;
+        netpoller_running = 0;
+    }
+    open_count = 0;
+    pthread_mutex_unlock(&table_lock);
+}
+
+/* --------------------------------------------------------------- poll set */
+gl_pollset *gl_pollset_open(void) {
+    gl_pollset *ps = NULL;
+    struct epoll_event event = {.events = EPOLLONESHOT};
+    uint32_t generation;
+    int epfd = epoll_create1(EPOLL_CLOEXEC);
+    if (epfd < 0)
+        return NULL;
+    pthread_mutex_lock(&table_lock);
+    if ((!netpoller_running && netpoller_start() < 0) || (ps = table_take()) == NULL)
+        goto failed;
+    generation = __atomic_add_fetch(&ps->generation, 1, __ATOMIC_RELEASE);
+    event.data.u64 = epoll_key(ps, generation);
+    __atomic_store_n(&ps->armed, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&ps->state, GL_RUNNING, __ATOMIC_RELAXED);
+    if (epoll_ctl(master, EPOLL_CTL_ADD, epfd, &event) < 0) {
+        int error = errno;
+        __atomic_add_fetch(&ps->generation, 1, __ATOMIC_RELEASE);
+        ps->next_free = free_list;
+        free_list = ps;
+        errno = error;
+        goto failed;
+    }
+    ps->epfd = epfd;
+    ps->epoch = gl_fork_epoch();
+    ps->parks = 0;
+    __atomic_store_n(&ps->wakes, 0, __ATOMIC_RELAXED);
+    gl_inbox_open(&ps->inbox);
+    open_count++;
+    pthread_mutex_unlock(&table_lock);
+    return ps;
+failed: {
+    int error = errno;
+    if (netpoller_running && open_count == 0)
+        netpoller_stop();
+    pthread_mutex_unlock(&table_lock);
+    close(epfd);
+    errno = error;
+    return NULL;
+}
+}
+
+void gl_pollset_close(gl_pollset *ps) {
+    pthread_mutex_lock(&table_lock);
+    if (!gl_pollset_foreign(ps)) {
+        epoll_ctl(master, EPOLL_CTL_DEL, ps->epfd, NULL);
+        open_count--;
+    }
+    close(ps->epfd);
+    ps->epfd = -1;
+    __atomic_add_fetch(&ps->generation, 1, __ATOMIC_RELEASE);  /* an event in flight is stale from here */
+    ps->next_free = free_list;
+    free_list = ps;
+    if (netpoller_running && open_count == 0)
+        netpoller_stop();
+    pthread_mutex_unlock(&table_lock);
+}
+
+int gl_pollset_foreign(const gl_pollset *ps) { return ps->epoch != gl_fork_epoch(); }
+
+uint32_t gl_fork_epoch(void) { return __atomic_load_n(&fork_epoch, __ATOMIC_RELAXED); }
+
+int64_t gl_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static void arm(gl_pollset *ps) {
+    struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT};
+    event.data.u64 = epoll_key(ps, __atomic_load_n(&ps->generation, __ATOMIC_RELAXED));
+    /* Before the MOD: the netpoller may fire, and store 0, before the call returns. */
+    __atomic_store_n(&ps->armed, 1, __ATOMIC_SEQ_CST);
+    GL_YIELD();
+    /* The MOD reports readiness that came in since the last harvest, so none is lost. `master` may be
+     * read without the lock: it changes only when no poll set is open, and this one is. */
+    if (epoll_ctl(master, EPOLL_CTL_MOD, ps->epfd, &event) < 0)
+        gl_fatal("park: epoll_ctl");
+}
+
+int gl_park(gl_pollset *ps, int64_t deadline) {
+    struct timespec until, *timeout = NULL;
+    int error = 0;
+    if (deadline >= 0) {
+        until.tv_sec = deadline / 1000000000;
+        until.tv_nsec = deadline % 1000000000;
+        timeout = &until;
+    }
+    ps->parks++;
+    /* seq_cst: "I sleep" comes before both looks below. Pairs with gl_inbox_push + gl_unpark, and with
+     * netpoller_fired. */
+    __atomic_store_n(&ps->state, GL_PARKED, __ATOMIC_SEQ_CST);
+    GL_YIELD();
+    if (gl_inbox_empty(&ps->inbox)) {
+        if (!__atomic_load_n(&ps->armed, __ATOMIC_SEQ_CST))
+            arm(ps);
+        GL_YIELD();
+        while (__atomic_load_n(&ps->state, __ATOMIC_ACQUIRE) == GL_PARKED) {
+            if (futex(&ps->state, FUTEX_WAIT_BITSET, GL_PARKED, timeout) == 0 || errno == EAGAIN)
+                continue;
+            error = errno;  /* ETIMEDOUT or EINTR */
+            break;
+        }
+    }
+    __atomic_store_n(&ps->state, GL_RUNNING, __ATOMIC_SEQ_CST);
+    return error;
+}
+
+void gl_get_stats(gl_stats *out) {
+    out->fires = __atomic_load_n(&count_fires, __ATOMIC_RELAXED);
+    out->stale = __atomic_load_n(&count_stale, __ATOMIC_RELAXED);
+    pthread_mutex_lock(&table_lock);
+    out->pollsets = open_count;
+    out->running = (uint32_t)netpoller_running;
+    pthread_mutex_unlock(&table_lock);
+}

@@ -1,0 +1,77 @@
+/* The native half of goloop: the netpoller thread, parking, and the inbox.
+ *
+ * Everything here runs without the GIL and touches no Python object; Cython calls it through
+ * netpoll.pxd, and tests/native/ compiles it alone under ThreadSanitizer. HACKING.md explains the
+ * protocol "park" by name; the comments below give the ordering of each access and its partner.
+ */
+#ifndef GOLOOP_NETPOLL_H
+#define GOLOOP_NETPOLL_H
+
+#include <stdint.h>
+
+/* A stress build shrinks capacities and yields at every step of a protocol. */
+#ifndef GL_YIELD
+#define GL_YIELD() ((void)0)
+#endif
+
+/* ------------------------------------------------------------------ inbox
+ * Many producers, one consumer, no lock: a stack that the consumer takes whole and reverses, so
+ * items come out in the order in which they were pushed. A closed inbox refuses pushes, which makes
+ * "accepted before the close, or refused" a single compare-and-swap. */
+typedef struct gl_node {
+    struct gl_node *next;  /* producer writes before the push; consumer reads after the take */
+    void *item;
+} gl_node;
+
+typedef struct gl_inbox {
+    gl_node *head;         /* atomic; producers push, the consumer exchanges */
+} gl_inbox;
+
+enum { GL_INBOX_CLOSED = -1, GL_INBOX_PUSHED = 0, GL_INBOX_FIRST = 1 };
+
+void gl_inbox_open(gl_inbox *in);
+int gl_inbox_push(gl_inbox *in, gl_node *node);  /* FIRST: the batch was empty, so wake the consumer */
+int gl_inbox_empty(gl_inbox *in);                /* true for a closed one too */
+gl_node *gl_inbox_take(gl_inbox *in);            /* oldest first; NULL: nothing there */
+gl_node *gl_inbox_close(gl_inbox *in);           /* refuse from now on; hand out what was accepted */
+
+/* --------------------------------------------------------------- poll set
+ * The part of a loop that other threads may touch. The memory is type-stable: a poll set that was
+ * released is used again for another loop and never freed, so a late wake-up is at worst spurious. */
+enum { GL_RUNNING = 0, GL_PARKED = 1 };
+
+typedef struct gl_pollset {
+    int epfd;               /* owner writes at open and close; epoll_ctl and epoll_wait by the owner only */
+    uint32_t index;         /* place in the table; constant */
+    uint32_t generation;    /* atomic; odd while in use; netpoller drops events of another generation */
+    uint32_t state;         /* atomic, the futex word: GL_RUNNING or GL_PARKED */
+    uint32_t armed;         /* atomic; the entry in the master epoll will fire */
+    uint32_t epoch;         /* fork epoch in which it was opened; constant while in use */
+    gl_inbox inbox;
+    uint64_t parks;         /* owner counts */
+    uint64_t wakes;         /* atomic, relaxed: statistics */
+    struct gl_pollset *next_free;  /* guarded by the table's mutex */
+} gl_pollset;
+
+gl_pollset *gl_pollset_open(void);      /* NULL: errno tells why. Starts the netpoller if need be */
+void gl_pollset_close(gl_pollset *ps);  /* owner only; stops the netpoller after the last one */
+int gl_pollset_foreign(const gl_pollset *ps);  /* opened by the parent of this forked process */
+
+/* Sleep until woken, or until `deadline` (CLOCK_MONOTONIC nanoseconds, negative: none).
+ * Returns 0 when woken or when there was no need to sleep, ETIMEDOUT, or EINTR after a signal. */
+int gl_park(gl_pollset *ps, int64_t deadline);
+void gl_unpark(gl_pollset *ps);         /* any thread, also a signal handler */
+int64_t gl_now(void);                   /* CLOCK_MONOTONIC, nanoseconds */
+
+/* ------------------------------------------------------------- statistics */
+typedef struct gl_stats {
+    uint64_t fires;         /* master events seen by the netpoller */
+    uint64_t stale;         /* of these, dropped for their generation */
+    uint32_t pollsets;      /* open now */
+    uint32_t running;       /* 1 while the netpoller thread exists */
+} gl_stats;
+
+void gl_get_stats(gl_stats *out);
+uint32_t gl_fork_epoch(void);           /* counts the forks between this process and the first */
+
+#endif

@@ -1,0 +1,105 @@
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+
+cdef extern from "sys/epoll.h" nogil:
+    enum:
+        EPOLLIN
+        EPOLLOUT
+        EPOLLERR
+        EPOLLHUP
+        EPOLLRDHUP
+        EPOLLET
+        EPOLL_CTL_ADD
+        EPOLL_CTL_MOD
+        EPOLL_CTL_DEL
+    ctypedef union epoll_data_t:
+        uint64_t u64
+    struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+    int epoll_ctl(int epfd, int op, int fd, epoll_event *event)
+    int epoll_wait(int epfd, epoll_event *events, int maxevents, int timeout)
+
+
+cdef extern from "native/netpoll.h" nogil:
+    ctypedef struct gl_node:
+        gl_node *next
+        void *item
+    ctypedef struct gl_inbox:
+        pass
+    ctypedef struct gl_pollset:
+        int epfd
+        gl_inbox inbox
+        uint64_t parks
+        uint64_t wakes
+    ctypedef struct gl_stats:
+        uint64_t fires
+        uint64_t stale
+        uint32_t pollsets
+        uint32_t running
+    enum:
+        GL_INBOX_CLOSED
+        GL_INBOX_FIRST
+    int gl_inbox_push(gl_inbox *inbox, gl_node *node)
+    int gl_inbox_empty(gl_inbox *inbox)
+    gl_node *gl_inbox_take(gl_inbox *inbox)
+    gl_node *gl_inbox_close(gl_inbox *inbox)
+    gl_pollset *gl_pollset_open()
+    void gl_pollset_close(gl_pollset *ps)
+    bint gl_pollset_foreign(const gl_pollset *ps)
+    int gl_park(gl_pollset *ps, int64_t deadline)
+    void gl_unpark(gl_pollset *ps)
+    int64_t gl_now()
+    void gl_get_stats(gl_stats *out)
+
+
+# What one descriptor of a poll set is registered for. Owned by the loop: only the thread that runs the
+# loop reads or writes slots, so none of this is atomic.
+cdef struct Slot:
+    int fd                # -1: free
+    uint32_t generation   # bumped when the slot is freed or its descriptor turns out to be another file
+    uint32_t mask         # what the kernel was told; 0: not registered
+    int next_free
+
+
+cdef enum Side:
+    READ = 0
+    WRITE = 1
+
+
+cdef class PollSet:
+    cdef gl_pollset *ps       # NULL once closed
+    cdef Slot *slots
+    cdef int slot_count
+    cdef int free_slot        # head of the free list, -1: none
+    cdef int used
+    cdef int *by_fd           # slot index for each descriptor, -1: none
+    cdef int by_fd_len
+    cdef list readers         # level-triggered watchers, by slot: a Handle or None
+    cdef list writers
+    cdef list owners          # the edge-triggered transport that owns the descriptor, or None
+    cdef list fileobjs        # what add_reader was given, to find a slot again after the object was closed
+
+    # the inbox, parking and waking: C functions, so that other modules of the core reach the one netpoller
+    cdef bint post(self, gl_node *node) noexcept nogil     # False: closed
+    cdef gl_node *take(self) noexcept nogil
+    cdef bint inbox_empty(self) noexcept nogil
+    cdef int park(self, int64_t deadline) noexcept nogil
+    cdef void unpark(self) noexcept nogil
+    cdef int harvest(self, epoll_event *events, int room) noexcept nogil
+    cdef bint foreign(self) noexcept nogil
+
+    cdef int find(self, int fd) noexcept
+    cdef int reserve(self, int fd) except -1
+    cdef int update(self, int index) except -1
+    cdef int release(self, int index) except -1
+    cdef object watch(self, int fd, Side side, object handle, object fileobj)
+    cdef object unwatch(self, int fd, Side side)
+    cdef int attach(self, int fd, object owner) except -1
+    cdef int detach(self, int fd, object owner) except -1
+    cdef object owner_of(self, int fd)
+    cdef Slot *event_slot(self, uint64_t key) noexcept
+    cdef gl_node *shut(self)
+
+
+cdef int64_t now_ns() noexcept nogil

@@ -1,0 +1,275 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
+"""A loop's poll set: which descriptors it watches, and its doors to the netpoller (park, wake, inbox).
+
+The native half is native/netpoll.c. Slots belong to the thread that runs the loop; only post() and
+unpark() may be called from elsewhere. Transports own a descriptor edge-triggered (attach); everything
+else watches level-triggered (watch), as asyncio's add_reader promises.
+"""
+
+cimport cython
+from cpython.exc cimport PyErr_SetFromErrno
+from libc.errno cimport EBADF, EEXIST, ENOENT, errno
+from libc.stdlib cimport free, realloc
+
+cdef uint32_t OWNED = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
+
+
+cdef int64_t now_ns() noexcept nogil:
+    return gl_now()
+
+
+def stats():
+    """Counters of the process's netpoller: events seen, stale events dropped, open poll sets, running."""
+    cdef gl_stats st
+    with nogil:
+        gl_get_stats(&st)
+    return {"fires": st.fires, "stale": st.stale, "pollsets": st.pollsets, "running": bool(st.running)}
+
+
+@cython.final
+cdef class PollSet:
+    def __cinit__(self):
+        cdef gl_pollset *ps
+        self.free_slot = -1
+        self.readers = []
+        self.writers = []
+        self.owners = []
+        self.fileobjs = []
+        with nogil:
+            ps = gl_pollset_open()
+        if ps == NULL:
+            PyErr_SetFromErrno(OSError)
+        self.ps = ps
+
+    def __dealloc__(self):
+        if self.ps != NULL:
+            gl_inbox_close(&self.ps.inbox)
+            with nogil:
+                gl_pollset_close(self.ps)
+        free(self.slots)
+        free(self.by_fd)
+
+    @property
+    def parks(self):
+        """How often the loop went to sleep."""
+        return self.ps.parks if self.ps != NULL else 0
+
+    @property
+    def epfd(self):
+        """The epoll descriptor; -1 once closed."""
+        return self.ps.epfd if self.ps != NULL else -1
+
+    def __len__(self):
+        return self.used
+
+    # ---------------------------------------------------------------- parking
+    cdef bint post(self, gl_node *node) noexcept nogil:
+        cdef int pushed
+        if self.ps == NULL:
+            return False
+        pushed = gl_inbox_push(&self.ps.inbox, node)
+        if pushed == GL_INBOX_FIRST:
+            gl_unpark(self.ps)
+        return pushed != GL_INBOX_CLOSED
+
+    cdef gl_node *take(self) noexcept nogil:
+        return gl_inbox_take(&self.ps.inbox)
+
+    cdef bint inbox_empty(self) noexcept nogil:
+        return gl_inbox_empty(&self.ps.inbox)
+
+    cdef int park(self, int64_t deadline) noexcept nogil:
+        return gl_park(self.ps, deadline)
+
+    cdef void unpark(self) noexcept nogil:
+        if self.ps != NULL:
+            gl_unpark(self.ps)
+
+    cdef int harvest(self, epoll_event *events, int room) noexcept nogil:
+        return epoll_wait(self.ps.epfd, events, room, 0)
+
+    cdef bint foreign(self) noexcept nogil:
+        return gl_pollset_foreign(self.ps)
+
+    cdef gl_node *shut(self):
+        """Close for good: refuse posts, forget every slot. Returns what was posted and never taken."""
+        cdef gl_pollset *ps = self.ps
+        cdef gl_node *left = gl_inbox_close(&ps.inbox)
+        cdef int i
+        self.ps = NULL
+        with nogil:
+            gl_pollset_close(ps)
+        for i in range(self.slot_count):
+            self.slots[i].fd = -1
+        for i in range(self.by_fd_len):
+            self.by_fd[i] = -1
+        self.used = 0
+        self.readers = []
+        self.writers = []
+        self.owners = []
+        self.fileobjs = []
+        return left
+
+    # ------------------------------------------------------------------ slots
+    cdef int find(self, int fd) noexcept:
+        return self.by_fd[fd] if 0 <= fd < self.by_fd_len else -1
+
+    cdef int reserve(self, int fd) except -1:
+        cdef int i, want, index = self.find(fd)
+        cdef Slot *slots
+        cdef int *by_fd
+        if index >= 0:
+            return index
+        if fd >= self.by_fd_len:
+            want = max(fd + 1, 2 * self.by_fd_len, 64)
+            by_fd = <int *>realloc(self.by_fd, want * sizeof(int))
+            if by_fd == NULL:
+                raise MemoryError
+            self.by_fd = by_fd
+            for i in range(self.by_fd_len, want):
+                by_fd[i] = -1
+            self.by_fd_len = want
+        if self.free_slot < 0:
+            want = max(2 * self.slot_count, 16)
+            slots = <Slot *>realloc(self.slots, want * sizeof(Slot))
+            if slots == NULL:
+                raise MemoryError
+            self.slots = slots
+            for i in range(self.slot_count, want):
+                slots[i] = Slot(-1, 1, 0, i + 1 if i + 1 < want else -1)
+                self.readers.append(None)
+                self.writers.append(None)
+                self.owners.append(None)
+                self.fileobjs.append(None)
+            self.free_slot = self.slot_count
+            self.slot_count = want
+        index = self.free_slot
+        self.free_slot = self.slots[index].next_free
+        self.slots[index].fd = fd
+        self.slots[index].mask = 0
+        self.by_fd[fd] = index
+        self.used += 1
+        return index
+
+    cdef int update(self, int index) except -1:
+        """Tell the kernel what the slot wants now; free the slot when that is nothing."""
+        cdef Slot *slot = &self.slots[index]
+        cdef epoll_event event
+        cdef uint32_t mask = 0
+        cdef int op
+        if self.owners[index] is not None:
+            mask = OWNED
+        if self.readers[index] is not None or self.writers[index] is not None:
+            mask &= ~<uint32_t>EPOLLET   # a watcher's contract is level-triggered; an owner bears it
+            if self.readers[index] is not None:
+                mask |= EPOLLIN
+            if self.writers[index] is not None:
+                mask |= EPOLLOUT
+        if mask == 0:
+            return self.release(index)
+        if self.foreign():
+            raise RuntimeError("this event loop belongs to the parent process: make a new one after a fork")
+        op = EPOLL_CTL_MOD if slot.mask else EPOLL_CTL_ADD
+        event.events = mask
+        event.data.u64 = (<uint64_t>slot.generation << 32) | <uint32_t>index
+        if epoll_ctl(self.ps.epfd, op, slot.fd, &event) < 0:
+            # The descriptor was closed and used again behind our back (the kernel forgot the old file),
+            # or it was registered under this number before (a duplicate keeps the file alive).
+            if errno == ENOENT and op == EPOLL_CTL_MOD:
+                op = EPOLL_CTL_ADD
+            elif errno == EEXIST and op == EPOLL_CTL_ADD:
+                op = EPOLL_CTL_MOD
+            else:
+                PyErr_SetFromErrno(OSError)
+            slot.generation += 1
+            event.data.u64 = (<uint64_t>slot.generation << 32) | <uint32_t>index
+            if epoll_ctl(self.ps.epfd, op, slot.fd, &event) < 0:
+                PyErr_SetFromErrno(OSError)
+        slot.mask = mask
+        return 0
+
+    cdef int release(self, int index) except -1:
+        cdef Slot *slot = &self.slots[index]
+        # A forked child shares the parent's epoll: taking the descriptor out would blind the parent.
+        if slot.mask and not self.foreign():
+            if epoll_ctl(self.ps.epfd, EPOLL_CTL_DEL, slot.fd, NULL) < 0 and errno != ENOENT and errno != EBADF:
+                PyErr_SetFromErrno(OSError)
+        self.by_fd[slot.fd] = -1
+        slot.fd = -1
+        slot.mask = 0
+        slot.generation += 1
+        slot.next_free = self.free_slot
+        self.free_slot = index
+        self.used -= 1
+        self.fileobjs[index] = None
+        return 0
+
+    cdef Slot *event_slot(self, uint64_t key) noexcept:
+        """The slot an event is for; NULL for a stale one."""
+        cdef Slot *slot = &self.slots[<uint32_t>key]
+        return slot if slot.fd >= 0 and slot.generation == <uint32_t>(key >> 32) else NULL
+
+    # ------------------------------------------------------- watchers, owners
+    cdef object watch(self, int fd, Side side, object handle, object fileobj):
+        """Install a level-triggered watcher; returns the one it replaces, or None."""
+        cdef int index = self.reserve(fd)
+        cdef list table = self.readers if side == READ else self.writers
+        cdef object before = table[index]
+        table[index] = handle
+        try:
+            self.update(index)
+        except BaseException:
+            table[index] = before
+            if self.readers[index] is None and self.writers[index] is None and self.owners[index] is None:
+                self.release(index)
+            raise
+        if fileobj is not None:
+            self.fileobjs[index] = fileobj
+        return before
+
+    cdef object unwatch(self, int fd, Side side):
+        """Remove a watcher; returns it, or None where there was none."""
+        cdef int index = self.find(fd)
+        cdef list table
+        cdef object before
+        if index < 0:
+            return None
+        table = self.readers if side == READ else self.writers
+        before = table[index]
+        if before is not None:
+            table[index] = None
+            self.update(index)
+        return before
+
+    cdef int attach(self, int fd, object owner) except -1:
+        """Make a transport the owner of the descriptor: edge-triggered, both directions, for its life."""
+        cdef int index = self.reserve(fd)
+        cdef object before = self.owners[index]
+        self.owners[index] = owner
+        try:
+            self.update(index)
+        except BaseException:
+            self.owners[index] = before
+            if self.readers[index] is None and self.writers[index] is None and before is None:
+                self.release(index)
+            raise
+        return 0
+
+    cdef int detach(self, int fd, object owner) except -1:
+        cdef int index = self.find(fd)
+        if index >= 0 and self.owners[index] is owner:
+            self.owners[index] = None
+            self.update(index)
+        return 0
+
+    cdef object owner_of(self, int fd):
+        cdef int index = self.find(fd)
+        return None if index < 0 else self.owners[index]
+
+    def fd_of(self, fileobj):
+        """The descriptor under which an object was watched that has been closed since; -1: none."""
+        cdef int index
+        for index in range(self.slot_count):
+            if self.slots[index].fd >= 0 and self.fileobjs[index] is fileobj:
+                return self.slots[index].fd
+        return -1

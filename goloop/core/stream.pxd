@@ -1,0 +1,28 @@
+from goloop.core.transports cimport Transport
+
+
+cdef class StreamTransport(Transport):
+    cdef list buffer              # bytes objects that wait to be sent, oldest first
+    cdef Py_ssize_t first         # index of the oldest in `buffer`
+    cdef Py_ssize_t offset        # of it, what was sent already
+    cdef Py_ssize_t size          # bytes that wait
+    cdef bint buffered            # the protocol is a BufferedProtocol
+    cdef bint readable            # a read may find something: the edge was seen, and not read dry
+    cdef bint hangup              # RDHUP, HUP or ERR was seen: a short read is not the end
+    cdef bint ended               # EOF was received
+    cdef bint eof                 # write_eof() was called
+    cdef object empty_waiter      # sendfile() waits for the buffer to empty
+    cdef object writable_waiter   # sendfile() waits for room in the socket
+
+    cdef int read(self) except -1
+    cdef Py_ssize_t receive(self, char *room, Py_ssize_t length) except -2
+    cdef int read_bytes(self) except -1
+    cdef int read_buffered(self) except -1
+    cdef bint polling(self)
+    cdef int shut_write(self) except -1
+    cdef int got_eof(self) except -1
+    cdef int push(self, object data, Py_ssize_t skip) except -1
+    cdef int flush(self) except -1
+    cdef int sent(self, Py_ssize_t n) except -1
+    cdef int write_failed(self, object exc) except -1
+    cdef int check_writable(self, str method) except -1

@@ -1,0 +1,452 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
+"""StreamTransport: TCP and Unix stream sockets.
+
+The socket is registered once, for both directions, edge-triggered; after that only recv and send are
+called. So an edge must never be forgotten: `readable` stays set from the edge until a read comes back
+empty or short, and `hangup` makes a short read not count as the end, since the FIN behind it had its edge
+already. One read an iteration, so that a fast peer does not starve the others.
+"""
+
+from asyncio import base_events as _base_events
+from asyncio import constants as _constants
+from asyncio import protocols as _protocols
+from asyncio import transports as _transports
+from asyncio import trsock as _trsock
+from asyncio.log import logger as _logger
+from os import strerror as _strerror
+from socket import SHUT_WR
+
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.errno cimport EAGAIN, EINTR, errno
+
+from goloop.core.loop cimport READ_SIZE, LoopCore
+from goloop.core.netpoll cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
+from goloop.core.transports cimport as_bytes, protocol_call
+
+
+cdef extern from "sys/socket.h" nogil:
+    enum:
+        MSG_NOSIGNAL
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+    struct msghdr:
+        iovec *msg_iov
+        size_t msg_iovlen
+    ssize_t recv(int fd, void *buf, size_t n, int flags)
+    ssize_t send(int fd, const void *buf, size_t n, int flags)
+    ssize_t sendmsg(int fd, const msghdr *msg, int flags)
+
+cdef extern from "string.h" nogil:
+    void *memset(void *where, int byte, size_t n)
+
+cdef enum:
+    IOV = 64               # buffers per sendmsg
+
+cdef object _BufferedProtocol = _protocols.BufferedProtocol
+cdef object _AsyncioTransport = _transports.Transport
+cdef object _TransportSocket = _trsock.TransportSocket
+cdef object _set_nodelay = _base_events._set_nodelay
+
+
+cdef inline object os_error():
+    """The exception for errno, as the socket module would raise it."""
+    return OSError(errno, _strerror(errno))
+
+
+@cython.final
+cdef class StreamTransport(Transport):
+    """A connection over a stream socket, as asyncio.Transport."""
+
+    _start_tls_compatible = True
+    _sendfile_compatible = _constants._SendfileMode.TRY_NATIVE
+    max_size = READ_SIZE
+
+    def __init__(self, LoopCore loop, sock, protocol, waiter=None, extra=None, server=None):
+        self.setup(loop, sock, protocol, extra)
+        self.buffer = []
+        self.buffered = isinstance(protocol, _BufferedProtocol)
+        self.extra["socket"] = _TransportSocket(sock)
+        try:
+            self.extra["sockname"] = sock.getsockname()
+        except OSError:
+            self.extra["sockname"] = None
+        if "peername" not in self.extra:
+            try:
+                self.extra["peername"] = sock.getpeername()
+            except OSError:
+                self.extra["peername"] = None
+        if server is not None:
+            self.join_server(server)
+        _set_nodelay(sock)
+        self.announce(waiter)
+
+    @property
+    def __class__(self):
+        return _AsyncioTransport
+
+    def __repr__(self):
+        state = "closed" if self.file is None else "closing" if self.closing else "open"
+        return (f"<StreamTransport {state} fd={self.fd} read={'polling' if self.polling() else 'idle'} "
+                f"write=<{'polling' if self.size else 'idle'}, bufsize={self.size}>>")
+
+    cdef bint polling(self):
+        return self.started and self.reading() and not self.ended
+
+    @property
+    def _sock(self):
+        return self.file
+
+    @property
+    def _sock_fd(self):
+        return self.fd
+
+    @property
+    def _paused(self):
+        return self.paused
+
+    @property
+    def _eof(self):
+        return self.eof
+
+    @property
+    def _empty_waiter(self):
+        return self.empty_waiter
+
+    cdef int begin(self) except -1:
+        return self.core.attach(self.fd, self)
+
+    def set_protocol(self, protocol):
+        """Switch to another protocol; it gets what arrives from now on."""
+        self.proto = protocol
+        self.buffered = isinstance(protocol, _BufferedProtocol)
+
+    # ------------------------------------------------------------------ events
+    cdef object run(self):
+        cdef unsigned int events = self.events
+        self.events = 0
+        if self.lost:
+            return None
+        if events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
+            self.hangup = True
+        if events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR):
+            self.readable = True
+        if self.readable and self.started and not self.ended and self.reading():
+            self.read()
+        if events & (EPOLLOUT | EPOLLHUP | EPOLLERR) and not self.lost:
+            if self.size:
+                self.flush()
+            elif self.writable_waiter is not None:
+                self._wake_writable()
+        return None
+
+    # ----------------------------------------------------------------- reading
+    cdef int read(self) except -1:
+        if self.buffered:
+            self.read_buffered()
+        else:
+            self.read_bytes()
+        if self.readable and self.reading() and not self.ended:
+            self.core.queue(self)
+        return 0
+
+    cdef Py_ssize_t receive(self, char *room, Py_ssize_t length) except -2:
+        """recv: the number of bytes, 0 at the end of the stream, -1 when there is nothing or it failed."""
+        cdef Py_ssize_t n = recv(self.fd, room, length, 0)
+        if n < 0:
+            if errno == EAGAIN:
+                self.readable = False
+            elif errno != EINTR:
+                self.readable = False
+                self.fail(os_error(), "Fatal read error on socket transport")
+        elif n < length and not self.hangup:
+            self.readable = False
+        return n
+
+    cdef int read_bytes(self) except -1:
+        cdef char *room = self.core.scratch()
+        cdef Py_ssize_t n = self.receive(room, READ_SIZE)
+        if n > 0:
+            try:
+                protocol_call(self, "data_received", PyBytes_FromStringAndSize(room, n))
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as exc:
+                self.fail(exc, "Fatal error: protocol.data_received() call failed.")
+        elif n == 0:
+            self.got_eof()
+        return 0
+
+    cdef int read_buffered(self) except -1:
+        cdef Py_buffer view
+        cdef Py_ssize_t n
+        cdef object room
+        try:
+            room = protocol_call(self, "get_buffer", -1)
+            if not len(room):
+                raise RuntimeError("get_buffer() returned an empty buffer")
+            PyObject_GetBuffer(room, &view, PyBUF_SIMPLE | PyBUF_WRITABLE)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self.fail(exc, "Fatal error: protocol.get_buffer() call failed.")
+            return 0
+        try:
+            n = self.receive(<char *>view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+        if n > 0:
+            try:
+                protocol_call(self, "buffer_updated", n)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as exc:
+                self.fail(exc, "Fatal error: protocol.buffer_updated() call failed.")
+        elif n == 0:
+            self.got_eof()
+        return 0
+
+    cdef int got_eof(self) except -1:
+        self.readable = False
+        if self.core._debug:
+            _logger.debug("%r received EOF", self)
+        try:
+            keep_open = protocol_call(self, "eof_received", None)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self.fail(exc, "Fatal error: protocol.eof_received() call failed.")
+            return 0
+        if keep_open:
+            self.ended = True
+        else:
+            self.close()
+        return 0
+
+    def pause_reading(self):
+        """Stop calling the protocol with data until resume_reading(). Harmless when already paused."""
+        if self.reading():
+            self.paused = True
+            if self.core._debug:
+                _logger.debug("%r pauses reading", self)
+
+    def resume_reading(self):
+        """Go on after pause_reading(); what has come in meanwhile is read in the next iteration."""
+        if self.closing or not self.paused:
+            return
+        self.paused = False
+        # The edge of what waits may be spent. Not for a loop in the middle of close, nor before begin().
+        self.readable = True
+        if self.started:
+            self.core.queue(self)
+        if self.core._debug:
+            _logger.debug("%r resumes reading", self)
+
+    # ----------------------------------------------------------------- writing
+    cdef Py_ssize_t pending(self) except -1:
+        return self.size
+
+    cdef int discard(self) except -1:
+        self.buffer = []
+        self.first = 0
+        self.offset = 0
+        self.size = 0
+        return 0
+
+    cdef int check_writable(self, str method) except -1:
+        if self.eof:
+            raise RuntimeError(f"Cannot call {method}() after write_eof()")
+        if self.empty_waiter is not None:
+            raise RuntimeError("unable to write; sendfile is in progress" if method == "write" else
+                               "unable to writelines; sendfile is in progress")
+        return 0
+
+    def write(self, data):
+        """Send data (bytes, bytearray or memoryview): now as far as the socket takes it, the rest later."""
+        cdef Py_buffer view
+        cdef Py_ssize_t n = 0, length
+        cdef int error = 0
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
+        self.check_writable("write")
+        if type(data) is memoryview and not data.c_contiguous:
+            data = bytes(data)
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            length = view.len
+            if length == 0:
+                return
+            if self.lost:
+                self.ignored_write("socket.send() raised exception.")
+                return
+            if self.size == 0:
+                n = send(self.fd, view.buf, length, MSG_NOSIGNAL)
+                if n < 0:
+                    error = errno
+                    n = 0
+            if error and error != EAGAIN and error != EINTR:
+                errno_exc = OSError(error, _strerror(error))
+                self.fail(errno_exc, "Fatal write error on socket transport")
+                return
+            if n < length:
+                if type(data) is bytes:
+                    self.push(data, n)
+                else:
+                    self.push(PyBytes_FromStringAndSize(<char *>view.buf + n, length - n), 0)
+        finally:
+            PyBuffer_Release(&view)
+        if self.size:
+            if error == EINTR:
+                self.events |= EPOLLOUT      # nothing will tell that there is room: try again
+                self.core.queue(self)
+            self.maybe_pause()
+
+    cdef int push(self, object data, Py_ssize_t skip) except -1:
+        """Buffer a bytes object; `skip` bytes of it were sent, and nothing else waits if that is not 0."""
+        if skip:
+            self.offset = skip
+        self.buffer.append(data)
+        self.size += PyBytes_GET_SIZE(data) - skip
+        return 0
+
+    def writelines(self, list_of_data):
+        """Send an iterable of bytes-like objects, in one system call as far as the socket takes them."""
+        cdef object data
+        cdef bint idle = self.size == 0
+        self.check_writable("writelines")
+        pieces = []
+        for data in list_of_data:
+            if not isinstance(data, (bytes, bytearray, memoryview)):
+                raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
+            data = as_bytes(data)
+            if data:
+                pieces.append(data)
+        if not pieces:
+            return
+        if self.lost:
+            self.ignored_write("socket.send() raised exception.")
+            return
+        for data in pieces:
+            self.push(data, 0)
+        if idle:
+            self.flush()
+        if self.size:
+            self.maybe_pause()
+
+    cdef int flush(self) except -1:
+        """Send what is buffered, as much as goes in one call."""
+        cdef iovec iov[IOV]
+        cdef msghdr msg
+        cdef Py_ssize_t i, n, skip = self.offset, count = min(len(self.buffer) - self.first, IOV)
+        cdef object data
+        memset(&msg, 0, sizeof(msg))
+        for i in range(count):
+            data = self.buffer[self.first + i]
+            iov[i].iov_base = PyBytes_AS_STRING(data) + skip
+            iov[i].iov_len = PyBytes_GET_SIZE(data) - skip
+            skip = 0
+        msg.msg_iov = iov
+        msg.msg_iovlen = count
+        n = sendmsg(self.fd, &msg, MSG_NOSIGNAL)
+        if n < 0:
+            if errno == EAGAIN:
+                return 0
+            if errno != EINTR:
+                return self.write_failed(os_error())
+            n = 0
+        return self.sent(n)
+
+    cdef int sent(self, Py_ssize_t n) except -1:
+        cdef Py_ssize_t left
+        self.size -= n
+        while n:
+            left = PyBytes_GET_SIZE(self.buffer[self.first]) - self.offset
+            if n < left:
+                self.offset += n
+                break
+            n -= left
+            self.offset = 0
+            self.buffer[self.first] = None
+            self.first += 1
+        if self.size == 0:
+            self.buffer.clear()
+            self.first = 0
+        elif self.first > 256:
+            del self.buffer[:self.first]
+            self.first = 0
+        if self.size:
+            # The socket may have room for more; only EAGAIN brings another edge.
+            self.events |= EPOLLOUT
+            self.core.queue(self)
+        self.maybe_resume()      # may write
+        if self.size == 0 and not self.lost:
+            if self.empty_waiter is not None and not self.empty_waiter.done():
+                self.empty_waiter.set_result(None)
+            if self.closing:
+                self.lose_soon(None)
+            elif self.eof:
+                self.shut_write()
+        return 0
+
+    cdef int write_failed(self, object exc) except -1:
+        self.fail(exc, "Fatal write error on socket transport")
+        if self.empty_waiter is not None and not self.empty_waiter.done():
+            self.empty_waiter.set_exception(exc)
+        return 0
+
+    def write_eof(self):
+        """Close the write side once what is buffered has been sent; reading goes on."""
+        if self.closing or self.eof:
+            return
+        self.eof = True
+        if self.size == 0:
+            self.shut_write()
+
+    cdef int shut_write(self) except -1:
+        try:
+            self.file.shutdown(SHUT_WR)
+        except OSError as exc:
+            self.fail(exc, "Fatal error on socket transport")
+        return 0
+
+    def can_write_eof(self):
+        """Return True: a stream socket can be half closed."""
+        return True
+
+    # ---------------------------------------------------------------- sendfile
+    def _make_empty_waiter(self):
+        """A future that is done when nothing waits to be sent; until _reset_empty_waiter(), write() fails."""
+        if self.empty_waiter is not None:
+            raise RuntimeError("Empty waiter is already set")
+        self.empty_waiter = self.core.create_future()
+        if self.size == 0:
+            self.empty_waiter.set_result(None)
+        return self.empty_waiter
+
+    def _reset_empty_waiter(self):
+        self.empty_waiter = None
+
+    def _make_writable_waiter(self):
+        """A future that is done when the socket, found full, has room again or the connection is lost."""
+        self.writable_waiter = self.core.create_future()
+        if self.lost:
+            self._wake_writable()
+        return self.writable_waiter
+
+    def _wake_writable(self):
+        waiter = self.writable_waiter
+        self.writable_waiter = None
+        if not waiter.done():
+            waiter.set_result(None)
+
+    cdef int lose(self, object exc) except -1:
+        try:
+            Transport.lose(self, exc)
+        finally:
+            if self.empty_waiter is not None and not self.empty_waiter.done():
+                self.empty_waiter.set_exception(ConnectionError("Connection is closed by peer"))
+            if self.writable_waiter is not None:
+                self._wake_writable()
+        return 0

@@ -1,0 +1,57 @@
+"""Ways to put goloop in: run, new_event_loop, install, EventLoopPolicy.
+
+Policies are deprecated from Python 3.14 on and gone in 3.16; run() and new_event_loop() need none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from asyncio import events
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from goloop.loop import Loop
+
+_T = TypeVar("_T")
+
+
+def new_event_loop() -> Loop:
+    """Return a new loop; the caller closes it. Also usable as asyncio.Runner's loop_factory."""
+    return Loop()
+
+
+def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T:
+    """Run a coroutine on a new goloop loop and return its result, as asyncio.run().
+
+    main: a coroutine object (ValueError otherwise). debug: the loop's debug mode; None: as the
+    environment says. RuntimeError when a loop runs in this thread already.
+    """
+    with asyncio.Runner(debug=debug, loop_factory=new_event_loop) as runner:
+        return runner.run(main)
+
+
+if sys.version_info >= (3, 14):
+    _BasePolicy: Any = getattr(events, "_BaseDefaultEventLoopPolicy", None)
+else:
+    _BasePolicy = asyncio.DefaultEventLoopPolicy
+
+if _BasePolicy is not None:
+
+    class EventLoopPolicy(_BasePolicy):  # type: ignore[misc]
+        """asyncio's default policy with goloop loops, for asyncio.set_event_loop_policy()."""
+
+        _loop_factory = Loop
+
+
+def install() -> None:
+    """Make goloop the loop of every asyncio.run() and asyncio.new_event_loop() from here on.
+
+    Call it in the main thread before a loop is made.
+    """
+    if _BasePolicy is None:
+        events.new_event_loop = asyncio.new_event_loop = new_event_loop
+    elif sys.version_info >= (3, 14):
+        events._set_event_loop_policy(EventLoopPolicy())
+    else:
+        asyncio.set_event_loop_policy(EventLoopPolicy())

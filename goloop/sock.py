@@ -1,0 +1,226 @@
+"""The socket methods of a loop: sock_recv and its kin, and sendfile.
+
+Each tries the call at once and waits only when the socket would block. A wait that is cancelled stops
+watching the descriptor before the cancellation is seen by anybody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import socket
+from asyncio import exceptions
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    _Base = asyncio.BaseEventLoop
+else:
+    _Base = object
+
+_T = TypeVar("_T")
+_WOULD_BLOCK = (BlockingIOError, InterruptedError)
+
+
+class SocketMethods(_Base):
+    """Mixed into Loop. All methods take non-blocking sockets (ValueError in debug mode otherwise)."""
+
+    _debug: bool
+
+    def _check_socket(self, sock: socket.socket) -> None:
+        base_check(sock)
+        if self._debug and sock.gettimeout() != 0:
+            raise ValueError("the socket must be non-blocking")
+
+    async def _when_ready(self, sock: socket.socket, write: bool, call: Callable[..., _T], *args: Any) -> _T:
+        """The result of call(*args), tried again whenever the socket is ready until it does not block."""
+        fd = sock.fileno()
+        done: asyncio.Future[_T] = self.create_future()
+
+        def attempt() -> None:
+            if done.done():
+                return
+            try:
+                result = call(*args)
+            except _WOULD_BLOCK:
+                return
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as exc:
+                stop()
+                done.set_exception(exc)
+            else:
+                stop()
+                done.set_result(result)
+
+        def stop() -> None:
+            if not handle.cancelled():  # else somebody watches the descriptor in our place
+                (self._remove_writer if write else self._remove_reader)(fd)
+
+        self._ensure_fd_no_transport(fd)
+        handle = (self._add_writer if write else self._add_reader)(fd, attempt)
+        try:
+            return await done
+        finally:
+            stop()
+
+    async def sock_recv(self, sock: socket.socket, nbytes: int) -> bytes:  # type: ignore[override]
+        """Receive up to nbytes bytes; b"" at the end of the stream."""
+        self._check_socket(sock)
+        try:
+            return sock.recv(nbytes)
+        except _WOULD_BLOCK:
+            return await self._when_ready(sock, False, sock.recv, nbytes)
+
+    async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:  # type: ignore[override]
+        """Receive into a writable buffer; the number of bytes, 0 at the end of the stream."""
+        self._check_socket(sock)
+        try:
+            return sock.recv_into(buf)
+        except _WOULD_BLOCK:
+            return await self._when_ready(sock, False, sock.recv_into, buf)
+
+    async def sock_recvfrom(self, sock: socket.socket, bufsize: int) -> tuple[bytes, Any]:  # type: ignore[override]
+        """Receive a datagram of up to bufsize bytes: (data, address)."""
+        self._check_socket(sock)
+        try:
+            return sock.recvfrom(bufsize)
+        except _WOULD_BLOCK:
+            return await self._when_ready(sock, False, sock.recvfrom, bufsize)
+
+    async def sock_recvfrom_into(  # type: ignore[override]
+        self, sock: socket.socket, buf: Any, nbytes: int = 0
+    ) -> tuple[int, Any]:
+        """Receive a datagram into a writable buffer: (number of bytes, address)."""
+        self._check_socket(sock)
+        if not nbytes:
+            nbytes = len(buf)
+        try:
+            return sock.recvfrom_into(buf, nbytes)
+        except _WOULD_BLOCK:
+            return await self._when_ready(sock, False, sock.recvfrom_into, buf, nbytes)
+
+    async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
+        """Send all of data, a bytes-like object."""
+        self._check_socket(sock)
+        with memoryview(data) as view, view.cast("B") as left:
+            sent = 0
+            while True:
+                try:
+                    sent += sock.send(left[sent:])
+                except _WOULD_BLOCK:
+                    sent += await self._when_ready(sock, True, lambda: sock.send(left[sent:]))
+                if sent >= len(left):
+                    return
+
+    async def sock_sendto(self, sock: socket.socket, data: Any, address: Any) -> int:  # type: ignore[override]
+        """Send a datagram; the number of bytes sent."""
+        self._check_socket(sock)
+        try:
+            return sock.sendto(data, address)
+        except _WOULD_BLOCK:
+            return await self._when_ready(sock, True, sock.sendto, data, address)
+
+    async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
+        """Accept a connection: (non-blocking socket, address)."""
+        self._check_socket(sock)
+        try:
+            conn, address = sock.accept()
+        except _WOULD_BLOCK:
+            conn, address = await self._when_ready(sock, False, sock.accept)
+        conn.setblocking(False)
+        return conn, address
+
+    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
+        """Connect to an address; a host name in it is resolved."""
+        self._check_socket(sock)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            resolved = await self._ensure_resolved(
+                address, family=sock.family, type=sock.type, proto=sock.proto, loop=self
+            )
+            address = resolved[0][4]
+        try:
+            sock.connect(address)
+        except _WOULD_BLOCK:
+            await self._when_ready(sock, True, _finish_connect, sock, address)
+
+    async def sock_sendfile(
+        self, sock: socket.socket, file: Any, offset: int = 0, count: int | None = None, *, fallback: bool | None = True
+    ) -> int:
+        """Send a file with os.sendfile(), or with send() where that cannot be and fallback is true."""
+        return await super().sock_sendfile(sock, file, offset, count, fallback=fallback)  # type: ignore[arg-type]
+
+    async def _sock_sendfile_native(self, sock: socket.socket, file: Any, offset: int, count: int | None) -> int:
+        async def writable() -> None:
+            await self._when_ready(sock, True, lambda: None)
+
+        return await _sendfile(sock.fileno, writable, file, offset, count)
+
+    async def _sendfile_native(self, transport: Any, file: Any, offset: int, count: int | None) -> int:
+        resume = transport.is_reading()
+        transport.pause_reading()
+        try:
+            await transport._make_empty_waiter()
+
+            def fileno() -> int:
+                if transport._conn_lost:
+                    raise ConnectionError("Connection is closed by peer")
+                return int(transport._sock_fd)
+
+            return await _sendfile(fileno, transport._make_writable_waiter, file, offset, count)
+        finally:
+            transport._reset_empty_waiter()
+            if resume:
+                transport.resume_reading()
+
+
+def base_check(sock: object) -> None:
+    """TypeError for an SSL socket, as asyncio has it."""
+    if _SSLSocket is not None and isinstance(sock, _SSLSocket):
+        raise TypeError("Socket cannot be of type SSLSocket")
+
+
+try:
+    from ssl import SSLSocket as _SSLSocket
+except ImportError:
+    _SSLSocket = None  # type: ignore[assignment, misc]
+
+
+def _finish_connect(sock: socket.socket, address: Any) -> None:
+    error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if error:
+        raise OSError(error, f"Connect call failed {address}")
+
+
+async def _sendfile(
+    fileno: Callable[[], int], writable: Callable[[], Any], file: Any, offset: int, count: int | None
+) -> int:
+    """Send a regular file; its position ends behind what was sent, also when the sending fails."""
+    try:
+        source = file.fileno()
+        size = os.fstat(source).st_size
+    except (AttributeError, io.UnsupportedOperation, OSError):
+        raise exceptions.SendfileNotAvailableError("not a regular file") from None
+    chunk = min(count or size, 1 << 30)
+    if not chunk:
+        return 0
+    total = 0
+    try:
+        while count is None or total < count:
+            try:
+                sent = os.sendfile(fileno(), source, offset + total, chunk if count is None else min(chunk, count - total))
+            except _WOULD_BLOCK:
+                await writable()
+                continue
+            except OSError as exc:
+                if isinstance(exc, ConnectionError) or total:
+                    raise
+                raise exceptions.SendfileNotAvailableError("os.sendfile call failed") from exc
+            if not sent:
+                break
+            total += sent
+        return total
+    finally:
+        if total:
+            os.lseek(source, offset + total, os.SEEK_SET)
