@@ -1,8 +1,8 @@
 """class Loop: what of an event loop stays in Python.
 
-The hot path is core.loop.LoopCore, first in the MRO; what is cold and not Linux's business comes from
-asyncio.BaseEventLoop of the running Python. This file has the rest: running, closing, signals, Unix
-sockets, the factories for transports, and the waiting socket methods.
+The hot path is core.loop.LoopCore, first in the MRO; what is cold comes from the standard library of the
+running Python. This file has the rest: running, closing, the wake-up descriptor for signals, serving, and
+the factories for transports.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ import asyncio
 import os
 import signal
 import socket
-import stat
 import sys
 import threading
 import warnings
 import weakref
-from asyncio import base_events, constants, coroutines, events, sslproto, unix_events
+from asyncio import constants, events, sslproto, unix_events
 from asyncio.log import logger
 from collections.abc import Callable
 from typing import Any
@@ -29,7 +28,9 @@ from goloop.core.stream import StreamTransport
 from goloop.process import SubprocessTransport, spawn
 from goloop.sock import SocketMethods
 
-_UNLINK_SOCKETS = sys.version_info >= (3, 13)  # asyncio unlinks a Unix server's path from there on
+# What is cold, and the same for every loop on Unix, is the standard library's. Its functions are borrowed one
+# by one: as a base class it would bring a selector along.
+_UnixLoop: Any = unix_events._UnixSelectorEventLoop
 
 
 class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
@@ -70,16 +71,14 @@ class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
 
     def run_forever(self) -> None:
         """Run until stop() is called; the calling thread becomes the loop's home thread."""
-        borrowed = False
+        self._run_forever_setup()
         try:
-            self._run_forever_setup()
-            borrowed = self._borrow_wakeup_fd()
+            self._borrow_wakeup_fd()
             self._run_until_stopped()
         finally:
-            if self._thread_id == threading.get_ident():
-                if borrowed:
-                    self._return_wakeup_fd()
-                self._run_forever_cleanup()
+            if not self._signal_handlers:
+                self._give_back_wakeup_fd()
+            self._run_forever_cleanup()
 
     def close(self) -> None:
         """Close the loop and everything native that it holds; it must not run. Twice is harmless."""
@@ -109,7 +108,9 @@ class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
     # borrows the descriptor even without handlers of its own: a Ctrl-C that arrives just before the loop
     # parks would otherwise wait for the next event.
 
-    def _open_signal_sockets(self) -> socket.socket:
+    @property
+    def _csock(self) -> socket.socket:
+        """The writing end of the signal sockets, made on first use."""
         if self._signal_sockets is None:
             reader, writer = socket.socketpair()
             reader.setblocking(False)
@@ -121,25 +122,24 @@ class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
     def _close_signal_sockets(self) -> None:
         if self._signal_sockets is not None:
             reader, writer = self._signal_sockets
+            self._give_back_wakeup_fd()
             self._signal_sockets = None
             self._remove_reader(reader.fileno())
-            if not self._is_foreign() and threading.current_thread() is threading.main_thread():
-                _restore_wakeup_fd(writer.fileno(), -1)
             reader.close()
             writer.close()
 
-    def _borrow_wakeup_fd(self) -> bool:
-        if threading.current_thread() is not threading.main_thread():
-            return False
-        fd = self._open_signal_sockets().fileno()
-        before = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
-        if before not in (-1, fd):
-            signal.set_wakeup_fd(before)  # somebody else's: leave it
-        return before == -1
+    def _borrow_wakeup_fd(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            fd = self._csock.fileno()
+            before = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+            if before not in (-1, fd):
+                signal.set_wakeup_fd(before)  # somebody else's: leave it
 
-    def _return_wakeup_fd(self) -> None:
-        if self._signal_sockets is not None and not self._signal_handlers:
-            _restore_wakeup_fd(self._signal_sockets[1].fileno(), -1)
+    def _give_back_wakeup_fd(self) -> None:
+        if self._signal_sockets is not None and threading.current_thread() is threading.main_thread():
+            before = signal.set_wakeup_fd(-1)
+            if before not in (-1, self._signal_sockets[1].fileno()):
+                signal.set_wakeup_fd(before)
 
     def _read_signals(self) -> None:
         assert self._signal_sockets is not None
@@ -148,59 +148,21 @@ class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
         except (BlockingIOError, InterruptedError):
             return
         for number in numbers:
-            handle = self._signal_handlers.get(number)
-            if handle is None:
-                continue  # for Python's own handler, or removed since
-            if handle.cancelled():
-                self.remove_signal_handler(number)
-            else:
-                self._enqueue_handle(handle)
-
-    def add_signal_handler(self, sig: int, callback: Callable[..., object], *args: Any) -> None:
-        """Call callback(*args) in the loop when the signal arrives. Only for a loop of the main thread."""
-        if coroutines.iscoroutine(callback) or coroutines.iscoroutinefunction(callback):
-            raise TypeError("coroutines cannot be used with add_signal_handler()")
-        self._check_signal(sig)
-        self._check_closed()
-        fd = self._open_signal_sockets().fileno()
-        try:
-            signal.set_wakeup_fd(fd)
-        except (ValueError, OSError) as exc:
-            raise RuntimeError(str(exc)) from None
-        handle = self._make_handle(callback, args)
-        self._signal_handlers[sig] = handle
-        try:
-            signal.signal(sig, unix_events._sighandler_noop)
-            signal.siginterrupt(sig, False)
-        except OSError as exc:
-            del self._signal_handlers[sig]
-            if not self._signal_handlers and not self.is_running():
-                _restore_wakeup_fd(fd, -1)
-            if exc.errno == 22:
-                raise RuntimeError(f"sig {sig} cannot be caught") from exc
-            raise
+            self._handle_signal(number)
 
     def remove_signal_handler(self, sig: int) -> bool:
-        """Put the default handler of the signal back. Returns whether there was a handler to remove."""
-        self._check_signal(sig)
-        if self._signal_handlers.pop(sig, None) is None:
-            return False
-        default = signal.default_int_handler if sig == signal.SIGINT else signal.SIG_DFL
-        try:
-            signal.signal(sig, default)
-        except OSError as exc:
-            if exc.errno == 22:
-                raise RuntimeError(f"sig {sig} cannot be caught") from exc
-            raise
-        if not self.is_running():
-            self._return_wakeup_fd()
-        return True
+        """Put the signal's default handler back. Returns whether there was a handler to remove."""
+        removed = _UnixLoop.remove_signal_handler(self, sig)
+        if removed and self.is_running():
+            self._borrow_wakeup_fd()
+        return removed
 
-    def _check_signal(self, sig: int) -> None:
-        if not isinstance(sig, int):
-            raise TypeError(f"sig must be an int, not {sig!r}")
-        if sig not in signal.valid_signals():
-            raise ValueError(f"invalid signal number {sig}")
+    add_signal_handler = _UnixLoop.add_signal_handler
+    _handle_signal = _UnixLoop._handle_signal
+    _check_signal = _UnixLoop._check_signal
+
+    create_unix_connection = _UnixLoop.create_unix_connection
+    create_unix_server = _UnixLoop.create_unix_server
 
     # ---------------------------------------------------------------- serving
     def _start_serving(
@@ -344,154 +306,15 @@ class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
     ) -> SubprocessTransport:
         return await spawn(self, protocol, args, shell, stdin, stdout, stderr, bufsize, extra=extra, **kwargs)
 
-    # ----------------------------------------------------------- Unix sockets
-    async def create_unix_connection(
-        self,
-        protocol_factory: Callable[[], Any],
-        path: Any = None,
-        *,
-        ssl: Any = None,
-        sock: socket.socket | None = None,
-        server_hostname: str | None = None,
-        ssl_handshake_timeout: float | None = None,
-        ssl_shutdown_timeout: float | None = None,
-    ) -> tuple[Any, Any]:
-        """Connect to a Unix stream socket; see asyncio.loop.create_unix_connection()."""
-        assert server_hostname is None or isinstance(server_hostname, str)
-        if ssl:
-            if server_hostname is None:
-                raise ValueError("you have to pass server_hostname when using ssl")
-        else:
-            if server_hostname is not None:
-                raise ValueError("server_hostname is only meaningful with ssl")
-            _only_with_ssl(ssl_handshake_timeout=ssl_handshake_timeout, ssl_shutdown_timeout=ssl_shutdown_timeout)
-        if path is not None:
-            if sock is not None:
-                raise ValueError("path and sock can not be specified at the same time")
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            try:
-                sock.setblocking(False)
-                await self.sock_connect(sock, os.fspath(path))
-            except BaseException:
-                sock.close()
-                raise
-        else:
-            if sock is None:
-                raise ValueError("no path and sock were specified")
-            _check_unix_stream(sock)
-            sock.setblocking(False)
-        return await self._create_connection_transport(
-            sock,
-            protocol_factory,
-            ssl,
-            server_hostname,
-            ssl_handshake_timeout=ssl_handshake_timeout,
-            ssl_shutdown_timeout=ssl_shutdown_timeout,
-        )
-
-    async def create_unix_server(
-        self,
-        protocol_factory: Callable[[], Any],
-        path: Any = None,
-        *,
-        sock: socket.socket | None = None,
-        backlog: int = 100,
-        ssl: Any = None,
-        ssl_handshake_timeout: float | None = None,
-        ssl_shutdown_timeout: float | None = None,
-        start_serving: bool = True,
-        cleanup_socket: bool = _UNLINK_SOCKETS,
-    ) -> asyncio.Server:
-        """Serve on a Unix stream socket; see asyncio.loop.create_unix_server().
-
-        cleanup_socket: unlink the path when the server closes, unless it is another server's by then
-        (default: as asyncio of the running Python, that is from 3.13 on).
-        """
-        if isinstance(ssl, bool):
-            raise TypeError("ssl argument must be an SSLContext or None")
-        if not ssl:
-            _only_with_ssl(ssl_handshake_timeout=ssl_handshake_timeout, ssl_shutdown_timeout=ssl_shutdown_timeout)
-        if path is not None:
-            if sock is not None:
-                raise ValueError("path and sock can not be specified at the same time")
-            sock = _bind_unix(os.fspath(path))
-        else:
-            if sock is None:
-                raise ValueError("path was not specified, and no sock specified")
-            _check_unix_stream(sock)
-        if cleanup_socket:
-            name = sock.getsockname()
-            if name and name[0] not in (0, "\x00"):
-                try:
-                    self._unix_server_sockets[sock] = os.stat(name).st_ino
-                except FileNotFoundError:
-                    pass
-        sock.setblocking(False)
-        server = base_events.Server(
-            self, [sock], protocol_factory, ssl, backlog, ssl_handshake_timeout, ssl_shutdown_timeout
-        )
-        if start_serving:
-            server._start_serving()
-            await asyncio.sleep(0)
-        return server
-
-
-def _only_with_ssl(**timeouts: float | None) -> None:
-    for name, value in timeouts.items():
-        if value is not None:
-            raise ValueError(f"{name} is only meaningful with ssl")
-
-
-def _check_unix_stream(sock: socket.socket) -> None:
-    if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
-        raise ValueError(f"A UNIX Domain Stream Socket was expected, got {sock!r}")
-
-
-def _bind_unix(path: Any) -> socket.socket:
-    """A socket bound to the path, in place of a stale one."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        if path[0] not in (0, "\x00"):  # not in the abstract name space
-            try:
-                if stat.S_ISSOCK(os.stat(path).st_mode):
-                    os.remove(path)
-            except FileNotFoundError:
-                pass
-            except OSError as exc:
-                logger.error("Unable to check or remove stale UNIX socket %r: %r", path, exc)
-        sock.bind(path)
-    except OSError as exc:
-        sock.close()
-        if exc.errno == 98:
-            raise OSError(exc.errno, f"Address {path!r} is already in use") from None
-        raise
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
 
 # -------------------------------------------------------------------- processes
 _loops: weakref.WeakSet[Loop] = weakref.WeakSet()  # whose signal sockets a forked child must not write to
 
 
-def _restore_wakeup_fd(ours: int, other: int) -> None:
-    """Set the wake-up descriptor to `other` if it is ours now."""
-    try:
-        before = signal.set_wakeup_fd(-1)
-        if before not in (-1, ours):
-            signal.set_wakeup_fd(before)
-        elif other != -1:
-            signal.set_wakeup_fd(other)
-    except (ValueError, OSError) as exc:
-        logger.info("set_wakeup_fd failed: %s", exc)
-
-
 def _after_fork_in_child() -> None:
     """A signal in the child must not reach the parent's handlers through the sockets they share."""
     for loop in list(_loops):
-        if loop._signal_sockets is not None and threading.current_thread() is threading.main_thread():
-            _restore_wakeup_fd(loop._signal_sockets[1].fileno(), -1)
+        loop._give_back_wakeup_fd()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -33,8 +33,8 @@ class SocketMethods(_Base):
         if self._debug and sock.gettimeout() != 0:
             raise ValueError("the socket must be non-blocking")
 
-    async def _when_ready(self, sock: socket.socket, write: bool, call: Callable[..., _T], *args: Any) -> _T:
-        """The result of call(*args), tried again whenever the socket is ready until it does not block."""
+    async def _when_ready(self, sock: socket.socket, write: bool, call: Callable[[], _T]) -> _T:
+        """The result of call(), tried again whenever the socket is ready until it does not block."""
         fd = sock.fileno()
         done: asyncio.Future[_T] = self.create_future()
 
@@ -42,7 +42,7 @@ class SocketMethods(_Base):
             if done.done():
                 return
             try:
-                result = call(*args)
+                result = call()
             except _WOULD_BLOCK:
                 return
             except (SystemExit, KeyboardInterrupt):
@@ -71,7 +71,7 @@ class SocketMethods(_Base):
         try:
             return sock.recv(nbytes)
         except _WOULD_BLOCK:
-            return await self._when_ready(sock, False, sock.recv, nbytes)
+            return await self._when_ready(sock, False, lambda: sock.recv(nbytes))
 
     async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:  # type: ignore[override]
         """Receive into a writable buffer; the number of bytes, 0 at the end of the stream."""
@@ -79,7 +79,7 @@ class SocketMethods(_Base):
         try:
             return sock.recv_into(buf)
         except _WOULD_BLOCK:
-            return await self._when_ready(sock, False, sock.recv_into, buf)
+            return await self._when_ready(sock, False, lambda: sock.recv_into(buf))
 
     async def sock_recvfrom(self, sock: socket.socket, bufsize: int) -> tuple[bytes, Any]:  # type: ignore[override]
         """Receive a datagram of up to bufsize bytes: (data, address)."""
@@ -87,7 +87,7 @@ class SocketMethods(_Base):
         try:
             return sock.recvfrom(bufsize)
         except _WOULD_BLOCK:
-            return await self._when_ready(sock, False, sock.recvfrom, bufsize)
+            return await self._when_ready(sock, False, lambda: sock.recvfrom(bufsize))
 
     async def sock_recvfrom_into(  # type: ignore[override]
         self, sock: socket.socket, buf: Any, nbytes: int = 0
@@ -99,7 +99,7 @@ class SocketMethods(_Base):
         try:
             return sock.recvfrom_into(buf, nbytes)
         except _WOULD_BLOCK:
-            return await self._when_ready(sock, False, sock.recvfrom_into, buf, nbytes)
+            return await self._when_ready(sock, False, lambda: sock.recvfrom_into(buf, nbytes))
 
     async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
         """Send all of data, a bytes-like object."""
@@ -120,7 +120,7 @@ class SocketMethods(_Base):
         try:
             return sock.sendto(data, address)
         except _WOULD_BLOCK:
-            return await self._when_ready(sock, True, sock.sendto, data, address)
+            return await self._when_ready(sock, True, lambda: sock.sendto(data, address))
 
     async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
         """Accept a connection: (non-blocking socket, address)."""
@@ -128,7 +128,7 @@ class SocketMethods(_Base):
         try:
             conn, address = sock.accept()
         except _WOULD_BLOCK:
-            conn, address = await self._when_ready(sock, False, sock.accept)
+            conn, address = await self._when_ready(sock, False, lambda: sock.accept())
         conn.setblocking(False)
         return conn, address
 
@@ -143,7 +143,7 @@ class SocketMethods(_Base):
         try:
             sock.connect(address)
         except _WOULD_BLOCK:
-            await self._when_ready(sock, True, _finish_connect, sock, address)
+            await self._when_ready(sock, True, lambda: _finish_connect(sock, address))
 
     async def sock_sendfile(
         self, sock: socket.socket, file: Any, offset: int = 0, count: int | None = None, *, fallback: bool | None = True

@@ -15,7 +15,7 @@ cimport cython
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
 
 from goloop.core.handles cimport Pollable
-from goloop.core.loop cimport LoopCore
+from goloop.core.loop cimport LoopCore, fd_of
 from goloop.core.netpoll cimport READ
 
 
@@ -53,7 +53,7 @@ cdef class Acceptor(Pollable):
         """tls: None, or a callable that makes a TLS connection of an accepted socket (a coroutine)."""
         self.core = loop
         self.sock = sock
-        self.fd = sock.fileno()
+        self.fd = fd_of(sock)
         self.factory = factory
         self.server = server
         self.backlog = max(backlog, 1)

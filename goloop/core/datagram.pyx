@@ -17,18 +17,18 @@ from cpython.memoryview cimport PyMemoryView_FromMemory
 
 from goloop.core.loop cimport READ_SIZE, LoopCore
 from goloop.core.netpoll cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
-from goloop.core.transports cimport Transport
+from goloop.core.transports cimport Transport, enter, leave
+
+from goloop.core.transports import face as _face
 
 
 cdef extern from "Python.h":
     int PyBUF_WRITE
-    int PyContext_Enter(object ctx) except -1
-    int PyContext_Exit(object ctx) except -1
 
 cdef enum:
     BATCH = 16      # datagrams a turn; more wait for the next iteration
 
-cdef object _AsyncioTransport = _transports.DatagramTransport
+cdef object _Face = _face("DatagramTransport", _transports._FlowControlMixin, _transports.DatagramTransport)
 cdef int HEADER = 8 if version_info >= (3, 13) else 0     # what asyncio adds for each datagram that waits
 cdef bint SEND_EMPTY = version_info >= (3, 13)            # before, asyncio's sendto(b"") did nothing
 
@@ -64,7 +64,7 @@ cdef class DatagramTransport(Transport):
 
     @property
     def __class__(self):
-        return _AsyncioTransport
+        return _Face
 
     def __repr__(self):
         state = "closed" if self.file is None else "closing" if self.closing else "open"
@@ -73,6 +73,10 @@ cdef class DatagramTransport(Transport):
     @property
     def _sock(self):
         return self.file
+
+    @_sock.setter
+    def _sock(self, sock):
+        self.file = sock
 
     @property
     def _sock_fd(self):
@@ -118,7 +122,7 @@ cdef class DatagramTransport(Transport):
         return 0
 
     cdef int deliver(self, str method, tuple args) except -1:
-        PyContext_Enter(self.context)
+        enter(self.context)
         try:
             getattr(self.proto, method)(*args)
         except (SystemExit, KeyboardInterrupt):
@@ -126,7 +130,7 @@ cdef class DatagramTransport(Transport):
         except BaseException as exc:
             self.fail(exc, f"Fatal error: protocol.{method}() call failed.")
         finally:
-            PyContext_Exit(self.context)
+            leave(self.context)
         return 0
 
     # ----------------------------------------------------------------- writing

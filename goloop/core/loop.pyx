@@ -9,7 +9,6 @@ call_soon_threadsafe().
 import asyncio
 import threading
 from asyncio import base_events as _base_events
-from asyncio.log import logger as _logger
 
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
@@ -214,7 +213,7 @@ cdef class LoopCore:
                 (<Handle>item).run()
             took = (now_ns() - start) / 1e9
             if took >= self.slow_callback_duration:
-                _logger.warning("Executing %s took %.3f seconds",
+                _base_events.logger.warning("Executing %s took %.3f seconds",
                                 _base_events._format_handle(item) if isinstance(item, Handle) else repr(item), took)
         finally:
             self._current_handle = None
@@ -500,13 +499,15 @@ cdef class LoopCore:
         ring.clear()
         self.timers.clear()
 
-    def _make_handle(self, callback, args):
-        """A handle that runs callback(*args) in a copy of the current context."""
-        return new_handle(callback, args, self, None)
+    def _add_callback(self, handle):
+        """Run a handle in the next iteration, as often as it is added; asyncio.Handle objects do as well."""
+        if isinstance(handle, Handle):
+            self.enqueue(handle)
+        else:
+            self.soon(handle._run, (), None)     # enters its own context
 
-    def _enqueue_handle(self, Handle handle):
-        """Run a handle in the next iteration, as often as it is enqueued."""
-        self.enqueue(handle)
+    def _add_callback_signalsafe(self, handle):
+        self._add_callback(handle)
 
     def _is_foreign(self):
         """True in a forked child for a loop that the parent made."""

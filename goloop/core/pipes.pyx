@@ -15,11 +15,13 @@ cimport cython
 
 from goloop.core.loop cimport READ_SIZE, LoopCore
 from goloop.core.netpoll cimport READ, WRITE
-from goloop.core.transports cimport Transport, protocol_call
+from goloop.core.transports cimport Transport, enter, leave
+
+from goloop.core.transports import face as _face
 
 
-cdef object _AsyncioReadTransport = _transports.ReadTransport
-cdef object _AsyncioWriteTransport = _transports.WriteTransport
+cdef object _ReadFace = _face("ReadPipeTransport", _transports.ReadTransport)
+cdef object _WriteFace = _face("WritePipeTransport", _transports._FlowControlMixin, _transports.WriteTransport)
 cdef object _read = os.read
 cdef object _write = os.write
 
@@ -47,6 +49,10 @@ cdef class PipeTransport(Transport):
     def _pipe(self):
         return self.file
 
+    @_pipe.setter
+    def _pipe(self, pipe):
+        self.file = pipe
+
     @property
     def _fileno(self):
         return self.fd
@@ -60,7 +66,7 @@ cdef class ReadPipeTransport(PipeTransport):
 
     @property
     def __class__(self):
-        return _AsyncioReadTransport
+        return _ReadFace
 
     def __repr__(self):
         state = "closed" if self.file is None else "closing" if self.closing else "open"
@@ -98,7 +104,11 @@ cdef class ReadPipeTransport(PipeTransport):
 
     cdef int receive(self, object data) except -1:
         try:
-            protocol_call(self, "data_received", data)
+            enter(self.context)
+            try:
+                self.proto.data_received(data)
+            finally:
+                leave(self.context)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
@@ -144,7 +154,7 @@ cdef class WritePipeTransport(PipeTransport):
 
     @property
     def __class__(self):
-        return _AsyncioWriteTransport
+        return _WriteFace
 
     def __repr__(self):
         state = "closed" if self.file is None else "closing" if self.closing else "open"

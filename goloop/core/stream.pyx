@@ -23,7 +23,9 @@ from libc.errno cimport EAGAIN, EINTR, errno
 
 from goloop.core.loop cimport READ_SIZE, LoopCore
 from goloop.core.netpoll cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
-from goloop.core.transports cimport as_bytes, protocol_call
+from goloop.core.transports cimport as_bytes, enter, leave
+
+from goloop.core.transports import face as _face
 
 
 cdef extern from "sys/socket.h" nogil:
@@ -46,7 +48,7 @@ cdef enum:
     IOV = 64               # buffers per sendmsg
 
 cdef object _BufferedProtocol = _protocols.BufferedProtocol
-cdef object _AsyncioTransport = _transports.Transport
+cdef object _Face = _face("StreamTransport", _transports._FlowControlMixin)
 cdef object _TransportSocket = _trsock.TransportSocket
 cdef object _set_nodelay = _base_events._set_nodelay
 
@@ -85,7 +87,7 @@ cdef class StreamTransport(Transport):
 
     @property
     def __class__(self):
-        return _AsyncioTransport
+        return _Face
 
     def __repr__(self):
         state = "closed" if self.file is None else "closing" if self.closing else "open"
@@ -98,6 +100,10 @@ cdef class StreamTransport(Transport):
     @property
     def _sock(self):
         return self.file
+
+    @_sock.setter
+    def _sock(self, sock):
+        self.file = sock
 
     @property
     def _sock_fd(self):
@@ -170,7 +176,11 @@ cdef class StreamTransport(Transport):
         cdef Py_ssize_t n = self.receive(room, READ_SIZE)
         if n > 0:
             try:
-                protocol_call(self, "data_received", PyBytes_FromStringAndSize(room, n))
+                enter(self.context)
+                try:
+                    self.proto.data_received(PyBytes_FromStringAndSize(room, n))
+                finally:
+                    leave(self.context)
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as exc:
@@ -184,7 +194,11 @@ cdef class StreamTransport(Transport):
         cdef Py_ssize_t n
         cdef object room
         try:
-            room = protocol_call(self, "get_buffer", -1)
+            enter(self.context)
+            try:
+                room = self.proto.get_buffer(-1)
+            finally:
+                leave(self.context)
             if not len(room):
                 raise RuntimeError("get_buffer() returned an empty buffer")
             PyObject_GetBuffer(room, &view, PyBUF_SIMPLE | PyBUF_WRITABLE)
@@ -199,7 +213,11 @@ cdef class StreamTransport(Transport):
             PyBuffer_Release(&view)
         if n > 0:
             try:
-                protocol_call(self, "buffer_updated", n)
+                enter(self.context)
+                try:
+                    self.proto.buffer_updated(n)
+                finally:
+                    leave(self.context)
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as exc:
@@ -213,7 +231,11 @@ cdef class StreamTransport(Transport):
         if self.core._debug:
             _logger.debug("%r received EOF", self)
         try:
-            keep_open = protocol_call(self, "eof_received", None)
+            enter(self.context)
+            try:
+                keep_open = self.proto.eof_received()
+            finally:
+                leave(self.context)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
@@ -237,8 +259,8 @@ cdef class StreamTransport(Transport):
         if self.closing or not self.paused:
             return
         self.paused = False
-        # The edge of what waits may be spent. Not for a loop in the middle of close, nor before begin().
-        self.readable = True
+        self.readable = True      # the edge of what waits may be spent
+        self.ended = False        # and a new protocol has a right to the end of the stream
         if self.started:
             self.core.queue(self)
         if self.core._debug:
@@ -339,13 +361,14 @@ cdef class StreamTransport(Transport):
         """Send what is buffered, as much as goes in one call."""
         cdef iovec iov[IOV]
         cdef msghdr msg
-        cdef Py_ssize_t i, n, skip = self.offset, count = min(len(self.buffer) - self.first, IOV)
+        cdef Py_ssize_t i, n, wanted = 0, skip = self.offset, count = min(len(self.buffer) - self.first, IOV)
         cdef object data
         memset(&msg, 0, sizeof(msg))
         for i in range(count):
             data = self.buffer[self.first + i]
             iov[i].iov_base = PyBytes_AS_STRING(data) + skip
             iov[i].iov_len = PyBytes_GET_SIZE(data) - skip
+            wanted += PyBytes_GET_SIZE(data) - skip
             skip = 0
         msg.msg_iov = iov
         msg.msg_iovlen = count
@@ -355,10 +378,11 @@ cdef class StreamTransport(Transport):
                 return 0
             if errno != EINTR:
                 return self.write_failed(os_error())
-            n = 0
-        return self.sent(n)
+            n = wanted = 0
+        return self.sent(n, n == wanted)
 
-    cdef int sent(self, Py_ssize_t n) except -1:
+    cdef int sent(self, Py_ssize_t n, bint room) except -1:
+        """Account for n bytes sent. room: the socket took all it was given, so no edge will come."""
         cdef Py_ssize_t left
         self.size -= n
         while n:
@@ -376,8 +400,7 @@ cdef class StreamTransport(Transport):
         elif self.first > 256:
             del self.buffer[:self.first]
             self.first = 0
-        if self.size:
-            # The socket may have room for more; only EAGAIN brings another edge.
+        if self.size and room:
             self.events |= EPOLLOUT
             self.core.queue(self)
         self.maybe_resume()      # may write

@@ -38,5 +38,6 @@ cdef class Transport(Pollable):
     cdef bint reading(self) noexcept
 
 
-cdef object protocol_call(Transport self, str method, object arg)
+cdef int enter(object context) except -1
+cdef int leave(object context) except -1
 cdef bytes as_bytes(object data)

@@ -34,20 +34,25 @@ cdef object _set_result = _futures._set_result_unless_cancelled
 cdef Py_ssize_t live = 0
 
 
+# isinstance(t, asyncio.Transport) must hold for extension types that cannot have it as a base: they answer
+# one of these as their __class__.
+def face(name, *bases):
+    """A class of asyncio's transport kinds, to be answered as __class__ by the type of that name."""
+    return type(name, bases, {"__slots__": (), "__module__": "goloop"})
+
+
 def live_transports():
     """How many goloop transports exist in this process."""
     return live
 
 
-cdef object protocol_call(Transport self, str method, object arg):
-    """Call a protocol method in the transport's context; `arg` None: without an argument."""
-    PyContext_Enter(self.context)
-    try:
-        if arg is None:
-            return getattr(self.proto, method)()
-        return getattr(self.proto, method)(arg)
-    finally:
-        PyContext_Exit(self.context)
+cdef int enter(object context) except -1:
+    """Enter the context in which a protocol is called; leave() is its counterpart."""
+    return PyContext_Enter(context)
+
+
+cdef int leave(object context) except -1:
+    return PyContext_Exit(context)
 
 
 cdef bytes as_bytes(object data):
