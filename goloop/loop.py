@@ -55,7 +55,7 @@ class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
         if self._is_foreign():
             raise RuntimeError("this event loop belongs to the parent process: make a new one after a fork")
         self._set_coroutine_origin_tracking(self._debug)
-        self._old_agen_hooks = sys.get_asyncgen_hooks()
+        self._old_agen_hooks: Any = sys.get_asyncgen_hooks()
         self._thread_id = threading.get_ident()
         sys.set_asyncgen_hooks(firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook)
         events._set_running_loop(self)
@@ -91,6 +91,7 @@ class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
                 warnings.warn(
                     f"Closing the loop {self!r} on interpreter shutdown stage, skipping signal handlers removal",
                     ResourceWarning,
+                    stacklevel=2,
                     source=self,
                 )
                 self._signal_handlers.clear()
@@ -152,7 +153,7 @@ class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
 
     def remove_signal_handler(self, sig: int) -> bool:
         """Put the signal's default handler back. Returns whether there was a handler to remove."""
-        removed = _UnixLoop.remove_signal_handler(self, sig)
+        removed: bool = _UnixLoop.remove_signal_handler(self, sig)
         if removed and self.is_running():
             self._borrow_wakeup_fd()
         return removed
@@ -263,7 +264,7 @@ class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
         ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
         call_connection_made: bool = True,
     ) -> Any:
-        tls = sslproto.SSLProtocol(
+        tls: Any = sslproto.SSLProtocol(
             self,
             protocol,
             sslcontext,
@@ -271,7 +272,7 @@ class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
             server_side,
             server_hostname,
             call_connection_made,
-            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_handshake_timeout=ssl_handshake_timeout,  # type: ignore[arg-type]
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
         StreamTransport(self, rawsock, tls, extra=extra, server=server)
@@ -293,18 +294,9 @@ class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
         return WritePipeTransport(self, pipe, protocol, waiter, extra)
 
     async def _make_subprocess_transport(
-        self,
-        protocol: Any,
-        args: Any,
-        shell: bool,
-        stdin: Any,
-        stdout: Any,
-        stderr: Any,
-        bufsize: int,
-        extra: Any = None,
-        **kwargs: Any,
+        self, protocol: Any, args: Any, *popen: Any, **kwargs: Any
     ) -> SubprocessTransport:
-        return await spawn(self, protocol, args, shell, stdin, stdout, stderr, bufsize, extra=extra, **kwargs)
+        return await spawn(self, protocol, args, *popen, **kwargs)
 
 
 # -------------------------------------------------------------------- processes

@@ -38,7 +38,7 @@ else:
 
 if _BasePolicy is not None:
 
-    class EventLoopPolicy(_BasePolicy):  # type: ignore[misc]
+    class EventLoopPolicy(_BasePolicy):
         """asyncio's default policy with goloop loops, for asyncio.set_event_loop_policy()."""
 
         _loop_factory = Loop

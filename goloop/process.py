@@ -6,7 +6,6 @@ its own alone.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 from asyncio import base_subprocess
@@ -24,9 +23,7 @@ class SubprocessTransport(base_subprocess.BaseSubprocessTransport):
     _proc: subprocess.Popen[bytes] | None
     _pidfd: int = -1
 
-    def _start(
-        self, args: Any, shell: bool, stdin: Any, stdout: Any, stderr: Any, bufsize: int, **kwargs: Any
-    ) -> None:
+    def _start(self, args: Any, shell: bool, stdin: Any, stdout: Any, stderr: Any, bufsize: int, **kwargs: Any) -> None:
         self._proc = subprocess.Popen(
             args, shell=shell, stdin=stdin, stdout=stdout, stderr=stderr, bufsize=bufsize, **kwargs
         )
@@ -69,10 +66,23 @@ class SubprocessTransport(base_subprocess.BaseSubprocessTransport):
             self._pidfd = -1
 
 
-async def spawn(loop: Loop, protocol: asyncio.SubprocessProtocol, *args: Any, **kwargs: Any) -> SubprocessTransport:
+async def spawn(
+    loop: Loop,
+    protocol: Any,
+    args: Any,
+    shell: bool,
+    stdin: Any,
+    stdout: Any,
+    stderr: Any,
+    bufsize: int,
+    extra: Any = None,
+    **kwargs: Any,
+) -> SubprocessTransport:
     """Start a child and return its transport when its pipes are connected."""
     waiter = loop.create_future()
-    transport = SubprocessTransport(loop, protocol, *args, waiter=waiter, **kwargs)
+    transport = SubprocessTransport(
+        loop, protocol, args, shell, stdin, stdout, stderr, bufsize, waiter, extra, **kwargs
+    )
     try:
         await waiter
     except (SystemExit, KeyboardInterrupt):

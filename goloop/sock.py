@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    _Base = asyncio.BaseEventLoop
+    from asyncio import BaseEventLoop as _Base
 else:
     _Base = object
 
@@ -27,9 +27,16 @@ class SocketMethods(_Base):
     """Mixed into Loop. All methods take non-blocking sockets (ValueError in debug mode otherwise)."""
 
     _debug: bool
+    if TYPE_CHECKING:  # what Loop's other bases bring
+        _add_reader: Any
+        _add_writer: Any
+        _remove_reader: Any
+        _remove_writer: Any
+        _ensure_fd_no_transport: Any
+        _ensure_resolved: Any
 
     def _check_socket(self, sock: socket.socket) -> None:
-        base_check(sock)
+        _refuse_ssl(sock)
         if self._debug and sock.gettimeout() != 0:
             raise ValueError("the socket must be non-blocking")
 
@@ -65,7 +72,7 @@ class SocketMethods(_Base):
         finally:
             stop()
 
-    async def sock_recv(self, sock: socket.socket, nbytes: int) -> bytes:  # type: ignore[override]
+    async def sock_recv(self, sock: socket.socket, nbytes: int) -> bytes:
         """Receive up to nbytes bytes; b"" at the end of the stream."""
         self._check_socket(sock)
         try:
@@ -73,7 +80,7 @@ class SocketMethods(_Base):
         except _WOULD_BLOCK:
             return await self._when_ready(sock, False, lambda: sock.recv(nbytes))
 
-    async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:  # type: ignore[override]
+    async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
         """Receive into a writable buffer; the number of bytes, 0 at the end of the stream."""
         self._check_socket(sock)
         try:
@@ -81,7 +88,7 @@ class SocketMethods(_Base):
         except _WOULD_BLOCK:
             return await self._when_ready(sock, False, lambda: sock.recv_into(buf))
 
-    async def sock_recvfrom(self, sock: socket.socket, bufsize: int) -> tuple[bytes, Any]:  # type: ignore[override]
+    async def sock_recvfrom(self, sock: socket.socket, bufsize: int) -> tuple[bytes, Any]:
         """Receive a datagram of up to bufsize bytes: (data, address)."""
         self._check_socket(sock)
         try:
@@ -89,9 +96,7 @@ class SocketMethods(_Base):
         except _WOULD_BLOCK:
             return await self._when_ready(sock, False, lambda: sock.recvfrom(bufsize))
 
-    async def sock_recvfrom_into(  # type: ignore[override]
-        self, sock: socket.socket, buf: Any, nbytes: int = 0
-    ) -> tuple[int, Any]:
+    async def sock_recvfrom_into(self, sock: socket.socket, buf: Any, nbytes: int = 0) -> tuple[int, Any]:
         """Receive a datagram into a writable buffer: (number of bytes, address)."""
         self._check_socket(sock)
         if not nbytes:
@@ -106,15 +111,19 @@ class SocketMethods(_Base):
         self._check_socket(sock)
         with memoryview(data) as view, view.cast("B") as left:
             sent = 0
+
+            def send() -> int:
+                return sock.send(left[sent:])
+
             while True:
                 try:
-                    sent += sock.send(left[sent:])
+                    sent += send()
                 except _WOULD_BLOCK:
-                    sent += await self._when_ready(sock, True, lambda: sock.send(left[sent:]))
+                    sent += await self._when_ready(sock, True, send)
                 if sent >= len(left):
                     return
 
-    async def sock_sendto(self, sock: socket.socket, data: Any, address: Any) -> int:  # type: ignore[override]
+    async def sock_sendto(self, sock: socket.socket, data: Any, address: Any) -> int:
         """Send a datagram; the number of bytes sent."""
         self._check_socket(sock)
         try:
@@ -145,12 +154,6 @@ class SocketMethods(_Base):
         except _WOULD_BLOCK:
             await self._when_ready(sock, True, lambda: _finish_connect(sock, address))
 
-    async def sock_sendfile(
-        self, sock: socket.socket, file: Any, offset: int = 0, count: int | None = None, *, fallback: bool | None = True
-    ) -> int:
-        """Send a file with os.sendfile(), or with send() where that cannot be and fallback is true."""
-        return await super().sock_sendfile(sock, file, offset, count, fallback=fallback)  # type: ignore[arg-type]
-
     async def _sock_sendfile_native(self, sock: socket.socket, file: Any, offset: int, count: int | None) -> int:
         async def writable() -> None:
             await self._when_ready(sock, True, lambda: None)
@@ -175,7 +178,7 @@ class SocketMethods(_Base):
                 transport.resume_reading()
 
 
-def base_check(sock: object) -> None:
+def _refuse_ssl(sock: object) -> None:
     """TypeError for an SSL socket, as asyncio has it."""
     if _SSLSocket is not None and isinstance(sock, _SSLSocket):
         raise TypeError("Socket cannot be of type SSLSocket")
@@ -209,7 +212,8 @@ async def _sendfile(
     try:
         while count is None or total < count:
             try:
-                sent = os.sendfile(fileno(), source, offset + total, chunk if count is None else min(chunk, count - total))
+                wanted = chunk if count is None else min(chunk, count - total)
+                sent = os.sendfile(fileno(), source, offset + total, wanted)
             except _WOULD_BLOCK:
                 await writable()
                 continue

@@ -48,7 +48,6 @@ cdef class Acceptor(Pollable):
     cdef int backlog, family, kind, proto, fd
     cdef bint cancelled
 
-
     def __init__(self, LoopCore loop, sock, factory, server, int backlog, tls):
         """tls: None, or a callable that makes a TLS connection of an accepted socket (a coroutine)."""
         self.core = loop
@@ -82,12 +81,13 @@ cdef class Acceptor(Pollable):
             raise
         except BaseException as exc:
             self.core.call_exception_handler({
-                "message": f"Exception in callback {self!r}", "exception": exc, "socket": _trsock.TransportSocket(self.sock),
+                "message": f"Exception in callback {self!r}", "exception": exc,
+                "socket": _trsock.TransportSocket(self.sock),
             })
 
     cdef int accept(self) except -1:
-        cdef int i, fd, error
-        for i in range(self.backlog):
+        cdef int _i, fd, error
+        for _i in range(self.backlog):
             if self.cancelled:
                 break
             fd = GL_ACCEPT(self.fd)

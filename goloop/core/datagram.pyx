@@ -8,7 +8,6 @@ socket module parses the addresses.
 import collections
 from asyncio import transports as _transports
 from asyncio import trsock as _trsock
-from asyncio.log import logger as _logger
 from sys import version_info
 
 cimport cython
@@ -103,8 +102,8 @@ cdef class DatagramTransport(Transport):
         cdef char *scratch = self.core.scratch()
         cdef object room = PyMemoryView_FromMemory(scratch, READ_SIZE, PyBUF_WRITE)
         cdef Py_ssize_t n
-        cdef int i
-        for i in range(BATCH):
+        cdef int _i
+        for _i in range(BATCH):
             try:
                 n, address = self.file.recvfrom_into(room)
             except BlockingIOError:

@@ -7,14 +7,12 @@ call_soon_threadsafe().
 """
 
 import asyncio
-import threading
 from asyncio import base_events as _base_events
 
-cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport EINTR, errno
-from libc.math cimport INFINITY, isnan
+from libc.math cimport isnan
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
 
@@ -153,7 +151,6 @@ cdef class LoopCore:
         """Nothing is ready: park until something may be, or the first timer is due."""
         cdef double seconds
         cdef int64_t deadline = -1
-        cdef int error
         cdef PollSet ps = self.pollset
         if self.timers.size:
             seconds = self.timers.first() - self.now()
@@ -161,14 +158,13 @@ cdef class LoopCore:
                 return 0
             deadline = now_ns() + <int64_t>(min(seconds, MAXIMUM_SLEEP) * 1e9)
         with nogil:
-            error = ps.park(deadline)
+            ps.park(deadline)
         return 0
 
     cdef int run_once(self) except -1:
         cdef Py_ssize_t todo
         cdef object item
         cdef PyObject **cell
-        cdef type kind
         self.drain()
         self.collect()
         if self.count == 0 and not self._stopping:
@@ -213,14 +209,15 @@ cdef class LoopCore:
                 (<Handle>item).run()
             took = (now_ns() - start) / 1e9
             if took >= self.slow_callback_duration:
-                _base_events.logger.warning("Executing %s took %.3f seconds",
-                                _base_events._format_handle(item) if isinstance(item, Handle) else repr(item), took)
+                what = _base_events._format_handle(item) if isinstance(item, Handle) else repr(item)
+                _base_events.logger.warning("Executing %s took %.3f seconds", what, took)
         finally:
             self._current_handle = None
         return 0
 
     def _run_once(self):
         """Run one iteration, as asyncio's method of that name."""
+        self.check_closed()
         self.run_once()
 
     def _run_until_stopped(self):
@@ -291,7 +288,9 @@ cdef class LoopCore:
 
     # ------------------------------------------------------------- scheduling
     cdef Handle soon(self, object callback, object args, object context):
-        cdef Handle handle = new_handle(callback, args, self, context)
+        cdef Handle handle
+        self.check_closed()
+        handle = new_handle(callback, args, self, context)
         if not self.pollset.inbox_empty():
             self.drain()      # what another thread posted before this call also runs before it
         self.enqueue(handle)
@@ -304,8 +303,8 @@ cdef class LoopCore:
         Only for the loop's own thread; from another, use call_soon_threadsafe().
         """
         cdef Handle handle
-        self.check_closed()
         if self._debug:
+            self.check_closed()
             self.check_thread()
         if self._debug or not callable(callback):
             self.check_callback(callback, "call_soon")
@@ -511,7 +510,7 @@ cdef class LoopCore:
 
     def _is_foreign(self):
         """True in a forked child for a loop that the parent made."""
-        return self.pollset.foreign()
+        return not self._closed and self.pollset.foreign()
 
     def _stats(self):
         """Counters of this loop: ready callbacks, pending timers, watched descriptors, parks."""

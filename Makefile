@@ -1,0 +1,45 @@
+# make demo builds goloop in a virtual environment and runs the main job; make test builds it and runs the
+# tests. Nothing needs to be installed but Python, gcc and make. PYTHON=python3.12 chooses another Python.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+VENV ?= .venv/$(VERSION)
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml $(wildcard goloop/core/*.pyx goloop/core/*.pxd goloop/core/native/*)
+
+.PHONY: build demo test lint bench compat clean
+
+build: $(VENV)/built
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+
+$(VENV)/built: $(BIN)/python $(SOURCES)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,test]'
+	touch $@
+
+demo: build
+	$(BIN)/python examples/demo.py $(ARGS)
+
+test: build
+	$(BIN)/python -X dev -m pytest tests $(ARGS)
+
+lint: build
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[lint]'
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/cython-lint goloop/core
+	$(BIN)/mypy
+
+bench: build
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+SUITE ?= cpython
+compat: build
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[compat]'
+	$(BIN)/python compat_tests/run.py --suite $(SUITE) $(ARGS)
+
+clean:
+	rm -rf .venv build *.egg-info goloop/core/*.c goloop/core/*.so

@@ -1,0 +1,16 @@
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+class Acceptor:
+    def __init__(
+        self,
+        loop: Any,
+        sock: socket.socket,
+        factory: Callable[[], Any],
+        server: Any,
+        backlog: int,
+        tls: Callable[[Any, socket.socket, Any], Coroutine[Any, Any, None]] | None,
+    ) -> None: ...
+    def start(self) -> None: ...
+    def cancel(self) -> None: ...

@@ -1,0 +1,8 @@
+import asyncio
+from typing import Any
+
+class DatagramTransport(asyncio.DatagramTransport):
+    max_size: int
+    def __init__(
+        self, loop: Any, sock: Any, protocol: Any, address: Any = None, waiter: Any = None, extra: Any = None
+    ) -> None: ...
