@@ -121,13 +121,10 @@ cdef class DatagramTransport(Transport):
         return 0
 
     cdef int deliver(self, str method, tuple args) except -1:
+        """Call the protocol; what it raises is reported, and the endpoint lives on, as in asyncio."""
         enter(self.context)
         try:
-            getattr(self.proto, method)(*args)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as exc:
-            self.fail(exc, f"Fatal error: protocol.{method}() call failed.")
+            self.call(method, args)
         finally:
             leave(self.context)
         return 0
@@ -159,7 +156,7 @@ cdef class DatagramTransport(Transport):
         if not SEND_EMPTY and not data:
             return
         if self.address:
-            if addr not in (None, self.address):
+            if addr is not None and addr != self.address:
                 raise ValueError(f"Invalid address: must be None or {self.address}")
             addr = self.address
         if self.lost:
@@ -184,7 +181,7 @@ cdef class DatagramTransport(Transport):
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as exc:
-            self.proto.error_received(exc)
+            self.call("error_received", (exc,))
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
@@ -195,13 +192,8 @@ cdef class DatagramTransport(Transport):
         cdef Py_ssize_t length
         while self.buffer:
             data, addr = self.buffer[0]
-            try:
-                if not self.send(data, addr):
-                    return 0
-            except (SystemExit, KeyboardInterrupt):
-                raise
-            except BaseException as exc:
-                self.fail(exc, "Fatal error: protocol.error_received() call failed.")
+            if not self.send(data, addr):
+                return 0
             if self.lost:
                 return 0
             length = len(data)

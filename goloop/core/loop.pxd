@@ -36,7 +36,7 @@ cdef class LoopCore:
     cdef Handle watch(self, object fileobj, Side side, object callback, object args)
     cdef bint unwatch(self, object fileobj, Side side) except -1
     cdef int ready(self, object watcher) except -1
-    cdef TimerHandle schedule(self, double when, object callback, object args, object context, str method)
+    cdef TimerHandle schedule(self, double when, object callback, object args, object context)
     cdef int check_thread(self) except -1
     cdef int check_callback(self, object callback, str method) except -1
     cdef int check_closed(self) except -1

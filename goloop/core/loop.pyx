@@ -342,21 +342,21 @@ cdef class LoopCore:
         """Run callback(*args) after delay seconds (int or float). Returns a TimerHandle."""
         if delay is None:
             raise TypeError("delay must not be None")
-        return self.schedule(self.now() + delay, callback, args, context, "call_later")
+        return self.schedule(self.now() + delay, callback, args, context)
 
     def call_at(self, when, callback, *args, context=None):
         """Run callback(*args) at the time `when`, in seconds on the loop's clock. Returns a TimerHandle."""
         if when is None:
             raise TypeError("when cannot be None")
-        return self.schedule(when, callback, args, context, "call_at")
+        return self.schedule(when, callback, args, context)
 
-    cdef TimerHandle schedule(self, double when, object callback, object args, object context, str method):
+    cdef TimerHandle schedule(self, double when, object callback, object args, object context):
         cdef TimerHandle timer
         self.check_closed()
         if self._debug:
             self.check_thread()
         if self._debug or not callable(callback):
-            self.check_callback(callback, method)
+            self.check_callback(callback, "call_at")
         if isnan(when):
             raise ValueError("a timer's time cannot be NaN")
         timer = new_timer(when, callback, args, self, context)

@@ -95,25 +95,16 @@ cdef class ReadPipeTransport(PipeTransport):
             self.fail(exc, "Fatal read error on pipe transport")
             return
         if data:
-            self.receive(data)
-        else:
-            if self.core._debug:
-                _logger.info("%r was closed by peer", self)
-            self.core.soon(self.proto.eof_received, (), self.context)
-            self.lose_soon(None)
-
-    cdef int receive(self, object data) except -1:
-        try:
             enter(self.context)
             try:
                 self.proto.data_received(data)
             finally:
                 leave(self.context)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as exc:
-            self.fail(exc, "Fatal error: protocol.data_received() call failed.")
-        return 0
+        else:
+            if self.core._debug:
+                _logger.info("%r was closed by peer", self)
+            self.core.soon(self.proto.eof_received, (), self.context)
+            self.lose_soon(None)
 
     cdef int fail(self, object exc, str message) except -1:
         # EIO is how a terminal says that its other end is gone.

@@ -233,7 +233,7 @@ cdef class Transport(Pollable):
         return self.extra.get(name, default)
 
     cdef int call(self, str method, tuple args) except -1:
-        """Call a flow-control method of the protocol; what it raises goes to the exception handler."""
+        """Call a method of the protocol; what it raises goes to the exception handler."""
         try:
             getattr(self.proto, method)(*args)
         except (SystemExit, KeyboardInterrupt):

@@ -1,0 +1,194 @@
+"""Runs other people's test suites on asyncio, uvloop and goloop, and holds the results against expected/.
+
+    python compat_tests/run.py --suite cpython --loops asyncio,uvloop,goloop [--select PATTERN]
+
+Exit status: 0 when goloop (or each loop of --strict) has no unexpected outcome, 1 otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import importlib
+import json
+import os
+import platform
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import expected
+import report
+from rich.console import Console
+from supervise import Job, JobResult, Outcome, run_job
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = ROOT / ".compat"
+SUITES = ("cpython", "aiohttp", "uvloop")
+LOOPS = ("asyncio", "uvloop", "goloop")
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--suite", default="all", help=f"of {', '.join(SUITES)}; several with commas; default: all")
+    parser.add_argument("--loops", default=",".join(LOOPS), help="default: %(default)s")
+    parser.add_argument(
+        "--select",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="only these tests: MODULE or MODULE::PART, both globs, e.g. test_events, 'test_e*::*pipe*'",
+    )
+    parser.add_argument("--strict", default="goloop", help="loops that decide the exit status; default: %(default)s")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="modules at once; default: %(default)s")
+    parser.add_argument("--timeout", type=float, help="seconds for each test; default: the suite's")
+    parser.add_argument("--reruns", type=int, default=0, help="run what failed again, N times, and report it as flaky")
+    parser.add_argument("--with-left-out", action="store_true", help="run the left-out tests too, to check that list")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--markdown", type=Path, metavar="FILE")
+    parser.add_argument("--merge", type=Path, nargs="+", metavar="FILE", help="no run: one table from --json files")
+    parser.add_argument("-v", "--verbose", action="store_true", help="print the failures' own texts")
+    args = parser.parse_args(argv)
+    args.suites = list(SUITES) if args.suite == "all" else args.suite.split(",")
+    args.loops = args.loops.split(",")
+    for given, known in ((args.suites, SUITES), (args.loops, LOOPS)):
+        for name in given:
+            if name not in known:
+                parser.error(f"{name!r} is not one of {', '.join(known)}")
+    return args
+
+
+def globs(patterns: list[str]) -> list[str]:
+    """Turn --select patterns into globs over test ids."""
+    found = []
+    for pattern in patterns:
+        module, _, part = pattern.partition("::")
+        found.append(f"{module}::*{part}*" if part else f"{module}::*")
+        if not part:
+            found.append(module)
+    return found
+
+
+class Run:
+    """One suite on the running Python: its jobs, their results, the verdicts."""
+
+    def __init__(self, suite: Any, args: argparse.Namespace, console: Console) -> None:
+        self.suite = suite
+        self.args = args
+        self.console = console
+        self.expected = expected.load(suite.NAME)
+        self.outcomes: dict[str, dict[str, Outcome]] = {loop: {} for loop in args.loops}
+        self.flaky: list[str] = []
+        self.left_out: set[str] = set()
+        self.lock = threading.Lock()
+
+    def modules(self) -> list[str]:
+        names: list[str] = self.suite.modules(CACHE)
+        if not self.args.with_left_out:
+            names = [n for n in names if not self.expected.is_left_out(n)]
+        wanted = [p.partition("::")[0] for p in self.args.select]
+        return [n for n in names if not wanted or any(fnmatch.fnmatchcase(n, w) for w in wanted)]
+
+    def log(self, loop: str, module: str, attempt: int = 0) -> Path:
+        name = f"{self.suite.NAME}-{expected.PYTHON}-{loop}"
+        return CACHE / "logs" / name / (f"{module}.log" if not attempt else f"{module}.again{attempt}.log")
+
+    def job(self, loop: str, module: str) -> Job:
+        job: Job = self.suite.job(CACHE, loop, module)
+        left_out = [] if self.args.with_left_out else self.expected.left_out_globs()
+        return replace(job, left_out=left_out, select=globs(self.args.select), limit=self.args.timeout or job.limit)
+
+    def one(self, loop: str, module: str) -> None:
+        job = self.job(loop, module)
+        result = run_job(job, self.log(loop, module))
+        for attempt in range(1, self.args.reruns + 1):
+            failed = [name for name, o in result.outcomes.items() if o.status == "failed"]
+            if not failed:
+                break
+            again = run_job(replace(job, select=failed), self.log(loop, module, attempt))
+            for name in failed:
+                if name in again.outcomes and again.outcomes[name].status == "passed":
+                    result.outcomes[name] = again.outcomes[name]
+                    self.flaky.append(f"{loop}: {name}")
+        self.done(loop, module, result)
+
+    def done(self, loop: str, module: str, result: JobResult) -> None:
+        with self.lock:
+            self.outcomes[loop].update(result.outcomes)
+            self.left_out |= result.left_out
+            failed = {n: o for n, o in result.outcomes.items() if o.status == "failed"}
+            style = "red" if failed else "green"
+            ran = f"{len(result.outcomes)} run, {len(failed)} failed, {result.seconds:.1f} s"
+            self.console.print(f"[{style}]{loop:8}[/] {module:28} {ran}", highlight=False)
+            if self.args.verbose:
+                for name, outcome in failed.items():
+                    self.console.print(f"--- {loop} {name}\n{outcome.message}", markup=False, highlight=False)
+
+    def run(self) -> report.Row:
+        started = time.monotonic()
+        units = [(loop, module) for module in self.modules() for loop in self.args.loops]
+        with ThreadPoolExecutor(max(1, self.args.jobs)) as pool:
+            for future in [pool.submit(self.one, *unit) for unit in units]:
+                future.result()
+        verdicts = {}
+        for loop in self.args.loops:
+            stock = self.outcomes.get("asyncio") if loop != "asyncio" else None
+            listed = self.expected.failures.get(loop, {})
+            whole = not self.args.select
+            verdicts[loop] = expected.judge(loop, self.outcomes[loop], stock, listed, whole=whole)
+        return report.Row(
+            self.suite.TITLE,
+            self.suite.version(),
+            platform.python_version(),
+            verdicts,
+            self.outcomes,
+            len(self.left_out),
+            time.monotonic() - started,
+        )
+
+
+def tell(run: Run, row: report.Row, console: Console) -> None:
+    for loop, verdict in row.verdicts.items():
+        strict = loop in run.args.strict.split(",")
+        for line in verdict.errors:
+            style = "red" if strict else "dim"
+            console.print(f"[{style}]{loop}[/]: ", end="")
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for line in run.flaky:
+        console.print(f"[yellow]flaky[/]: {line}: passed when it was run again", highlight=False)
+
+
+def write(rows: list[report.Row], args: argparse.Namespace, console: Console) -> None:
+    console.print()
+    report.show(rows, args.loops, console)
+    if args.json:
+        args.json.write_text(json.dumps(report.as_json(rows), indent=1) + "\n")
+    if args.markdown:
+        args.markdown.write_text(report.markdown(rows, args.loops))
+
+
+def main() -> int:
+    args = parse()
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    if args.merge:
+        args.json = None
+        write([row for path in args.merge for row in report.rows_from_json(path)], args, console)
+        return 0
+    rows, wrong = [], 0
+    for name in args.suites:
+        run = Run(importlib.import_module(f"suites.{name}"), args, console)
+        row = run.run()
+        rows.append(row)
+        tell(run, row, console)
+        wrong += sum(len(row.verdicts[loop].errors) for loop in args.strict.split(",") if loop in row.verdicts)
+        wrong += not any(row.outcomes.values())  # a run without a single test proves nothing
+    write(rows, args, console)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

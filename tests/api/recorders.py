@@ -1,0 +1,275 @@
+"""What the transport tests share: protocols that write down what happens to them, connected sockets, waiting.
+
+Everything a scenario returns must compare equal on two loops, so recorded events hold no addresses, no
+descriptors, no class names of transports, and neighbouring chunks of data are merged: where the kernel cuts
+a stream is not behaviour.
+"""
+
+import asyncio
+import contextlib
+import functools
+import socket
+import sys
+
+PATIENCE = 0.002  # seconds between two looks at a condition nothing announces
+
+
+class _Notes:
+    """Events in order of arrival; a hook named like the event runs inside the protocol method itself."""
+
+    def __init__(self, keep_open=False, **hooks):
+        self.keep_open = keep_open  # what eof_received() returns
+        self.hooks = hooks
+        self.events = []
+        self.transport = None
+        self._news = asyncio.Event()
+
+    def note(self, name, *details):
+        if name == "data" and self.events and self.events[-1][0] == "data":
+            self.events[-1] = ("data", self.events[-1][1] + details[0])
+        else:
+            self.events.append((name, *details) if details else name)
+        self._news.set()
+        if name in self.hooks:
+            return self.hooks[name](self, *details)
+        return None
+
+    def names(self):
+        return [event if isinstance(event, str) else event[0] for event in self.events]
+
+    @property
+    def data(self):
+        """All bytes received so far."""
+        return b"".join(event[1] for event in self.events if event[0] == "data")
+
+    async def until(self, wanted):
+        """Wait for an event of that name, for that many bytes, or for a condition (a callable)."""
+        if isinstance(wanted, str):
+            met = lambda: wanted in self.names()  # noqa: E731
+        elif isinstance(wanted, int):
+            met = lambda: len(self.data) >= wanted  # noqa: E731
+        else:
+            met = wanted
+        while not met():
+            self._news.clear()
+            await self._news.wait()
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.note("made")
+
+    def connection_lost(self, exc):
+        self.note("lost", exc and type(exc).__name__)
+
+    def pause_writing(self):
+        self.note("pause")
+
+    def resume_writing(self):
+        self.note("resume")
+
+
+class Recorder(_Notes, asyncio.Protocol):
+    """A streaming protocol that records ``made``, ``data``, ``eof``, ``lost``, ``pause`` and ``resume``."""
+
+    def data_received(self, data):
+        self.note("data", bytes(data))
+
+    def eof_received(self):
+        self.note("eof")
+        return self.keep_open
+
+
+class BufferedRecorder(_Notes, asyncio.BufferedProtocol):
+    """The same with a buffer of its own, of ``size`` bytes."""
+
+    def __init__(self, size=4096, **kwargs):
+        super().__init__(**kwargs)
+        self.buffer = bytearray(size)
+
+    def get_buffer(self, sizehint):
+        if "get_buffer" in self.hooks:
+            return self.hooks["get_buffer"](self)
+        return self.buffer
+
+    def buffer_updated(self, nbytes):
+        self.note("data", bytes(self.buffer[:nbytes]))
+
+    def eof_received(self):
+        self.note("eof")
+        return self.keep_open
+
+
+class DatagramRecorder(_Notes, asyncio.DatagramProtocol):
+    """Records ``datagram`` (data, sender) and ``error`` events."""
+
+    def datagram_received(self, data, addr):
+        self.note("datagram", data, addr)
+
+    def error_received(self, exc):
+        self.note("error", type(exc).__name__)
+
+
+class Echo(asyncio.Protocol):
+    """Sends back what it gets, with back-pressure; half-closes when the peer does."""
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        self.transport.write(data)
+
+    def pause_writing(self):
+        self.transport.pause_reading()
+
+    def resume_writing(self):
+        self.transport.resume_reading()
+
+
+def stock(loop):
+    """Whether this is asyncio's own loop."""
+    return type(loop) is asyncio.SelectorEventLoop
+
+
+def decreed(outcome, *, because, when=True):
+    """Decorate a scenario whose outcome released versions of asyncio get wrong, for the reason given.
+
+    asyncio's own loop is then not asked; the outcome is decreed, and the other loop is held to it.
+    """
+    assert because
+
+    def decorate(scenario):
+        @functools.wraps(scenario)
+        async def asked(loop):
+            return outcome if when and stock(loop) else await scenario(loop)
+
+        return asked
+
+    return decorate
+
+
+def socket_pair(kind, *, small=False):
+    """Two connected non-blocking sockets, ``tcp`` or ``unix``; ``small`` shrinks what the kernel buffers."""
+    if kind == "unix":
+        ours, peer = socket.socketpair()
+    else:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            if small:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 15)
+            ours = socket.create_connection(listener.getsockname())
+            peer = listener.accept()[0]
+    if small:
+        for end in (ours, peer):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 15)
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 15)
+    ours.setblocking(False)
+    peer.setblocking(False)
+    return ours, peer
+
+
+@contextlib.asynccontextmanager
+async def connected(loop, protocol, kind="tcp", *, small=False):
+    """A transport driven by ``protocol`` and, as its peer, a plain non-blocking socket."""
+    ours, peer = socket_pair(kind, small=small)
+    with peer:
+        connect = loop.create_unix_connection if kind == "unix" else loop.create_connection
+        transport, _ = await connect(lambda: protocol, sock=ours)
+        try:
+            yield transport, peer
+        finally:
+            last = transport.get_protocol()
+            for each in (protocol, last):
+                if isinstance(each, _Notes):
+                    each.events = each.events[:]  # so that the outcome of a scenario ends with this block
+            if isinstance(last, _Notes) and "lost" not in last.names():
+                transport.abort()
+                await last.until("lost")
+            elif not transport.is_closing():
+                transport.abort()
+                await settle()
+
+
+async def drain(sock, transport, size=0):
+    """Read from a transport's peer until the transport buffers at most ``size`` bytes; return how many came."""
+    count = 0
+    while transport.get_write_buffer_size() > size:
+        try:
+            count += len(sock.recv(1 << 14))
+        except BlockingIOError:
+            await asyncio.sleep(PATIENCE)
+        else:
+            await asyncio.sleep(0)
+    return count
+
+
+async def receive(sock, nbytes=sys.maxsize):
+    """Read that many bytes from a non-blocking socket, or all up to the end of the stream."""
+    got = bytearray()
+    while len(got) < nbytes:
+        try:
+            chunk = sock.recv(min(nbytes - len(got), 1 << 18))
+        except BlockingIOError:
+            await asyncio.sleep(PATIENCE)
+            continue
+        if not chunk:
+            break
+        got += chunk
+    return bytes(got)
+
+
+async def condition(met):
+    """Wait until ``met()`` is true."""
+    while not met():
+        await asyncio.sleep(PATIENCE)
+
+
+async def settle():
+    """Give the loop the chance to do what it should not do: poll the kernel, run what is ready."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+    await asyncio.sleep(5 * PATIENCE)
+    await asyncio.sleep(0)
+
+
+async def jam(transport):
+    """Write until the kernel takes no more; return the size of what stays in the transport's buffer.
+
+    The high-water mark is out of reach afterwards, so that the test can put it where it wants it.
+    """
+    transport.set_write_buffer_limits(high=1 << 30)
+    while transport.get_write_buffer_size() == 0:
+        transport.write(bytes(1 << 16))
+        await asyncio.sleep(0)
+        if transport.get_write_buffer_size():
+            await settle()
+    return transport.get_write_buffer_size()
+
+
+def reports(loop):
+    """Collect what reaches the loop's exception handler: (message, exception type and text, context keys)."""
+    seen = []
+
+    def handler(_, context):
+        exc = context.get("exception")
+        message = context["message"]
+        if message.startswith("Exception in callback"):
+            message = "Exception in callback"  # the rest is a repr
+        seen.append((message, type(exc).__name__, str(exc), sorted(set(context) - {"handle", "source_traceback"})))
+
+    loop.set_exception_handler(handler)
+    return seen
+
+
+def outcome_of(call, *args, **kwargs):
+    """The value of a plain call, or the type name and text of what it raised."""
+    try:
+        return call(*args, **kwargs)
+    except Exception as exc:
+        return type(exc).__name__, str(exc)
+
+
+async def aoutcome_of(awaitable):
+    """The same for an awaitable."""
+    try:
+        return await awaitable
+    except Exception as exc:
+        return type(exc).__name__, str(exc)

@@ -1,0 +1,166 @@
+"""Handles: how a callback is cancelled, what it keeps alive, how it shows itself."""
+
+import asyncio
+import contextvars
+import functools
+import gc
+import sys
+import weakref
+
+import pytest
+
+from looptools import plain, turn
+
+var = contextvars.ContextVar("var", default="unset")
+
+
+def noop(*args):
+    pass
+
+
+def context_with(value):
+    context = contextvars.Context()
+    context.run(var.set, value)
+    return context
+
+
+def test_handles_are_asyncios(both):
+    def scenario(loop):
+        handles = loop.call_soon(noop), loop.call_soon_threadsafe(noop), loop.call_later(1, noop), loop.call_at(1, noop)
+        return [(isinstance(handle, asyncio.Handle), isinstance(handle, asyncio.TimerHandle)) for handle in handles]
+
+    assert both(scenario) == [(True, False)] * 2 + [(True, True)] * 2
+
+
+def test_a_cancelled_callback_does_not_run(both):
+    def scenario(loop):
+        seen = []
+        handle = loop.call_soon(seen.append, "cancelled")
+        loop.call_soon(seen.append, "other")
+        states = [handle.cancelled()]
+        handle.cancel()
+        states.append(handle.cancelled())
+        handle.cancel()
+        turn(loop)
+        return seen, states, handle.cancelled()
+
+    assert both(scenario) == (["other"], [False, True], True)
+
+
+def test_a_callback_can_cancel_a_later_one_and_itself(both):
+    def scenario(loop):
+        seen = []
+
+        def callback():
+            seen.append("callback")
+            itself.cancel()
+            later.cancel()
+
+        itself = loop.call_soon(callback)
+        later = loop.call_soon(seen.append, "later")
+        turn(loop)
+        return seen, itself.cancelled()
+
+    assert both(scenario) == (["callback"], True)
+
+
+def test_cancelling_after_the_run_is_harmless(both):
+    def scenario(loop):
+        seen = []
+        handle = loop.call_soon(seen.append, 1)
+        turn(loop)
+        ran = handle.cancelled()
+        handle.cancel()
+        turn(loop)
+        return seen, ran, handle.cancelled()
+
+    assert both(scenario) == ([1], False, True)
+
+
+@pytest.mark.parametrize("method", ["call_soon", "call_soon_threadsafe"])
+def test_cancel_frees_the_callback_and_its_arguments_at_once(both, method):
+    def scenario(loop):
+        def callback(argument):
+            pass
+
+        argument = functools.partial(noop)
+        freed = weakref.ref(callback), weakref.ref(argument)
+        handle = getattr(loop, method)(callback, argument)
+        del callback, argument
+        alive = [ref() is not None for ref in freed]
+        handle.cancel()
+        return alive, [ref() is not None for ref in freed]
+
+    assert both(scenario) == ([True, True], [False, False])
+
+
+def test_a_callback_that_has_run_is_freed_without_the_collector(both):
+    def scenario(loop):
+        argument = functools.partial(noop)
+        freed = weakref.ref(argument)
+        handle = weakref.ref(loop.call_soon(noop, argument))
+        del argument
+        gc.disable()
+        try:
+            turn(loop)
+            turn(loop)
+            return freed() is None, handle() is None
+        finally:
+            gc.enable()
+
+    assert both(scenario) == (True, True)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Handle.get_context is new in Python 3.12")
+def test_a_handle_shows_its_context(both):
+    def scenario(loop):
+        given = context_with("given")
+        own = context_with("caller").run(loop.call_soon, noop).get_context()
+        return loop.call_soon(noop, context=given).get_context() is given, own[var]
+
+    assert both(scenario) == (True, "caller")
+
+
+def test_handles_compare_by_identity_and_hash(both):
+    def scenario(loop):
+        one, other = loop.call_soon(noop), loop.call_soon(noop)
+        return one == one, one == other, len({one, other, one})
+
+    assert both(scenario) == (True, False, 2)
+
+
+def test_the_repr_of_a_handle_names_the_callback(both):
+    def scenario(loop):
+        handles = [
+            loop.call_soon(noop, 1, "text"),
+            loop.call_soon_threadsafe(functools.partial(noop, 1), 2),
+            loop.call_soon([].append, None),
+            loop.call_at(loop.time() + 100, noop),
+        ]
+        reprs = [plain(handle) for handle in handles]
+        for handle in handles:
+            handle.cancel()
+        return reprs, [plain(handle) for handle in handles]
+
+    pending, cancelled = both(scenario)
+    assert pending[0].startswith("<Handle noop(1, 'text')") or pending[0].startswith("<Handle noop() at ")
+    assert pending[3].startswith("<TimerHandle when=S noop() at ")
+    assert cancelled == ["<Handle cancelled>"] * 3 + ["<TimerHandle cancelled when=S>"]
+
+
+def test_the_repr_of_a_handle_in_debug_mode_says_where_it_was_made(both):
+    def scenario(loop):
+        handles = [
+            loop.call_soon(noop, 1),
+            loop.call_soon_threadsafe(noop, 1),
+            loop.call_later(100, noop, 1),
+            loop.call_at(100, noop, 1),
+        ]
+        before = [plain(handle) for handle in handles]
+        for handle in handles:
+            handle.cancel()
+        return before, [plain(handle) for handle in handles]
+
+    before, cancelled = both(scenario, debug=True)
+    assert all(f" created at {__file__}:" in text for text in before)
+    assert all("noop" in text and " cancelled " in text for text in cancelled)

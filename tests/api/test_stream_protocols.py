@@ -1,0 +1,433 @@
+"""Protocols on stream transports: buffered ones, changing from one kind to the other, contexts, asyncio's streams, bulk."""
+
+import asyncio
+import contextvars
+import functools
+import hashlib
+import socket
+
+import pytest
+from recorders import BufferedRecorder, Echo, Recorder, aoutcome_of, connected, receive, reports, settle
+
+VAR = contextvars.ContextVar("VAR", default="unset")
+
+
+@pytest.fixture(params=["tcp", "unix"])
+def link(request):
+    """``async with link(loop, protocol) as (transport, peer)``, over both kinds of socket."""
+    return functools.partial(connected, kind=request.param)
+
+
+# BufferedProtocol
+
+
+@pytest.mark.parametrize("size", [1, 5, 1 << 16])
+def test_buffered_protocol_gets_its_data_in_its_own_buffer(both, link, size):
+    async def scenario(loop):
+        protocol, calls = BufferedRecorder(size), []
+        protocol.hooks["data"] = lambda _, data: calls.append(len(data) <= size)
+        async with link(loop, protocol) as (_, peer):
+            peer.send(b"thirteen char")
+            peer.shutdown(socket.SHUT_WR)
+            await protocol.until("lost")
+            return protocol.events, all(calls)
+
+    assert both(scenario) == (["made", ("data", b"thirteen char"), "eof", ("lost", None)], True)
+
+
+@pytest.mark.parametrize("wrap", [bytearray, memoryview], ids=["bytearray", "memoryview"])
+def test_get_buffer_may_return_part_of_a_larger_buffer(both, wrap):
+    async def scenario(loop):
+        protocol = BufferedRecorder(64)
+        protocol.hooks["get_buffer"] = lambda p: memoryview(p.buffer)[:3] if wrap is memoryview else p.buffer
+        async with connected(loop, protocol) as (_, peer):
+            peer.send(b"abcdefgh")
+            await protocol.until(8)
+            return protocol.data
+
+    assert both(scenario) == b"abcdefgh"
+
+
+@pytest.mark.parametrize(
+    ("buffer", "message"),
+    [
+        (b"", "Fatal error: protocol.get_buffer() call failed."),
+        (bytearray(), "Fatal error: protocol.get_buffer() call failed."),
+        (None, "Fatal error: protocol.get_buffer() call failed."),
+        (b"read-only", "Fatal read error on socket transport"),
+        ("text", "Fatal read error on socket transport"),
+    ],
+    ids=repr,
+)
+def test_unusable_buffer_closes(both, link, buffer, message):
+    async def scenario(loop):
+        seen, protocol = reports(loop), BufferedRecorder(get_buffer=lambda _: buffer)
+        async with link(loop, protocol) as (_, peer):
+            peer.send(b"x")
+            await protocol.until("lost")
+            return [(report[0], report[1]) for report in seen], protocol.events
+
+    seen, events = both(scenario)
+    kind = "RuntimeError" if buffer is not None and not buffer else "TypeError"
+    assert seen == [(message, kind)]
+    assert events == ["made", ("lost", kind)]
+
+
+def test_buffered_protocol_may_pause_in_buffer_updated(both, link):
+    async def scenario(loop):
+        protocol = BufferedRecorder(4, data=lambda p, _: p.transport.pause_reading())
+        async with link(loop, protocol) as (transport, peer):
+            peer.send(b"12345678")
+            await protocol.until(4)
+            await settle()
+            held = protocol.data
+            transport.resume_reading()
+            await protocol.until(8)
+            return held, protocol.data
+
+    assert both(scenario) == (b"1234", b"12345678")
+
+
+def test_protocol_needs_no_base_class(both, link):
+    class Plain:
+        def __init__(self):
+            self.calls = []
+
+        def connection_made(self, transport):
+            self.calls.append("made")
+
+        def data_received(self, data):
+            self.calls.append(data)
+
+        def eof_received(self):
+            self.calls.append("eof")
+
+        def connection_lost(self, exc):
+            self.calls.append("lost")
+            self.lost.set()
+
+    async def scenario(loop):
+        protocol = Plain()
+        protocol.lost = asyncio.Event()
+        async with link(loop, protocol) as (_, peer):
+            peer.send(b"x")
+            peer.shutdown(socket.SHUT_WR)
+            await protocol.lost.wait()
+            return protocol.calls
+
+    assert both(scenario) == ["made", b"x", "eof", "lost"]
+
+
+# Changing the protocol in the middle of a stream
+
+
+@pytest.mark.parametrize("first", [Recorder, BufferedRecorder])
+@pytest.mark.parametrize("second", [Recorder, BufferedRecorder])
+def test_protocol_switched_while_it_receives(both, link, first, second):
+    async def scenario(loop):
+        successor = second()
+        protocol = first(data=lambda p, _: p.transport.set_protocol(successor))
+        async with link(loop, protocol) as (transport, peer):
+            peer.send(b"first")
+            await protocol.until("data")
+            peer.send(b"second")
+            await successor.until(6)
+            current = transport.get_protocol() is successor
+            peer.close()
+            await successor.until("lost")
+            return current, protocol.events, successor.events
+
+    assert both(scenario) == (
+        True,
+        ["made", ("data", b"first")],
+        [("data", b"second"), "eof", ("lost", None)],
+    )
+
+
+def test_switch_in_the_middle_of_a_chunk_gives_the_rest_to_the_new_protocol(both, link):
+    async def scenario(loop):
+        successor = Recorder()
+        protocol = BufferedRecorder(5, data=lambda p, _: p.transport.set_protocol(successor))
+        async with link(loop, protocol) as (_, peer):
+            peer.send(b"HEAD:and a body")
+            await successor.until(10)
+            return protocol.data, successor.data
+
+    assert both(scenario) == (b"HEAD:", b"and a body")
+
+
+def test_switch_while_reading_is_paused(both, link):
+    async def scenario(loop):
+        protocol, successor = Recorder(), BufferedRecorder()
+        async with link(loop, protocol) as (transport, peer):
+            transport.pause_reading()
+            peer.send(b"x")
+            await settle()
+            transport.set_protocol(successor)
+            transport.resume_reading()
+            await successor.until("data")
+            return protocol.names(), successor.events
+
+    assert both(scenario) == (["made"], [("data", b"x")])
+
+
+# Contexts
+
+
+def test_protocol_methods_run_in_the_context_of_whoever_connected(both, link):
+    async def scenario(loop):
+        found = []
+        look = lambda *_: found.append(VAR.get())  # noqa: E731
+        VAR.set("connecting")
+        protocol = Recorder(made=look, data=look, eof=look, lost=look)
+        async with link(loop, protocol) as (_, peer):
+            VAR.set("later")
+            peer.send(b"x")
+            peer.shutdown(socket.SHUT_WR)
+            await protocol.until("lost")
+            return found
+
+    assert both(scenario) == ["connecting"] * 4
+
+
+def test_protocol_methods_do_not_change_the_context_of_others(both, link):
+    async def scenario(loop):
+        change = lambda *_: VAR.set("protocol")  # noqa: E731
+        protocol = Recorder(made=change, data=change, eof=change, lost=change)
+        async with link(loop, protocol) as (_, peer):
+            peer.send(b"x")
+            peer.shutdown(socket.SHUT_WR)
+            await protocol.until("lost")
+            plain = loop.create_future()
+            loop.call_soon(lambda: plain.set_result(VAR.get()))
+            return VAR.get(), await plain
+
+    assert both(scenario) == ("unset", "unset")
+
+
+def test_accepted_connections_run_in_the_context_of_whoever_served(both):
+    async def scenario(loop):
+        found, lost = [], asyncio.Event()
+
+        def look(protocol, *_):
+            found.append(VAR.get())
+
+        def last(protocol, *_):
+            look(protocol)
+            lost.set()
+
+        VAR.set("serving")
+        server = await loop.create_server(lambda: Recorder(made=look, data=look, lost=last), "127.0.0.1", 0)
+        VAR.set("later")
+        address = server.sockets[0].getsockname()
+        transport, _ = await loop.create_connection(asyncio.Protocol, *address)
+        transport.write(b"x")
+        transport.close()
+        await lost.wait()
+        server.close()
+        await server.wait_closed()
+        return found
+
+    assert both(scenario) == ["serving"] * 3
+
+
+# asyncio's streams
+
+
+async def serve_streams(loop, handler):
+    """A server for ``handler(reader, writer)`` and a connection to it."""
+    done = loop.create_future()
+
+    async def handle(reader, writer):
+        try:
+            outcome = await handler(reader, writer)
+            writer.close()
+            await aoutcome_of(writer.wait_closed())
+            done.set_result(outcome)
+        except Exception as exc:
+            done.set_exception(exc)
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, limit=1 << 10)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    server.close()
+    return reader, writer, done
+
+
+async def part(writer):
+    writer.close()
+    await writer.wait_closed()
+
+
+def test_stream_reader_readuntil_readexactly_readline(both):
+    async def handler(reader, writer):
+        got = [await reader.readuntil(b"||"), await reader.readline(), await reader.readexactly(4)]
+        got.append(await aoutcome_of(reader.readexactly(10)))
+        return [*got, reader.at_eof()]
+
+    async def scenario(loop):
+        _, writer, done = await serve_streams(loop, handler)
+        for piece in (b"head", b"er|", b"|li", b"ne\nbo", b"dyrest"):
+            writer.write(piece)
+            await writer.drain()
+            await settle()
+        writer.write_eof()
+        outcome = await done
+        await part(writer)
+        return outcome
+
+    assert both(scenario) == [
+        b"header||",
+        b"line\n",
+        b"body",
+        ("IncompleteReadError", "4 bytes read on a total of 10 expected bytes"),
+        True,
+    ]
+
+
+def test_stream_reader_over_its_limit(both):
+    async def handler(reader, writer):
+        kind, text = await aoutcome_of(reader.readuntil(b"|"))
+        return kind, text, (await reader.readexactly(5000)).count(b"x")
+
+    async def scenario(loop):
+        _, writer, done = await serve_streams(loop, handler)
+        writer.write(b"x" * 5000 + b"|")
+        outcome = await done
+        await part(writer)
+        return outcome[0], outcome[2]
+
+    assert both(scenario) == ("LimitOverrunError", 5000)
+
+
+def test_stream_writer_drain_waits_for_a_slow_reader(both):
+    async def handler(reader, writer):
+        await started.wait()
+        return len(await reader.read())
+
+    async def scenario(loop):
+        nonlocal started
+        started = asyncio.Event()
+        _, writer, done = await serve_streams(loop, handler)
+        writer.transport.set_write_buffer_limits(high=1 << 16)
+        writer.write(bytes(20_000_000))
+        drain = loop.create_task(writer.drain())
+        await settle()
+        waited = not drain.done()
+        started.set()
+        await drain
+        size = writer.transport.get_write_buffer_size()
+        writer.write_eof()
+        got = await done
+        await part(writer)
+        return waited, size <= 1 << 14, got
+
+    started = None
+    assert both(scenario) == (True, True, 20_000_000)
+
+
+def test_stream_writer_drain_after_a_lost_connection(both):
+    async def handler(reader, writer):
+        writer.transport.abort()
+
+    async def scenario(loop):
+        reader, writer, done = await serve_streams(loop, handler)
+        await done
+        ending = await reader.read()
+        writer.write(b"x")
+        await settle()
+        writer.transport.abort()
+        closed = await aoutcome_of(writer.wait_closed())
+        return ending, closed, await aoutcome_of(writer.drain())
+
+    ending, _, (kind, _) = both(scenario)
+    assert (ending, kind) == (b"", "ConnectionResetError")
+
+
+def test_streams_echo_lines(both):
+    async def handler(reader, writer):
+        count = 0
+        async for line in reader:
+            writer.write(line.upper())
+            await writer.drain()
+            count += 1
+        return count
+
+    async def scenario(loop):
+        reader, writer, done = await serve_streams(loop, handler)
+        answers = []
+        for i in range(200):
+            writer.write(b"line %d\n" % i)
+            answers.append(await reader.readline())
+        writer.write_eof()
+        outcome = await done, await reader.read(), answers
+        await part(writer)
+        return outcome
+
+    count, rest, answers = both(scenario)
+    assert (count, rest) == (200, b"")
+    assert answers == [b"LINE %d\n" % i for i in range(200)]
+
+
+# Bulk
+
+
+class Sender(asyncio.Protocol):
+    """Writes its payload piece by piece as fast as the transport takes it; hashes what comes back."""
+
+    def __init__(self, payload):
+        self.payload = payload
+        self.position = 0
+        self.paused = False
+        self.hash = hashlib.blake2b()
+        self.lost = asyncio.Event()
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.go_on()
+
+    def pause_writing(self):
+        self.paused = True
+
+    def resume_writing(self):
+        self.paused = False
+        self.go_on()
+
+    def go_on(self):
+        while not self.paused and self.position < len(self.payload):
+            piece = self.payload[self.position : self.position + 100_001]
+            self.position += len(piece)
+            self.transport.write(piece)
+            if self.position == len(self.payload):
+                self.transport.write_eof()
+
+    def data_received(self, data):
+        self.hash.update(data)
+
+    def connection_lost(self, exc):
+        self.lost.set()
+
+
+def test_twenty_connections_echo_three_megabytes_each(both):
+    payload = hashlib.shake_256(b"seed").digest(3_000_000)
+
+    async def scenario(loop):
+        server = await loop.create_server(Echo, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        senders = [Sender(payload) for _ in range(20)]
+        await asyncio.gather(*(loop.create_connection(lambda s=sender: s, *address) for sender in senders))
+        await asyncio.gather(*(sender.lost.wait() for sender in senders))
+        server.close()
+        await server.wait_closed()
+        return {sender.hash.hexdigest() for sender in senders}
+
+    assert both(scenario) == {hashlib.blake2b(payload).hexdigest()}
+
+
+def test_peers_see_every_byte_of_many_small_messages(both, link):
+    async def scenario(loop):
+        async with link(loop, Echo()) as (_, peer):
+            count = sum(peer.send(b"%05d" % i) for i in range(150))
+            got = await receive(peer, count)
+            return count, [int(got[i : i + 5]) for i in range(0, count, 5)] == list(range(count // 5))
+
+    assert both(scenario)[1]

@@ -1,0 +1,38 @@
+"""What every test is held to: it leaves no handle, transport, poll set, thread or descriptor behind."""
+
+import gc
+import os
+import threading
+import time
+
+import pytest
+
+from goloop.core import handles, netpoll, transports
+
+
+def _counters():
+    return {
+        "handles": handles.live_handles(),
+        "transports": transports.live_transports(),
+        "poll sets": netpoll.stats()["pollsets"],
+        "threads": threading.active_count(),
+        "descriptors": len(os.listdir("/proc/self/fd")),
+    }
+
+
+@pytest.fixture(autouse=True)
+def _no_leaks(request):
+    """Compare the counters before and after; whatever is still on its way out gets a moment to leave."""
+    gc.collect()
+    before = _counters()
+    yield
+    if request.node.get_closest_marker("leaves_behind"):
+        return
+    until = time.monotonic() + 5
+    while True:
+        gc.collect()
+        left = {name: (before[name], n) for name, n in _counters().items() if n > before[name]}
+        if not left or time.monotonic() > until:
+            break
+        time.sleep(0.01)
+    assert not left, f"left behind (before, after): {left}"
