@@ -4,13 +4,14 @@ Owns the TOML files in expected/, one a suite:
 
     [left_out]                    # not run on any loop
     "test_windows_events" = "reason"
+    [kept]                        # exceptions from it
     [goloop]                      # expected failures of a loop on every Python
     "test_ssl::TestSSL::test_x" = "reason"
     [goloop."3.11"]               # the same, on one Python
     [left_out."3.14"]
 
-Keys are globs over test ids (`[` stands for itself). A key of [left_out] takes the test, class or module that
-it names with everything inside; a key of a loop takes whole ids only. Expected failures are strict: one
+Keys are globs over test ids (`[` stands for itself). A key of [left_out] or [kept] takes the test, class or
+module that it names with everything inside; a key of a loop takes whole ids only. Expected failures are strict: one
 that passes, or that names no test, is an error.
 """
 
@@ -42,10 +43,13 @@ class Expected:
     """The lists of one suite for the running Python: pattern -> reason."""
 
     left_out: dict[str, str] = field(default_factory=dict)
+    kept: dict[str, str] = field(default_factory=dict)
     failures: dict[str, dict[str, str]] = field(default_factory=dict)
 
-    def left_out_globs(self) -> list[str]:
-        return [p + tail for p in self.left_out for tail in ("", "::*", "[*")]
+    def globs(self) -> dict[str, list[str]]:
+        """Return left_out and kept in the form of the tested process's plan."""
+        tables = {"left_out": self.left_out, "kept": self.kept}
+        return {name: [p + tail for p in table for tail in ("", "::*", "[*")] for name, table in tables.items()}
 
     def is_left_out(self, name: str) -> bool:
         return any(inside(name, p) for p in self.left_out)
@@ -68,8 +72,8 @@ def load(suite: str) -> Expected:
         for key, reason in merged.items():
             if not isinstance(reason, str) or not reason.strip():
                 raise ValueError(f"{path.name}: [{section}] {key!r} has no reason")
-        if section == "left_out":
-            expected.left_out = merged
+        if section in ("left_out", "kept"):
+            setattr(expected, section, merged)
         else:
             expected.failures[section] = merged
     return expected
@@ -120,11 +124,11 @@ def judge(
             elif taken:
                 verdict.expected += 1
             else:
-                verdict.errors.append(f"failed: {name}: {last_line(outcome.message)}")
+                verdict.errors.append(f"failed: {name}: {gist(outcome.message)}")
         elif outcome.status == "passed" and taken:
             verdict.errors.append(f"passed, but is listed as a failure: {name} ({taken[0]!r})")
         elif outcome.status == "skipped" and stock is not None and name in stock and stock[name].status == "passed":
-            verdict.errors.append(f"skipped, but runs on asyncio: {name}: {last_line(outcome.message)}")
+            verdict.errors.append(f"skipped, but runs on asyncio: {name}: {gist(outcome.message)}")
     if stock is not None:
         for name in sorted(stock.keys() - outcomes.keys()):
             if stock[name].status != "failed":
@@ -134,8 +138,8 @@ def judge(
     return verdict
 
 
-def last_line(message: str) -> str:
-    """Return the most telling line of a failure: the last that pytest marks as the error, or the last."""
+def gist(message: str) -> str:
+    """Return the most telling line of a failure: the first that pytest marks as the error, or the last."""
     lines = [line for line in message.splitlines() if line.strip()]
     marked = [line[1:].strip() for line in lines if line.startswith("E ")]
-    return (marked[-1] if marked else lines[-1].strip() if lines else "")[:200]
+    return (marked[0] if marked else lines[-1].strip() if lines else "")[:200]

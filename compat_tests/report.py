@@ -33,7 +33,7 @@ class Row:
 
 def _cell(loop: str, verdict: Verdict | None) -> str:
     if verdict is None:
-        return "–"
+        return "-"
     text = f"{verdict.passed} / {verdict.failed - verdict.shared} / {verdict.skipped}"
     notes = []
     if verdict.expected:

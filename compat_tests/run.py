@@ -99,8 +99,8 @@ class Run:
 
     def job(self, loop: str, module: str) -> Job:
         job: Job = self.suite.job(CACHE, loop, module)
-        left_out = [] if self.args.with_left_out else self.expected.left_out_globs()
-        return replace(job, left_out=left_out, select=globs(self.args.select), limit=self.args.timeout or job.limit)
+        lists = job.lists if self.args.with_left_out else self.expected.globs()
+        return replace(job, lists=lists, select=globs(self.args.select), limit=self.args.timeout or job.limit)
 
     def one(self, loop: str, module: str) -> None:
         job = self.job(loop, module)

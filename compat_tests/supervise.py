@@ -51,7 +51,7 @@ class Job:
     env: dict[str, str] = field(default_factory=dict)
     cwd: Path | None = None  # None: a new empty folder
     limit: float = 60.0  # seconds for each test
-    left_out: list[str] = field(default_factory=list)
+    lists: dict[str, list[str]] = field(default_factory=lambda: {"left_out": [], "kept": []})
     select: list[str] = field(default_factory=list)
 
 
@@ -92,7 +92,7 @@ class _Attempt:
         self.progress = 0
         plan = folder / "plan.json"
         done = sorted(result.outcomes)
-        plan.write_text(json.dumps({"left_out": job.left_out, "select": job.select, "done": done}))
+        plan.write_text(json.dumps({**job.lists, "select": job.select, "done": done}))
         self.tail = _Tail(folder / "journal")
         self.tail.path.unlink(missing_ok=True)
         env = {
@@ -184,8 +184,10 @@ def run_job(job: Job, log: Path) -> JobResult:
             wrong = attempt.run()
             if wrong is None:
                 break
-            victim = attempt.current or f"{job.module}::<{'exit' if attempt.ended else 'start'}>"
-            result.outcomes[victim] = Outcome("failed", wrong)
+            failed = any(o.status == "failed" for o in result.outcomes.values())
+            if not (attempt.ended and failed):  # a test that failed may well leave a thread that never ends
+                victim = attempt.current or f"{job.module}::<{'exit' if attempt.ended else 'start'}>"
+                result.outcomes[victim] = Outcome("failed", wrong)
             if attempt.ended or not (attempt.current or attempt.progress):
                 break  # nothing is left to run, or it would not start the next time either
     result.seconds = time.monotonic() - started

@@ -274,19 +274,14 @@ class Server:
                 raise ServerFailed(f"printed no URL within {START_TIMEOUT:.0f} s") from None
             match = re.search(rb"http://\S+", line)
             if match is None:
-                process.kill()
-                raise ServerFailed(f"printed {short(line)} instead of its URL\n{await server.output()}")
+                await server.kill()
+                output = (await server.stderr).decode(errors="backslashreplace")
+                raise ServerFailed(f"printed {short(line)} instead of its URL\n{output[-4000:]}")
             server.url = match[0].decode()
             yield server
         finally:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+            await server.kill()
             await server.stderr
-
-    async def output(self) -> str:
-        """What it wrote to stderr, at least the first of it, once it has ended."""
-        return (await self.stderr).decode(errors="backslashreplace")[:4000].rstrip()
 
     def cpu(self) -> float:
         """Processor time used so far, in seconds, by all its threads."""
@@ -297,8 +292,20 @@ class Server:
         user, system = stat.rpartition(")")[2].split()[11:13]
         return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
+    @property
+    def running(self) -> bool:
+        try:  # the kernel knows earlier than process.returncode
+            return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        except ChildProcessError:
+            return False
+
+    async def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            self.process.kill()
+        await self.process.wait()
+
     def terminate(self) -> None:
-        if not self.stopping and self.process.returncode is None:
+        if not self.stopping and self.running:
             self.stopping = True
             with suppress(ProcessLookupError):
                 self.process.terminate()
@@ -306,20 +313,21 @@ class Server:
     async def stop(self) -> list[str]:
         """Ask it to stop, if nobody did; what was wrong with its end or in its output."""
         problems = []
-        if self.process.returncode is not None and not self.stopping:
-            problems.append(f"the server ended by itself with status {self.process.returncode}")
         self.terminate()
         try:
             async with asyncio.timeout(STOP_TIMEOUT):
                 status = await self.process.wait()
-            if self.stopping and status != 0:
+            if not self.stopping:
+                problems.append(f"the server ended by itself with status {status}")
+            elif status != 0:
                 problems.append(f"the server ended with status {status} at SIGTERM")
         except TimeoutError:
             problems.append(f"the server still ran {STOP_TIMEOUT:.0f} s after SIGTERM")
-            self.process.kill()
-            await self.process.wait()
-        if COMPLAINTS.search((await self.stderr).decode(errors="replace")):
-            problems.append(f"the server complained:\n{await self.output()}")
+            await self.kill()
+        output = (await self.stderr).decode(errors="backslashreplace")
+        if complaint := COMPLAINTS.search(output):
+            start = max(0, complaint.start() - 500)  # the line before a traceback tells where it comes from
+            problems.append(f"the server complained:\n{output[start : start + 4000].rstrip()}")
         return problems
 
 
@@ -334,7 +342,8 @@ class Contender:
     server: Server
     client: Client
     latencies: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in KINDS})  # seconds
-    errors: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)  # what clients got wrong
+    faults: list[str] = field(default_factory=list)  # what the server did wrong besides
     elapsed: float = 0.0  # seconds
     cpu: float = 0.0  # seconds
 
@@ -353,7 +362,7 @@ class Contender:
 
     def problems(self) -> list[str]:
         missing = [f"not one right response to {kind!r}" for kind, done in self.latencies.items() if not done]
-        return self.errors + missing
+        return self.faults + self.errors + missing
 
 
 async def work(contender: Contender, kinds: Sequence[str], rng: random.Random, deadline: float) -> None:
@@ -368,7 +377,7 @@ async def work(contender: Contender, kinds: Sequence[str], rng: random.Random, d
                 await KINDS[kind][0](contender.client, rng)
         except Exception as error:  # whatever it is, the client did not get its answer
             contender.errors.append(f"{kind}: {type(error).__name__}: {error}")
-            if len(contender.errors) >= MAX_ERRORS or contender.server.process.returncode is not None:
+            if len(contender.errors) >= MAX_ERRORS or not contender.server.running:
                 return
         else:
             contender.latencies[kind].append(time.perf_counter() - started)
@@ -385,7 +394,7 @@ async def play_round(contender: Contender, clients: int, number: int, seconds: f
             rng = random.Random(f"{number} {index}")
             group.create_task(work(contender, opening, rng, started + seconds))
     contender.elapsed += time.perf_counter() - started
-    contender.cpu += contender.server.cpu() - cpu
+    contender.cpu += max(0.0, contender.server.cpu() - cpu)
 
 
 async def stop_gracefully(contender: Contender) -> list[str]:
@@ -424,17 +433,18 @@ async def compete(options: argparse.Namespace, progress: Progress, bar: TaskID) 
             contenders.append(Contender(loop, server, Client(session, loop)))
 
         rounds = max(1, round(options.seconds / ROUND))
+        progress.update(bar, total=rounds * len(contenders))
         for number in range(rounds):
             for contender in contenders:
                 progress.update(bar, description=contender.loop)
-                if len(contender.errors) < MAX_ERRORS and contender.server.process.returncode is None:
+                if len(contender.errors) < MAX_ERRORS and contender.server.running:
                     await play_round(contender, options.clients, number, options.seconds / rounds)
                 progress.advance(bar)
         for contender in contenders:
             progress.update(bar, description=f"stopping {contender.loop}")
-            if contender.server.process.returncode is None:
-                contender.errors += await stop_gracefully(contender)
-            contender.errors += await contender.server.stop()
+            if contender.server.running:
+                contender.faults += await stop_gracefully(contender)
+            contender.faults += await contender.server.stop()
         return contenders
 
 
@@ -457,7 +467,7 @@ def make_table(contenders: Sequence[Contender], options: argparse.Namespace) -> 
         table.add_row(
             contender.loop,
             str(contender.requests),
-            str(len(contender.errors)),
+            str(len(contender.errors) + len(contender.faults)),
             f"{contender.rate:.0f}",
             f"{contender.rate / base:.2f}" if base else "-",
             f"{contender.percentile(50):.1f}",
@@ -493,8 +503,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     columns = TextColumn("{task.description:>16}"), BarColumn(None), TextColumn("{task.percentage:>3.0f} %")
     animated = sys.stdout.isatty() and not console.is_dumb_terminal
     with Progress(*columns, console=console, transient=True, disable=not animated) as progress:
-        steps = max(1, round(options.seconds / ROUND)) * len(options.loops)
-        bar = progress.add_task("starting", total=steps)
+        bar = progress.add_task("starting", total=None)
         try:
             contenders = asyncio.run(compete(options, progress, bar))
         except ServerFailed as error:
@@ -502,18 +511,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 1
 
     console.print(make_table(contenders, options))
-    failed = False
     for contender in contenders:
         problems = contender.problems()
-        failed = failed or bool(problems)
         for problem in problems[:SHOWN_ERRORS]:
             console.print(f"{contender.loop}: {problem}", markup=False, soft_wrap=True, style="red")
         if len(problems) > SHOWN_ERRORS:
             console.print(f"{contender.loop}: and {len(problems) - SHOWN_ERRORS} more", style="red")
-    total = sum(contender.requests for contender in contenders)
-    if failed:
+    if any(contender.problems() for contender in contenders):
         console.print("FAILED", style="bold red")
         return 1
+    total = sum(contender.requests for contender in contenders)
     console.print(f"All {total} responses were right, and each server stopped gracefully.", style="green")
     return 0
 

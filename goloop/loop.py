@@ -177,8 +177,10 @@ class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
         ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
         **_: Any,
     ) -> None:
-        async def tls(factory: Any, conn: socket.socket, server: Any) -> None:
-            await self._accept_tls(factory, conn, sslcontext, server, ssl_handshake_timeout, ssl_shutdown_timeout)
+        async def tls(factory: Any, conn: socket.socket, extra: dict[str, Any], server: Any) -> None:
+            await self._accept_tls(
+                factory, conn, extra, sslcontext, server, ssl_handshake_timeout, ssl_shutdown_timeout
+            )
 
         acceptor = Acceptor(self, sock, protocol_factory, server, backlog, tls if sslcontext else None)
         self._acceptors[sock.fileno()] = acceptor
@@ -205,6 +207,7 @@ class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
         self,
         factory: Callable[[], asyncio.BaseProtocol],
         conn: socket.socket,
+        extra: dict[str, Any],
         sslcontext: Any,
         server: Any,
         handshake_timeout: float | None,
@@ -220,6 +223,7 @@ class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
                 sslcontext,
                 waiter,
                 server_side=True,
+                extra=extra,
                 server=server,
                 ssl_handshake_timeout=handshake_timeout,
                 ssl_shutdown_timeout=shutdown_timeout,
@@ -247,6 +251,7 @@ class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
     def _make_socket_transport(
         self, sock: Any, protocol: Any, waiter: Any = None, *, extra: Any = None, server: Any = None
     ) -> StreamTransport:
+        self._ensure_fd_no_transport(sock)
         return StreamTransport(self, sock, protocol, waiter, extra, server)
 
     def _make_ssl_transport(
@@ -264,6 +269,7 @@ class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
         ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
         call_connection_made: bool = True,
     ) -> Any:
+        self._ensure_fd_no_transport(rawsock)
         tls: Any = sslproto.SSLProtocol(
             self,
             protocol,
@@ -281,6 +287,7 @@ class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
     def _make_datagram_transport(
         self, sock: Any, protocol: Any, address: Any = None, waiter: Any = None, extra: Any = None
     ) -> DatagramTransport:
+        self._ensure_fd_no_transport(sock)
         return DatagramTransport(self, sock, protocol, address, waiter, extra)
 
     def _make_read_pipe_transport(

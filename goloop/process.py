@@ -60,10 +60,12 @@ class SubprocessTransport(base_subprocess.BaseSubprocessTransport):
         self._process_exited(code)
 
     def __del__(self) -> None:
-        super().__del__()
-        if self._pidfd >= 0:
-            os.close(self._pidfd)
-            self._pidfd = -1
+        try:
+            super().__del__()
+        finally:
+            if self._pidfd >= 0:
+                os.close(self._pidfd)
+                self._pidfd = -1
 
 
 async def spawn(

@@ -161,10 +161,11 @@ class SocketMethods(_Base):
         return await _sendfile(sock.fileno, writable, file, offset, count)
 
     async def _sendfile_native(self, transport: Any, file: Any, offset: int, count: int | None) -> int:
+        emptied = transport._make_empty_waiter()  # RuntimeError while another sendfile() runs
         resume = transport.is_reading()
         transport.pause_reading()
         try:
-            await transport._make_empty_waiter()
+            await emptied
 
             def fileno() -> int:
                 if transport._conn_lost:

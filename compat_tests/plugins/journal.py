@@ -2,7 +2,7 @@
 
 A junit file is written at the end of a session, which a hang or a crash never reaches; the journal is
 there up to the test that did it. Read by compat_tests/supervise.py, which also gives the plan: a JSON file
-with `left_out`, `select` (globs over test ids) and `done` (ids that an earlier process has finished).
+with `left_out`, `kept`, `select` (globs over test ids) and `done` (ids that an earlier process has finished).
 
 A test id is the node id without the folder and the `.py` of its module: `test_events::Class::test_name`.
 """
@@ -40,6 +40,7 @@ class Journal:
         with open(os.environ["COMPAT_PLAN"]) as f:
             plan = json.load(f)
         self.left_out: list[str] = plan["left_out"]
+        self.kept: list[str] = plan["kept"]
         self.select: list[str] = plan["select"]
         self.done = frozenset(plan["done"])
         self.file = open(os.environ["COMPAT_JOURNAL"], "a", buffering=1)  # noqa: SIM115 (lives as long as the process)
@@ -59,11 +60,13 @@ class Journal:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        keep, drop = [], []
+        keep: list[pytest.Item] = []
+        drop: list[pytest.Item] = []
         for item in items:
             name = test_id(item.nodeid)
             wanted = not self.select or matches(name, self.select)
-            run = wanted and name not in self.done and not matches(name, self.left_out)
+            out = matches(name, self.left_out) and not matches(name, self.kept)
+            run = wanted and name not in self.done and not out
             (keep if run else drop).append(item)
             if wanted and not run and name not in self.done:
                 self.write(left_out=name)

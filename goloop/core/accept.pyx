@@ -9,33 +9,21 @@ import socket
 from asyncio import constants as _constants
 from asyncio import trsock as _trsock
 from asyncio.log import logger as _logger
-from os import strerror as _strerror
+from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
 
 cimport cython
-from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
 
 from goloop.core.handles cimport Pollable
 from goloop.core.loop cimport LoopCore, fd_of
 from goloop.core.netpoll cimport READ
+from goloop.core.transports cimport enter, leave
 
 
-cdef extern from *:
-    """
-    #ifndef _GNU_SOURCE
-    #define _GNU_SOURCE
-    #endif
-    #include <sys/socket.h>
-    #include <unistd.h>
-    /* glibc hides accept4 unless _GNU_SOURCE came before every other header. */
-    extern int accept4(int, struct sockaddr *, socklen_t *, int);
-    #define GL_ACCEPT(fd) accept4(fd, 0, 0, 02000000 | 04000)   /* SOCK_CLOEXEC | SOCK_NONBLOCK */
-    """
-    int GL_ACCEPT(int fd) nogil
-    int close(int fd) nogil
+cdef extern from "Python.h":
+    object PyContext_CopyCurrent()
 
-
-cdef int NONBLOCK = socket.SOCK_NONBLOCK
 cdef object _socket = socket.socket
+cdef tuple OUT_OF_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
 cdef double RETRY = _constants.ACCEPT_RETRY_DELAY      # seconds
 
 
@@ -45,15 +33,17 @@ cdef class Acceptor(Pollable):
 
     cdef LoopCore core
     cdef object sock, factory, server, tls
+    cdef object context           # of whoever started the server: the factory and the transports get it
     cdef int backlog, family, kind, proto, fd
     cdef bint cancelled
 
-    def __init__(self, LoopCore loop, sock, factory, server, int backlog, tls):
+    def __init__(self, LoopCore loop not None, sock, factory, server, int backlog, tls):
         """tls: None, or a callable that makes a TLS connection of an accepted socket (a coroutine)."""
         self.core = loop
         self.sock = sock
         self.fd = fd_of(sock)
         self.factory = factory
+        self.context = PyContext_CopyCurrent()
         self.server = server
         self.backlog = max(backlog, 1)
         self.tls = tls
@@ -76,7 +66,11 @@ cdef class Acceptor(Pollable):
 
     cdef object run(self):
         try:
-            self.accept()
+            enter(self.context)
+            try:
+                self.accept()
+            finally:
+                leave(self.context)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
@@ -86,45 +80,43 @@ cdef class Acceptor(Pollable):
             })
 
     cdef int accept(self) except -1:
-        cdef int _i, fd, error
+        cdef int _i
         for _i in range(self.backlog):
             if self.cancelled:
                 break
-            fd = GL_ACCEPT(self.fd)
-            if fd >= 0:
-                self.serve(fd)
-                continue
-            error = errno
-            if error == EAGAIN or error == EINTR or error == ECONNABORTED:
+            try:
+                fd, address = self.sock._accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 break
-            exc = OSError(error, _strerror(error))
-            if error != EMFILE and error != ENFILE and error != ENOBUFS and error != ENOMEM:
-                raise exc
-            # The descriptor stays ready, so look away for a while.
-            self.core.call_exception_handler({
-                "message": "socket.accept() out of system resource", "exception": exc,
-                "socket": _trsock.TransportSocket(self.sock),
-            })
-            self.core.pollset.unwatch(self.fd, READ)
-            self.core.call_later(RETRY, self.start)
-            break
+            except OSError as exc:
+                if exc.errno not in OUT_OF_RESOURCES:
+                    raise
+                # The descriptor stays ready, so look away for a while.
+                self.core.call_exception_handler({
+                    "message": "socket.accept() out of system resource", "exception": exc,
+                    "socket": _trsock.TransportSocket(self.sock),
+                })
+                if not self.cancelled:
+                    self.core.pollset.unwatch(self.fd, READ)
+                    self.core.call_later(RETRY, self.start)
+                break
+            self.serve(fd, address)
         return 0
 
-    cdef int serve(self, int fd) except -1:
-        cdef object conn, protocol = None
-        try:
-            conn = _socket(self.family, self.kind | NONBLOCK, self.proto, fileno=fd)
-        except BaseException:
-            close(fd)
-            raise
+    cdef int serve(self, int fd, object address) except -1:
+        cdef object conn = _socket(self.family, self.kind, self.proto, fileno=fd), protocol = None
+        conn.setblocking(False)
         if self.core._debug:
-            _logger.debug("%r got a new connection from %r", self.server, conn)
+            _logger.debug("%r got a new connection from %r: %r", self.server, address, conn)
         if self.tls is not None:
-            self.core.create_task(self.tls(self.factory, conn, self.server))
+            self.core.create_task(self.tls(self.factory, conn, {"peername": address}, self.server))
             return 0
         try:
             protocol = self.factory()
-            self.core._make_socket_transport(conn, protocol, server=self.server)
+            if self.cancelled:
+                conn.close()      # the factory closed the server
+            else:
+                self.core._make_socket_transport(conn, protocol, extra={"peername": address}, server=self.server)
         except (SystemExit, KeyboardInterrupt):
             conn.close()
             raise

@@ -45,7 +45,7 @@ cdef class DatagramTransport(Transport):
     max_size = READ_SIZE
 
     def __init__(self, LoopCore loop, sock, protocol, address=None, waiter=None, extra=None):
-        self.setup(loop, sock, protocol, extra)
+        self.setup(sock, protocol, extra)
         self.buffer = collections.deque()
         self.address = address
         self.extra["socket"] = _trsock.TransportSocket(sock)
@@ -59,6 +59,7 @@ cdef class DatagramTransport(Transport):
             except OSError:
                 self.extra["peername"] = None
         self.connected = bool(self.extra["peername"])
+        self.core.attach(self.fd, self)
         self.announce(waiter)
 
     @property
@@ -81,21 +82,30 @@ cdef class DatagramTransport(Transport):
     def _sock_fd(self):
         return self.fd
 
-    cdef int begin(self) except -1:
-        return self.core.attach(self.fd, self)
-
     # ------------------------------------------------------------------ events
     cdef object run(self):
         cdef unsigned int events = self.events
-        self.events = 0
-        if self.lost:
+        if self.lost or self.busy:
             return None
+        self.events = 0
         if events & (EPOLLIN | EPOLLERR | EPOLLHUP):
             self.readable = True
-        if self.readable and self.started and self.reading():
-            self.read()
-        if events & (EPOLLOUT | EPOLLERR) and self.buffer and not self.lost:
-            self.flush()
+        enter(self.context)
+        self.busy = True
+        try:
+            if self.readable and self.started and self.reading():
+                self.read()
+            if events & (EPOLLOUT | EPOLLERR) and self.buffer and not self.lost:
+                self.flush()
+        except BaseException:
+            self.events |= events     # as in StreamTransport.run()
+            self.core.queue(self)
+            raise
+        finally:
+            self.busy = False
+            leave(self.context)
+        if self.events:
+            self.core.queue(self)
         return None
 
     cdef int read(self) except -1:
@@ -112,21 +122,12 @@ cdef class DatagramTransport(Transport):
             except InterruptedError:
                 continue
             except OSError as exc:
-                self.deliver("error_received", (exc,))
+                self.call("error_received", (exc,))
             else:
-                self.deliver("datagram_received", (PyBytes_FromStringAndSize(scratch, n), address))
+                self.call("datagram_received", (PyBytes_FromStringAndSize(scratch, n), address))
             if not self.reading():
                 return 0
         self.core.queue(self)
-        return 0
-
-    cdef int deliver(self, str method, tuple args) except -1:
-        """Call the protocol; what it raises is reported, and the endpoint lives on, as in asyncio."""
-        enter(self.context)
-        try:
-            self.call(method, args)
-        finally:
-            leave(self.context)
         return 0
 
     # ----------------------------------------------------------------- writing

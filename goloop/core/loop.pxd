@@ -11,7 +11,8 @@ cdef class LoopCore:
     cdef Py_ssize_t count
     cdef Py_ssize_t capacity      # a power of two
     cdef unsigned long owner      # ident of the thread that runs the loop, 0: none
-    cdef bint own_clock           # time() is the one below: no need to call it through Python
+    cdef bint own_clock           # time() was not replaced: no need to call it through Python
+    cdef object clock             # what replaced it in this object, or None
     cdef char *read_buffer        # scratch for recv, READ_SIZE bytes, made on first use
     cdef public bint _debug
     cdef public bint _closed

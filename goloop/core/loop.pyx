@@ -11,7 +11,7 @@ from asyncio import base_events as _base_events
 
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.errno cimport EINTR, errno
+from libc.errno cimport EINTR, ETIMEDOUT, errno
 from libc.math cimport isnan
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
@@ -55,12 +55,23 @@ cdef int fd_of(object fileobj) except -1:
     return <int>fd
 
 
+def _nothing():
+    """What a bare wake-up runs."""
+
+
+def _run_asyncio_handle(handle):
+    """Run a handle of asyncio's own class, which enters its context itself."""
+    if not handle._cancelled:
+        handle._run()
+
+
 cdef class LoopCore:
     def __cinit__(self, *args, **kwargs):
         self.pollset = PollSet()
         self.timers = TimerHeap()
         self.ring = [None] * RING_START
         self.capacity = RING_START
+        self.own_clock = type(self).time is _clock
 
     def __dealloc__(self):
         free(self.read_buffer)
@@ -68,7 +79,7 @@ cdef class LoopCore:
     # ------------------------------------------------------------ ready queue
     cdef int enqueue(self, object item) except -1:
         cdef PyObject **cell
-        if self.count == self.capacity:
+        while self.count == self.capacity:
             self.grow()
         # The ring's cells hold None until filled; None is left behind by the runner.
         cell = &(<PyListObject *>self.ring).ob_item[(self.head + self.count) & (self.capacity - 1)]
@@ -79,10 +90,20 @@ cdef class LoopCore:
         return 0
 
     cdef int grow(self) except -1:
-        cdef list ring = self.ring
-        self.ring = ring[self.head:] + ring[:self.head] + [None] * self.capacity
+        cdef Py_ssize_t i, at, before = self.capacity
+        cdef list fresh = [None] * (2 * before)
+        cdef PyObject **old
+        cdef PyObject **new
+        if self.capacity != before:
+            return 0      # the allocation ran the collector, a finalizer called call_soon, and that grew the ring
+        old = (<PyListObject *>self.ring).ob_item
+        new = (<PyListObject *>fresh).ob_item
+        for i in range(self.count):
+            at = (self.head + i) & (before - 1)
+            new[i], old[at] = old[at], new[i]
+        self.ring = fresh
         self.head = 0
-        self.capacity *= 2
+        self.capacity = 2 * before
         return 0
 
     cdef int queue(self, Pollable item) except -1:
@@ -151,6 +172,7 @@ cdef class LoopCore:
         """Nothing is ready: park until something may be, or the first timer is due."""
         cdef double seconds
         cdef int64_t deadline = -1
+        cdef int error
         cdef PollSet ps = self.pollset
         if self.timers.size:
             seconds = self.timers.first() - self.now()
@@ -158,13 +180,17 @@ cdef class LoopCore:
                 return 0
             deadline = now_ns() + <int64_t>(min(seconds, MAXIMUM_SLEEP) * 1e9)
         with nogil:
-            ps.park(deadline)
+            error = ps.park(deadline)
+        if error != 0 and error != EINTR and error != ETIMEDOUT:
+            raise OSError(error, "the netpoller could not be started")
         return 0
 
     cdef int run_once(self) except -1:
         cdef Py_ssize_t todo
         cdef object item
         cdef PyObject **cell
+        if self.pollset.foreign():
+            raise RuntimeError("this event loop belongs to the parent process: make a new one after a fork")
         self.drain()
         self.collect()
         if self.count == 0 and not self._stopping:
@@ -174,7 +200,7 @@ cdef class LoopCore:
             self.collect()
         self.wake_due()
         todo = self.count      # what these schedule waits for the next iteration
-        while todo > 0:
+        while todo > 0 and self.count > 0:     # a nested iteration may have run some of them
             todo -= 1
             cell = &(<PyListObject *>self.ring).ob_item[self.head]
             item = <object>cell[0]
@@ -222,7 +248,6 @@ cdef class LoopCore:
 
     def _run_until_stopped(self):
         """Run iterations until stop(); run_forever() prepares and cleans up around it."""
-        self.own_clock = type(self).time is LoopCore.time and "time" not in self.__dict__
         self.owner = PyThread_get_thread_ident()
         try:
             while True:
@@ -258,12 +283,29 @@ cdef class LoopCore:
             raise AttributeError("the timers cannot be replaced")
 
     # ------------------------------------------------------------------ clock
+    # Tests put clocks of their own in the place of loop.time, or override it in a subclass. Being a property, it
+    # sees that, and the loop reads the clock without a call through Python as long as nobody did.
     cdef double now(self) except? -1:
         return now_ns() / 1e9 if self.own_clock else self.time()
 
-    def time(self):
+    def _monotonic(self):
         """Return the loop's time: the monotonic clock, in seconds."""
         return now_ns() / 1e9
+
+    @property
+    def time(self):
+        """Call it for the loop's time: the monotonic clock, in seconds."""
+        return self._monotonic if self.clock is None else self.clock
+
+    @time.setter
+    def time(self, clock):
+        self.clock = clock
+        self.own_clock = False
+
+    @time.deleter
+    def time(self):
+        self.clock = None
+        self.own_clock = type(self).time is _clock
 
     # ----------------------------------------------------------------- checks
     cdef int check_closed(self) except -1:
@@ -371,9 +413,9 @@ cdef class LoopCore:
         return _Future(loop=self)
 
     def _write_to_self(self):
-        """Wake the loop, from any thread."""
-        if self.pollset is not None:
-            self.pollset.unpark()
+        """Make the loop run an iteration, from any thread."""
+        if not self._closed:
+            self.call_soon_threadsafe(_nothing)
 
     # ---------------------------------------------------------------- polling
     cdef char *scratch(self) except NULL:
@@ -502,8 +544,8 @@ cdef class LoopCore:
         """Run a handle in the next iteration, as often as it is added; asyncio.Handle objects do as well."""
         if isinstance(handle, Handle):
             self.enqueue(handle)
-        else:
-            self.soon(handle._run, (), None)     # enters its own context
+        elif not handle._cancelled:
+            self.soon(_run_asyncio_handle, (handle,), None)
 
     def _add_callback_signalsafe(self, handle):
         self._add_callback(handle)
@@ -516,3 +558,6 @@ cdef class LoopCore:
         """Counters of this loop: ready callbacks, pending timers, watched descriptors, parks."""
         return {"ready": self.count, "timers": self.timers.size, "descriptors": len(self.pollset),
                 "parks": self.pollset.parks}
+
+
+cdef object _clock = LoopCore.time

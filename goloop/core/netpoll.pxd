@@ -7,6 +7,7 @@ cdef extern from "sys/epoll.h" nogil:
         EPOLLOUT
         EPOLLERR
         EPOLLHUP
+        EPOLLPRI
         EPOLLRDHUP
         EPOLLET
         EPOLL_CTL_ADD
@@ -26,12 +27,10 @@ cdef extern from "native/netpoll.h" nogil:
         gl_node *next
         void *item
     ctypedef struct gl_inbox:
-        pass
+        gl_node *head
     ctypedef struct gl_pollset:
         int epfd
-        gl_inbox inbox
         uint64_t parks
-        uint64_t wakes
     ctypedef struct gl_stats:
         uint64_t fires
         uint64_t stale
@@ -44,7 +43,7 @@ cdef extern from "native/netpoll.h" nogil:
     int gl_inbox_empty(gl_inbox *inbox)
     gl_node *gl_inbox_take(gl_inbox *inbox)
     gl_node *gl_inbox_close(gl_inbox *inbox)
-    gl_pollset *gl_pollset_open()
+    gl_pollset *gl_pollset_open(gl_inbox *inbox)
     void gl_pollset_close(gl_pollset *ps)
     bint gl_pollset_foreign(const gl_pollset *ps)
     int gl_park(gl_pollset *ps, int64_t deadline)
@@ -69,6 +68,7 @@ cdef enum Side:
 
 cdef class PollSet:
     cdef gl_pollset *ps       # NULL once closed
+    cdef gl_inbox inbox       # where other threads post; closed for good before `ps` is
     cdef Slot *slots
     cdef int slot_count
     cdef int free_slot        # head of the free list, -1: none

@@ -11,7 +11,12 @@ from cpython.exc cimport PyErr_SetFromErrno
 from libc.errno cimport EBADF, EEXIST, ENOENT, errno
 from libc.stdlib cimport free, realloc
 
-cdef uint32_t OWNED = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
+cdef extern from "fcntl.h" nogil:
+    enum:
+        F_GETFD
+    int fcntl(int fd, int command, ...)
+
+cdef uint32_t OWNED = EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET
 
 
 cdef int64_t now_ns() noexcept nogil:
@@ -36,14 +41,13 @@ cdef class PollSet:
         self.owners = []
         self.fileobjs = []
         with nogil:
-            ps = gl_pollset_open()
+            ps = gl_pollset_open(&self.inbox)
         if ps == NULL:
             PyErr_SetFromErrno(OSError)
         self.ps = ps
 
     def __dealloc__(self):
         if self.ps != NULL:
-            gl_inbox_close(&self.ps.inbox)
             with nogil:
                 gl_pollset_close(self.ps)
         free(self.slots)
@@ -64,26 +68,25 @@ cdef class PollSet:
 
     # ---------------------------------------------------------------- parking
     cdef bint post(self, gl_node *node) noexcept nogil:
-        cdef int pushed
-        if self.ps == NULL:
-            return False
-        pushed = gl_inbox_push(&self.ps.inbox, node)
-        if pushed == GL_INBOX_FIRST:
-            gl_unpark(self.ps)
+        cdef gl_pollset *ps = self.ps      # type-stable: at worst the wake-up is for its next user, and spurious
+        cdef int pushed = gl_inbox_push(&self.inbox, node)
+        if pushed == GL_INBOX_FIRST and ps != NULL:
+            gl_unpark(ps)
         return pushed != GL_INBOX_CLOSED
 
     cdef gl_node *take(self) noexcept nogil:
-        return gl_inbox_take(&self.ps.inbox)
+        return gl_inbox_take(&self.inbox)
 
     cdef bint inbox_empty(self) noexcept nogil:
-        return gl_inbox_empty(&self.ps.inbox)
+        return gl_inbox_empty(&self.inbox)
 
     cdef int park(self, int64_t deadline) noexcept nogil:
         return gl_park(self.ps, deadline)
 
     cdef void unpark(self) noexcept nogil:
-        if self.ps != NULL:
-            gl_unpark(self.ps)
+        cdef gl_pollset *ps = self.ps
+        if ps != NULL:
+            gl_unpark(ps)
 
     cdef int harvest(self, epoll_event *events, int room) noexcept nogil:
         return epoll_wait(self.ps.epfd, events, room, 0)
@@ -94,8 +97,11 @@ cdef class PollSet:
     cdef gl_node *shut(self):
         """Close for good: refuse posts, forget every slot. Returns what was posted and never taken."""
         cdef gl_pollset *ps = self.ps
-        cdef gl_node *left = gl_inbox_close(&ps.inbox)
+        cdef gl_node *left
         cdef int i
+        if ps == NULL:
+            return NULL
+        left = gl_inbox_close(&self.inbox)
         self.ps = NULL
         with nogil:
             gl_pollset_close(ps)
@@ -115,20 +121,23 @@ cdef class PollSet:
         return self.by_fd[fd] if 0 <= fd < self.by_fd_len else -1
 
     cdef int reserve(self, int fd) except -1:
-        cdef int i, want, index = self.find(fd)
+        cdef int i, index = self.find(fd)
+        cdef Py_ssize_t want
         cdef Slot *slots
         cdef int *by_fd
         if index >= 0:
             return index
         if fd >= self.by_fd_len:
-            want = max(fd + 1, 2 * self.by_fd_len, 64)
+            if fcntl(fd, F_GETFD) < 0:
+                PyErr_SetFromErrno(OSError)      # no such descriptor: do not make the table that long for it
+            want = max(<Py_ssize_t>fd + 1, 2 * self.by_fd_len, 64)
             by_fd = <int *>realloc(self.by_fd, want * sizeof(int))
             if by_fd == NULL:
                 raise MemoryError
             self.by_fd = by_fd
             for i in range(self.by_fd_len, want):
                 by_fd[i] = -1
-            self.by_fd_len = want
+            self.by_fd_len = <int>want
         if self.free_slot < 0:
             want = max(2 * self.slot_count, 16)
             slots = <Slot *>realloc(self.slots, want * sizeof(Slot))
@@ -136,13 +145,13 @@ cdef class PollSet:
                 raise MemoryError
             self.slots = slots
             for i in range(self.slot_count, want):
-                slots[i] = Slot(-1, 1, 0, i + 1 if i + 1 < want else -1)
+                slots[i] = Slot(-1, 1, 0, i + 1 if i + 1 < want else -1)     # the new part of the free list
                 self.readers.append(None)
                 self.writers.append(None)
                 self.owners.append(None)
                 self.fileobjs.append(None)
             self.free_slot = self.slot_count
-            self.slot_count = want
+            self.slot_count = <int>want
         index = self.free_slot
         self.free_slot = self.slots[index].next_free
         self.slots[index].fd = fd

@@ -33,7 +33,7 @@ cdef class PipeTransport(Transport):
         mode = os.fstat(pipe.fileno()).st_mode
         if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)):
             raise ValueError(self.refusal())
-        self.setup(loop, pipe, protocol, extra)
+        self.setup(pipe, protocol, extra)
         self.extra["pipe"] = pipe
         os.set_blocking(self.fd, False)
         self.prepare(mode)

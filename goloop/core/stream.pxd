@@ -8,7 +8,7 @@ cdef class StreamTransport(Transport):
     cdef Py_ssize_t size          # bytes that wait
     cdef bint buffered            # the protocol is a BufferedProtocol
     cdef bint readable            # a read may find something: the edge was seen, and not read dry
-    cdef bint hangup              # RDHUP, HUP or ERR was seen: a short read is not the end
+    cdef bint short_is_dry        # a read that fills less than its buffer has left nothing behind
     cdef bint ended               # EOF was received
     cdef bint eof                 # write_eof() was called
     cdef object empty_waiter      # sendfile() waits for the buffer to empty
@@ -18,7 +18,10 @@ cdef class StreamTransport(Transport):
     cdef Py_ssize_t receive(self, char *room, Py_ssize_t length) except -2
     cdef int read_bytes(self) except -1
     cdef int read_buffered(self) except -1
+    cdef bint counted             # among the users of the socket object: see keep_open()
+
     cdef bint polling(self)
+    cdef int keep_open(self, object sock) except -1
     cdef int shut_write(self) except -1
     cdef int got_eof(self) except -1
     cdef int push(self, object data, Py_ssize_t skip) except -1

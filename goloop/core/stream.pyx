@@ -2,9 +2,11 @@
 """StreamTransport: TCP and Unix stream sockets.
 
 The socket is registered once, for both directions, edge-triggered; after that only recv and send are
-called. So an edge must never be forgotten: `readable` stays set from the edge until a read comes back
-empty or short, and `hangup` makes a short read not count as the end, since the FIN behind it had its edge
-already. One read an iteration, so that a fast peer does not starve the others.
+called. So an edge must never be forgotten: `readable` stays set from the edge until a read finds nothing.
+A short read finds nothing more either (`short_is_dry`), which saves a call for each message, but only over
+TCP, and only until an event says that something may stand behind what was read: a FIN, an error, urgent
+data. Unix sockets end a read at ancillary data. One read an iteration, so that a fast peer does not starve
+the others.
 """
 
 from asyncio import base_events as _base_events
@@ -14,7 +16,8 @@ from asyncio import transports as _transports
 from asyncio import trsock as _trsock
 from asyncio.log import logger as _logger
 from os import strerror as _strerror
-from socket import SHUT_WR
+from socket import AF_INET, AF_INET6, SHUT_WR
+from socket import socket as _Socket
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
@@ -22,7 +25,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.errno cimport EAGAIN, EINTR, errno
 
 from goloop.core.loop cimport READ_SIZE, LoopCore
-from goloop.core.netpoll cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
+from goloop.core.netpoll cimport EPOLLERR, EPOLLHUP, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
 from goloop.core.transports cimport as_bytes, enter, leave
 
 from goloop.core.transports import face as _face
@@ -50,6 +53,7 @@ cdef enum:
 cdef object _BufferedProtocol = _protocols.BufferedProtocol
 cdef object _Face = _face("StreamTransport", _transports._FlowControlMixin)
 cdef object _TransportSocket = _trsock.TransportSocket
+cdef tuple _TCP_FAMILIES = (AF_INET, AF_INET6)
 cdef object _set_nodelay = _base_events._set_nodelay
 
 
@@ -67,7 +71,7 @@ cdef class StreamTransport(Transport):
     max_size = READ_SIZE
 
     def __init__(self, LoopCore loop, sock, protocol, waiter=None, extra=None, server=None):
-        self.setup(loop, sock, protocol, extra)
+        self.setup(sock, protocol, extra)
         self.buffer = []
         self.buffered = isinstance(protocol, _BufferedProtocol)
         self.extra["socket"] = _TransportSocket(sock)
@@ -80,9 +84,12 @@ cdef class StreamTransport(Transport):
                 self.extra["peername"] = sock.getpeername()
             except OSError:
                 self.extra["peername"] = None
+        self.keep_open(sock)
         if server is not None:
             self.join_server(server)
+        self.short_is_dry = sock.family in _TCP_FAMILIES
         _set_nodelay(sock)
+        self.core.attach(self.fd, self)
         self.announce(waiter)
 
     @property
@@ -93,6 +100,23 @@ cdef class StreamTransport(Transport):
         state = "closed" if self.file is None else "closing" if self.closing else "open"
         return (f"<StreamTransport {state} fd={self.fd} read={'polling' if self.polling() else 'idle'} "
                 f"write=<{'polling' if self.size else 'idle'}, bufsize={self.size}>>")
+
+    cdef int keep_open(self, object sock) except -1:
+        """Let somebody else's sock.close() take effect only when the transport lets go.
+
+        The transport reads and writes by number: were the number used again meanwhile, it would do so on another
+        connection. The counter is the one with which socket.makefile() does the same.
+        """
+        if isinstance(sock, _Socket):
+            sock._io_refs += 1
+            self.counted = True
+        return 0
+
+    cdef int release(self) except -1:
+        if self.counted:
+            self.counted = False
+            self.file._decref_socketios()
+        return 0
 
     cdef bint polling(self):
         return self.started and self.reading() and not self.ended
@@ -121,9 +145,6 @@ cdef class StreamTransport(Transport):
     def _empty_waiter(self):
         return self.empty_waiter
 
-    cdef int begin(self) except -1:
-        return self.core.attach(self.fd, self)
-
     def set_protocol(self, protocol):
         """Switch to another protocol; it gets what arrives from now on."""
         self.proto = protocol
@@ -132,20 +153,33 @@ cdef class StreamTransport(Transport):
     # ------------------------------------------------------------------ events
     cdef object run(self):
         cdef unsigned int events = self.events
-        self.events = 0
-        if self.lost:
+        if self.lost or self.busy:
             return None
-        if events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
-            self.hangup = True
-        if events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR):
+        self.events = 0
+        if events & (EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR):
+            self.short_is_dry = False
+        if events & ~<unsigned int>EPOLLOUT:
             self.readable = True
-        if self.readable and self.started and not self.ended and self.reading():
-            self.read()
-        if events & (EPOLLOUT | EPOLLHUP | EPOLLERR) and not self.lost:
-            if self.size:
-                self.flush()
-            elif self.writable_waiter is not None:
-                self._wake_writable()
+        enter(self.context)
+        self.busy = True
+        try:
+            if self.readable and self.started and not self.ended and self.reading():
+                self.read()
+            if events & (EPOLLOUT | EPOLLHUP | EPOLLERR) and not self.lost:
+                if self.size:
+                    self.flush()
+                elif self.writable_waiter is not None:
+                    self._wake_writable()
+        except BaseException:
+            # SystemExit or KeyboardInterrupt: should the loop run again, nothing that was not dealt with is forgotten.
+            self.events |= events
+            self.core.queue(self)
+            raise
+        finally:
+            self.busy = False
+            leave(self.context)
+        if self.events:
+            self.core.queue(self)     # a nested iteration brought them
         return None
 
     # ----------------------------------------------------------------- reading
@@ -167,7 +201,7 @@ cdef class StreamTransport(Transport):
             elif errno != EINTR:
                 self.readable = False
                 self.fail(os_error(), "Fatal read error on socket transport")
-        elif n < length and not self.hangup:
+        elif n < length and self.short_is_dry:
             self.readable = False
         return n
 
@@ -176,11 +210,7 @@ cdef class StreamTransport(Transport):
         cdef Py_ssize_t n = self.receive(room, READ_SIZE)
         if n > 0:
             try:
-                enter(self.context)
-                try:
-                    self.proto.data_received(PyBytes_FromStringAndSize(room, n))
-                finally:
-                    leave(self.context)
+                self.proto.data_received(PyBytes_FromStringAndSize(room, n))
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as exc:
@@ -194,18 +224,19 @@ cdef class StreamTransport(Transport):
         cdef Py_ssize_t n
         cdef object room
         try:
-            enter(self.context)
-            try:
-                room = self.proto.get_buffer(-1)
-            finally:
-                leave(self.context)
+            room = self.proto.get_buffer(-1)
             if not len(room):
                 raise RuntimeError("get_buffer() returned an empty buffer")
-            PyObject_GetBuffer(room, &view, PyBUF_SIMPLE | PyBUF_WRITABLE)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
             self.fail(exc, "Fatal error: protocol.get_buffer() call failed.")
+            return 0
+        try:
+            PyObject_GetBuffer(room, &view, PyBUF_SIMPLE | PyBUF_WRITABLE)
+        except Exception:
+            exc = TypeError(f"get_buffer() must return a read-write bytes-like object, not {type(room).__name__!r}")
+            self.fail(exc, "Fatal read error on socket transport")
             return 0
         try:
             n = self.receive(<char *>view.buf, view.len)
@@ -213,11 +244,7 @@ cdef class StreamTransport(Transport):
             PyBuffer_Release(&view)
         if n > 0:
             try:
-                enter(self.context)
-                try:
-                    self.proto.buffer_updated(n)
-                finally:
-                    leave(self.context)
+                self.proto.buffer_updated(n)
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as exc:
@@ -231,11 +258,7 @@ cdef class StreamTransport(Transport):
         if self.core._debug:
             _logger.debug("%r received EOF", self)
         try:
-            enter(self.context)
-            try:
-                keep_open = self.proto.eof_received()
-            finally:
-                leave(self.context)
+            keep_open = self.proto.eof_received()
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:

@@ -14,6 +14,7 @@ cdef class Transport(Pollable):
     cdef bint closing               # close() or a fatal error: no more reading
     cdef bint paused                # pause_reading()
     cdef bint lost                  # connection_lost() is scheduled
+    cdef bint busy                  # run() is on the stack: a nested iteration must not enter it
     cdef bint started               # connection_made() was called, reading may begin
     cdef Py_ssize_t lost_writes     # writes after the connection was lost
     cdef Py_ssize_t high, low       # water marks, bytes
@@ -21,7 +22,8 @@ cdef class Transport(Pollable):
     cdef dict __dict__
     cdef object __weakref__
 
-    cdef int setup(self, LoopCore loop, object file, object protocol, object extra) except -1
+    cdef int setup(self, object file, object protocol, object extra) except -1
+    cdef int release(self) except -1
     cdef int announce(self, object waiter) except -1
     cdef int begin(self) except -1
     cdef Py_ssize_t pending(self) except -1

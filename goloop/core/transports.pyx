@@ -3,7 +3,7 @@
 
 State of a transport, and who changes it:
 
-    made      setup()        connection_made() is scheduled
+    made      __init__()     the descriptor is owned, connection_made() is scheduled
     started   begin()        connection_made() has returned; reading may begin
     closing   close()        no more reading; what is buffered is still written
     lost      lose_soon()    connection_lost() is scheduled, exactly once; nothing is written any more
@@ -19,6 +19,7 @@ from asyncio.log import logger as _logger
 from sys import version_info
 
 from goloop.core.handles cimport Pollable
+from goloop.core.loop cimport LoopCore
 
 
 cdef extern from "Python.h":
@@ -61,17 +62,17 @@ cdef bytes as_bytes(object data):
 
 
 cdef class Transport(Pollable):
-    def __cinit__(self, *args, **kwargs):
+    def __cinit__(self, LoopCore loop not None, *args, **kwargs):
         global live
         live += 1
+        self.core = loop
         self.fd = -1
 
     def __dealloc__(self):
         global live
         live -= 1
 
-    cdef int setup(self, LoopCore loop, object file, object protocol, object extra) except -1:
-        self.core = loop
+    cdef int setup(self, object file, object protocol, object extra) except -1:
         self.extra = {} if extra is None else extra
         self.context = PyContext_CopyCurrent()
         self.proto = protocol
@@ -82,9 +83,16 @@ cdef class Transport(Pollable):
 
     def __del__(self):
         if self.file is not None:
-            warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
-            self.file.close()
-            self.leave_server()
+            try:
+                warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+            finally:
+                self.release()
+                self.file.close()
+                self.leave_server()
+
+    cdef int release(self) except -1:
+        """The transport is about to close its file."""
+        return 0
 
     # --------------------------------------------------------------- starting
     cdef int announce(self, object waiter) except -1:
@@ -104,16 +112,16 @@ cdef class Transport(Pollable):
             self.begin()
 
     cdef int begin(self) except -1:
-        """Register with the poll set; connection_made() has returned, or raised."""
-        return 0
+        """Begin to read; connection_made() has returned, or raised."""
+        return self.core.queue(self)
 
     def join_server(self, server):
         """Be counted among a server's connections."""
-        self.server = server
         if SERVER_TAKES_TRANSPORT:
             server._attach(self)
         else:
             server._attach()
+        self.server = server
 
     def leave_server(self):
         server = self.server
@@ -177,6 +185,7 @@ cdef class Transport(Pollable):
             if protocol is not None:
                 protocol.connection_lost(exc)
         finally:
+            self.release()
             self.file = None
             self.proto = None
             file.close()

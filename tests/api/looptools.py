@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import re
+import socket
 import subprocess
 import sys
 import textwrap
@@ -80,7 +81,7 @@ def run_script(loop, source, **environ):
     """
     path = os.pathsep.join(entry for entry in sys.path if entry)
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(prelude) + textwrap.dedent(source)],
+        [sys.executable, "-u", "-c", textwrap.dedent(prelude) + textwrap.dedent(source)],
         env={**os.environ, "PYTHONPATH": path, **environ},
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -89,3 +90,39 @@ def run_script(loop, source, **environ):
     )
     sys.stderr.write(done.stderr)
     return done.returncode, done.stdout
+
+
+@contextlib.contextmanager
+def stream_pair():
+    """Two connected sockets that do not block."""
+    one, other = socket.socketpair()
+    with one, other:
+        one.setblocking(False)
+        other.setblocking(False)
+        yield one, other
+
+
+@contextlib.contextmanager
+def listening(family=socket.AF_INET, address=("127.0.0.1", 0)):
+    """A listening socket that does not block."""
+    with socket.socket(family) as sock:
+        sock.bind(address)
+        sock.listen(10)
+        sock.setblocking(False)
+        yield sock
+
+
+def client(family=socket.AF_INET, type=socket.SOCK_STREAM):
+    """A socket that is not connected and does not block."""
+    sock = socket.socket(family, type)
+    sock.setblocking(False)
+    return sock
+
+
+async def parked(coroutine):
+    """Start a task, let it come to its wait, and return it."""
+    task = asyncio.ensure_future(coroutine)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not task.done()
+    return task

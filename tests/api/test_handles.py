@@ -154,7 +154,7 @@ def test_the_repr_of_a_handle_in_debug_mode_says_where_it_was_made(both):
             loop.call_soon(noop, 1),
             loop.call_soon_threadsafe(noop, 1),
             loop.call_later(100, noop, 1),
-            loop.call_at(100, noop, 1),
+            loop.call_at(100.5, noop, 1),
         ]
         before = [plain(handle) for handle in handles]
         for handle in handles:

@@ -69,7 +69,6 @@ gl_node *gl_inbox_close(gl_inbox *in) {
 
 /* ------------------------------------------------------------------ table
  * Poll sets live in chunks that are never freed; the netpoller finds one by the index in its epoll data. */
-#define CHUNK 64
 #define CHUNKS 1024
 
 static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -79,8 +78,8 @@ static gl_pollset *free_list;       /* guarded by table_lock */
 static uint32_t open_count;         /* guarded by table_lock */
 
 static gl_pollset *table_at(uint32_t index) {
-    gl_pollset *chunk = index / CHUNK < CHUNKS ? __atomic_load_n(&chunks[index / CHUNK], __ATOMIC_ACQUIRE) : NULL;
-    return chunk ? &chunk[index % CHUNK] : NULL;
+    gl_pollset *chunk = index / GL_CHUNK < CHUNKS ? __atomic_load_n(&chunks[index / GL_CHUNK], __ATOMIC_ACQUIRE) : NULL;
+    return chunk ? &chunk[index % GL_CHUNK] : NULL;
 }
 
 static gl_pollset *table_take(void) {  /* under table_lock */
@@ -89,28 +88,35 @@ static gl_pollset *table_take(void) {  /* under table_lock */
         free_list = ps->next_free;
         return ps;
     }
-    if (table_size == CHUNK * CHUNKS) {
+    if (table_size == GL_CHUNK * CHUNKS) {
         errno = ENFILE;
         return NULL;
     }
-    if (table_size % CHUNK == 0) {
-        gl_pollset *chunk = calloc(CHUNK, sizeof(gl_pollset));
+    if (table_size % GL_CHUNK == 0) {
+        gl_pollset *chunk = calloc(GL_CHUNK, sizeof(gl_pollset));
         if (chunk == NULL)
             return NULL;
-        __atomic_store_n(&chunks[table_size / CHUNK], chunk, __ATOMIC_RELEASE);
+        __atomic_store_n(&chunks[table_size / GL_CHUNK], chunk, __ATOMIC_RELEASE);
     }
     ps = table_at(table_size);
     ps->index = table_size++;
     return ps;
 }
 
+static void table_put(gl_pollset *ps) {  /* under table_lock */
+    ps->next_free = free_list;
+    free_list = ps;
+}
+
 /* -------------------------------------------------------------- netpoller
- * States of the thread: absent -> running (netpoller_start) -> absent (netpoller_stop, or a fork).
- * Both transitions are made under table_lock. */
-static int master = -1;             /* guarded by table_lock; the thread has its own copy */
-static int stop_fd = -1;            /* guarded by table_lock */
+ * The master epoll exists while a poll set is open. The thread exists from the first park on, and ends with
+ * the last open poll set, or before a fork: a process with a thread that it does not know of should not be
+ * forked, and Python warns of it. After a fork the parent starts it again at once if a loop sleeps, and at
+ * the next park otherwise. All of this happens under table_lock. */
+static int master = -1;             /* guarded by table_lock; constant while a poll set is open */
+static int stop_fd = -1;            /* the same */
 static pthread_t netpoller;         /* guarded by table_lock */
-static int netpoller_running;       /* guarded by table_lock */
+static uint32_t netpoller_running;  /* atomic; stored under table_lock, loaded by gl_park */
 static uint32_t fork_epoch;         /* atomic; written in a forked child, before it has other threads */
 static uint64_t count_fires, count_stale;  /* atomic, relaxed */
 
@@ -128,7 +134,6 @@ void gl_unpark(gl_pollset *ps) {
     GL_YIELD();
     if (__atomic_compare_exchange_n(&ps->state, &parked, GL_RUNNING, 0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) {
         int saved = errno;
-        __atomic_fetch_add(&ps->wakes, 1, __ATOMIC_RELAXED);
         futex(&ps->state, FUTEX_WAKE, 1, NULL);
         errno = saved;
     }
@@ -155,122 +160,148 @@ static void netpoller_fired(uint64_t key) {
 
 static void *netpoller_main(void *arg) {
     int epfd = (int)(intptr_t)arg;
-    struct epoll_event events[64];
+    struct epoll_event events[GL_EVENTS];
     for (;;) {
-        int n = epoll_wait(epfd, events, 64, -1);
+        int n = epoll_wait(epfd, events, GL_EVENTS, -1);
         if (n < 0) {
             if (errno == EINTR)
                 continue;
             gl_fatal("netpoller: epoll_wait");
         }
-        for (int i = 0; i < n; i++) {
+        int stop = 0;
+        for (int i = 0; i < n; i++)
             if (events[i].data.u64 == STOP_MARK)
-                return NULL;
-            netpoller_fired(events[i].data.u64);
-        }
+                stop = 1;
+            else
+                netpoller_fired(events[i].data.u64);
+        if (stop)  /* not before the others of the batch are dealt with: the kernel has disarmed their entries */
+            return NULL;
     }
 }
 
-static void forked_child(void);
-static void lock_table(void) { pthread_mutex_lock(&table_lock); }
-static void unlock_table(void) { pthread_mutex_unlock(&table_lock); }
-
-static int netpoller_start(void) {  /* under table_lock; 0, or -1 with errno */
-    static int hooked;
-    struct epoll_event event = {.events = EPOLLIN, .data = {.u64 = STOP_MARK}};
+static int netpoller_start(void) {  /* under table_lock; 0, or an error */
     sigset_t all, before;
-    int error = 0;
-
-    if (!hooked) {
-        if ((errno = pthread_atfork(lock_table, unlock_table, forked_child)) != 0)
-            return -1;
-        hooked = 1;
-    }
-    if ((master = epoll_create1(EPOLL_CLOEXEC)) < 0 || (stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0 ||
-        epoll_ctl(master, EPOLL_CTL_ADD, stop_fd, &event) < 0)
-        error = errno;
-    if (!error) {
-        sigfillset(&all);  /* signals are for Python's threads */
-        pthread_sigmask(SIG_SETMASK, &all, &before);
-        error = pthread_create(&netpoller, NULL, netpoller_main, (void *)(intptr_t)master);
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
-    }
-    if (error) {
-        if (stop_fd >= 0)
-            close(stop_fd);
-        if (master >= 0)
-            close(master);
-        master = stop_fd = -1;
-        errno = error;
-        return -1;
-    }
+    int error;
+    sigfillset(&all);  /* signals are for Python's threads */
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    error = pthread_create(&netpoller, NULL, netpoller_main, (void *)(intptr_t)master);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error)
+        return error;
     pthread_setname_np(netpoller, "goloop-netpoll");
-    netpoller_running = 1;
+    /* seq_cst: pairs with gl_park, see before_fork. */
+    __atomic_store_n(&netpoller_running, 1, __ATOMIC_SEQ_CST);
     return 0;
 }
 
-static void netpoller_stop(void) {  /* under table_lock */
-    uint64_t one = 1;
-    if (write(stop_fd, &one, sizeof one) != sizeof one)
+static void netpoller_stop(void) {  /* under table_lock, which the thread never takes */
+    uint64_t word = 1;
+    if (!netpoller_running)
+        return;
+    __atomic_store_n(&netpoller_running, 0, __ATOMIC_SEQ_CST);
+    if (write(stop_fd, &word, sizeof word) != sizeof word)
         gl_fatal("netpoller: stop");
     pthread_join(netpoller, NULL);
-    close(stop_fd);
-    close(master);
-    master = stop_fd = -1;
-    netpoller_running = 0;
+    if (read(stop_fd, &word, sizeof word) != sizeof word)
+        gl_fatal("netpoller: stopped");
 }
 
-static void forked_child(void) {
-    /* The thread is gone and the master epoll is the parent's: forget both. Poll sets opened before
-     * stay foreign for ever; the first one opened here starts a netpoller of this process's own. */
-    __atomic_fetch_add(&fork_epoch, 1, __ATOMIC_RELAXED);
-    if (netpoller_running) {
+static int netpoller_ensure(void) {  /* 0, or an error */
+    int error = 0;
+    pthread_mutex_lock(&table_lock);
+    if (!netpoller_running)
+        error = netpoller_start();
+    pthread_mutex_unlock(&table_lock);
+    return error;
+}
+
+static int master_open(void) {  /* under table_lock; 0, or -1 with errno */
+    struct epoll_event event = {.events = EPOLLIN, .data = {.u64 = STOP_MARK}};
+    master = epoll_create1(EPOLL_CLOEXEC);
+    stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (master >= 0 && stop_fd >= 0 && epoll_ctl(master, EPOLL_CTL_ADD, stop_fd, &event) == 0)
+        return 0;
+    return -1;
+}
+
+static void master_close(void) {  /* under table_lock; keeps errno */
+    int saved = errno;
+    if (stop_fd >= 0)
         close(stop_fd);
+    if (master >= 0)
         close(master);
-        master = stop_fd = -1;
-        netpoller_running = 0;
-    }
+    master = stop_fd = -1;
+    errno = saved;
+}
+
+/* ------------------------------------------------------------------- fork */
+static void before_fork(void) {
+    pthread_mutex_lock(&table_lock);
+    netpoller_stop();
+}
+
+static void after_fork_parent(void) {
+    /* gl_park says that it sleeps, then looks whether the netpoller runs; before_fork said that it does not
+     * run, and here we look whether anybody sleeps. So either the loop starts it, or we do. */
+    for (uint32_t i = 0; i < table_size; i++)
+        if (__atomic_load_n(&table_at(i)->state, __ATOMIC_SEQ_CST) == GL_PARKED) {
+            if ((errno = netpoller_start()) != 0)
+                gl_fatal("netpoller: restart after a fork");
+            break;
+        }
+    pthread_mutex_unlock(&table_lock);
+}
+
+static void after_fork_child(void) {
+    /* The master epoll is the parent's. Poll sets opened before stay foreign for ever; the first one opened
+     * here makes a master of this process's own. */
+    __atomic_fetch_add(&fork_epoch, 1, __ATOMIC_RELAXED);
+    master_close();
     open_count = 0;
     pthread_mutex_unlock(&table_lock);
 }
 
+/* When the library is loaded, so that no fork can come between table_lock and its handlers. */
+__attribute__((constructor)) static void hook_forks(void) {
+    if ((errno = pthread_atfork(before_fork, after_fork_parent, after_fork_child)) != 0)
+        gl_fatal("pthread_atfork");
+}
+
 /* --------------------------------------------------------------- poll set */
-gl_pollset *gl_pollset_open(void) {
+gl_pollset *gl_pollset_open(gl_inbox *inbox) {
     gl_pollset *ps = NULL;
     struct epoll_event event = {.events = EPOLLONESHOT};
     uint32_t generation;
-    int epfd = epoll_create1(EPOLL_CLOEXEC);
-    if (epfd < 0)
-        return NULL;
+    int epfd;
     pthread_mutex_lock(&table_lock);
-    if ((!netpoller_running && netpoller_start() < 0) || (ps = table_take()) == NULL)
+    epfd = epoll_create1(EPOLL_CLOEXEC);
+    if (epfd < 0 || (open_count == 0 && master_open() < 0) || (ps = table_take()) == NULL)
         goto failed;
     generation = __atomic_add_fetch(&ps->generation, 1, __ATOMIC_RELEASE);
     event.data.u64 = epoll_key(ps, generation);
     __atomic_store_n(&ps->armed, 0, __ATOMIC_RELAXED);
     __atomic_store_n(&ps->state, GL_RUNNING, __ATOMIC_RELAXED);
-    if (epoll_ctl(master, EPOLL_CTL_ADD, epfd, &event) < 0) {
-        int error = errno;
-        __atomic_add_fetch(&ps->generation, 1, __ATOMIC_RELEASE);
-        ps->next_free = free_list;
-        free_list = ps;
-        errno = error;
+    if (epoll_ctl(master, EPOLL_CTL_ADD, epfd, &event) < 0)
         goto failed;
-    }
     ps->epfd = epfd;
     ps->epoch = gl_fork_epoch();
-    ps->parks = 0;
-    __atomic_store_n(&ps->wakes, 0, __ATOMIC_RELAXED);
-    gl_inbox_open(&ps->inbox);
+    ps->inbox = inbox;
+    __atomic_store_n(&ps->parks, 0, __ATOMIC_RELAXED);
+    gl_inbox_open(inbox);
     open_count++;
     pthread_mutex_unlock(&table_lock);
     return ps;
 failed: {
     int error = errno;
-    if (netpoller_running && open_count == 0)
-        netpoller_stop();
+    if (ps != NULL) {
+        __atomic_add_fetch(&ps->generation, 1, __ATOMIC_RELEASE);
+        table_put(ps);
+    }
+    if (open_count == 0)
+        master_close();
+    if (epfd >= 0)
+        close(epfd);
     pthread_mutex_unlock(&table_lock);
-    close(epfd);
     errno = error;
     return NULL;
 }
@@ -278,6 +309,10 @@ failed: {
 
 void gl_pollset_close(gl_pollset *ps) {
     pthread_mutex_lock(&table_lock);
+    if (__atomic_load_n(&ps->generation, __ATOMIC_RELAXED) % 2 == 0) {
+        errno = EINVAL;
+        gl_fatal("a poll set was closed twice");
+    }
     if (!gl_pollset_foreign(ps)) {
         epoll_ctl(master, EPOLL_CTL_DEL, ps->epfd, NULL);
         open_count--;
@@ -285,10 +320,11 @@ void gl_pollset_close(gl_pollset *ps) {
     close(ps->epfd);
     ps->epfd = -1;
     __atomic_add_fetch(&ps->generation, 1, __ATOMIC_RELEASE);  /* an event in flight is stale from here */
-    ps->next_free = free_list;
-    free_list = ps;
-    if (netpoller_running && open_count == 0)
+    table_put(ps);
+    if (open_count == 0) {
         netpoller_stop();
+        master_close();
+    }
     pthread_mutex_unlock(&table_lock);
 }
 
@@ -317,25 +353,30 @@ static void arm(gl_pollset *ps) {
 int gl_park(gl_pollset *ps, int64_t deadline) {
     struct timespec until, *timeout = NULL;
     int error = 0;
+    if (gl_pollset_foreign(ps))
+        return EPERM;  /* its epoll is shared with the parent, who would lose the events taken from it */
     if (deadline >= 0) {
         until.tv_sec = deadline / 1000000000;
         until.tv_nsec = deadline % 1000000000;
         timeout = &until;
     }
-    ps->parks++;
+    __atomic_fetch_add(&ps->parks, 1, __ATOMIC_RELAXED);
     /* seq_cst: "I sleep" comes before both looks below. Pairs with gl_inbox_push + gl_unpark, and with
      * netpoller_fired. */
     __atomic_store_n(&ps->state, GL_PARKED, __ATOMIC_SEQ_CST);
     GL_YIELD();
-    if (gl_inbox_empty(&ps->inbox)) {
+    if (gl_inbox_empty(ps->inbox)) {
         if (!__atomic_load_n(&ps->armed, __ATOMIC_SEQ_CST))
             arm(ps);
         GL_YIELD();
-        while (__atomic_load_n(&ps->state, __ATOMIC_ACQUIRE) == GL_PARKED) {
+        if (!__atomic_load_n(&netpoller_running, __ATOMIC_SEQ_CST))  /* pairs with before_fork */
+            error = netpoller_ensure();
+        while (!error && __atomic_load_n(&ps->state, __ATOMIC_ACQUIRE) == GL_PARKED) {
             if (futex(&ps->state, FUTEX_WAIT_BITSET, GL_PARKED, timeout) == 0 || errno == EAGAIN)
                 continue;
-            error = errno;  /* ETIMEDOUT or EINTR */
-            break;
+            error = errno;
+            if (error != ETIMEDOUT && error != EINTR)
+                gl_fatal("park: futex");
         }
     }
     __atomic_store_n(&ps->state, GL_RUNNING, __ATOMIC_SEQ_CST);
@@ -347,6 +388,6 @@ void gl_get_stats(gl_stats *out) {
     out->stale = __atomic_load_n(&count_stale, __ATOMIC_RELAXED);
     pthread_mutex_lock(&table_lock);
     out->pollsets = open_count;
-    out->running = (uint32_t)netpoller_running;
+    out->running = netpoller_running;
     pthread_mutex_unlock(&table_lock);
 }

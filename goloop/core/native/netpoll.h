@@ -9,9 +9,11 @@
 
 #include <stdint.h>
 
-/* A stress build shrinks capacities and yields at every step of a protocol. */
+/* A stress build shrinks the capacities and yields at every step of a protocol. */
 #ifndef GL_YIELD
 #define GL_YIELD() ((void)0)
+#define GL_CHUNK 64    /* poll sets allocated at a time */
+#define GL_EVENTS 64   /* events taken from the master at a time */
 #endif
 
 /* ------------------------------------------------------------------ inbox
@@ -47,20 +49,23 @@ typedef struct gl_pollset {
     uint32_t state;         /* atomic, the futex word: GL_RUNNING or GL_PARKED */
     uint32_t armed;         /* atomic; the entry in the master epoll will fire */
     uint32_t epoch;         /* fork epoch in which it was opened; constant while in use */
-    gl_inbox inbox;
-    uint64_t parks;         /* owner counts */
-    uint64_t wakes;         /* atomic, relaxed: statistics */
+    gl_inbox *inbox;        /* looked at by gl_park; constant while in use. Not part of this memory, because
+                               a push that comes late must find it closed, not another loop's */
+    uint64_t parks;         /* atomic, relaxed: statistics; owner counts */
     struct gl_pollset *next_free;  /* guarded by the table's mutex */
 } gl_pollset;
 
-gl_pollset *gl_pollset_open(void);      /* NULL: errno tells why. Starts the netpoller if need be */
-void gl_pollset_close(gl_pollset *ps);  /* owner only; stops the netpoller after the last one */
+gl_pollset *gl_pollset_open(gl_inbox *inbox);  /* NULL: errno tells why. Opens the inbox too */
+void gl_pollset_close(gl_pollset *ps);  /* owner only, once; stops the netpoller after the last one */
 int gl_pollset_foreign(const gl_pollset *ps);  /* opened by the parent of this forked process */
 
-/* Sleep until woken, or until `deadline` (CLOCK_MONOTONIC nanoseconds, negative: none).
- * Returns 0 when woken or when there was no need to sleep, ETIMEDOUT, or EINTR after a signal. */
+/* Sleep until woken, or until `deadline` (CLOCK_MONOTONIC nanoseconds, negative: none). Returns 0 when
+ * woken or when there was no need to sleep, ETIMEDOUT, EINTR after a signal, EPERM for a foreign poll set,
+ * or the error with which the netpoller could not be started. */
 int gl_park(gl_pollset *ps, int64_t deadline);
-void gl_unpark(gl_pollset *ps);         /* any thread, also a signal handler */
+/* Wake it if it sleeps; any thread, also a signal handler. A wake-up of a loop that runs is not remembered:
+ * whoever calls has put something where the loop looks before it sleeps (the inbox, a descriptor). */
+void gl_unpark(gl_pollset *ps);
 int64_t gl_now(void);                   /* CLOCK_MONOTONIC, nanoseconds */
 
 /* ------------------------------------------------------------- statistics */
@@ -72,6 +77,6 @@ typedef struct gl_stats {
 } gl_stats;
 
 void gl_get_stats(gl_stats *out);
-uint32_t gl_fork_epoch(void);           /* counts the forks between this process and the first */
+uint32_t gl_fork_epoch(void);           /* counts the forks between this process and the one that loaded us */
 
 #endif

@@ -1,0 +1,453 @@
+"""Signal handlers, and the signals that interrupt a loop. What would end pytest runs in an interpreter of its own."""
+
+import asyncio
+import contextvars
+import os
+import signal
+import socket
+import sys
+import threading
+
+import pytest
+
+from looptools import attempt, run_script, turn
+
+USR1 = signal.SIGUSR1
+
+
+def kill(number=USR1):
+    os.kill(os.getpid(), number)
+
+
+async def until(condition):
+    """Let the loop run, asleep in between, until the condition holds; the surrounding timeout is the limit."""
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+# Handlers
+
+
+def test_a_handler_is_called_with_its_arguments(both):
+    async def scenario(loop):
+        seen = []
+
+        def handler(*args):
+            seen.append((args, asyncio.get_running_loop() is loop, asyncio.current_task()))
+
+        loop.add_signal_handler(USR1, handler, 1, "two")
+        kill()
+        await until(lambda: seen)
+        return seen, loop.remove_signal_handler(USR1)
+
+    assert both(scenario) == ([((1, "two"), True, None)], True)
+
+
+def test_adding_again_replaces(both):
+    async def scenario(loop):
+        seen = []
+        loop.add_signal_handler(USR1, seen.append, "first")
+        loop.add_signal_handler(USR1, seen.append, "second")
+        kill()
+        await until(lambda: seen)
+        return seen, loop.remove_signal_handler(USR1), loop.remove_signal_handler(USR1)
+
+    assert both(scenario) == (["second"], True, False)
+
+
+def test_each_signal_has_its_own_handler(both):
+    async def scenario(loop):
+        seen = []
+        for number in (USR1, signal.SIGUSR2, signal.SIGTERM):
+            loop.add_signal_handler(number, seen.append, number)
+        for number in (signal.SIGTERM, USR1, signal.SIGUSR2):
+            kill(number)
+        await until(lambda: len(seen) == 3)
+        return sorted(seen)
+
+    assert both(scenario) == sorted([USR1, signal.SIGUSR2, signal.SIGTERM])
+
+
+def test_a_signal_before_the_run_is_handled_in_the_next(both):
+    def scenario(loop):
+        seen = []
+        loop.add_signal_handler(USR1, seen.append, "handled")
+        turn(loop)
+        kill()
+        between = list(seen)
+        loop.run_until_complete(until(lambda: seen))
+        return between, seen
+
+    assert both(scenario) == ([], ["handled"])
+
+
+def test_a_signal_in_a_callback_is_handled_after_it(both):
+    async def scenario(loop):
+        seen = []
+
+        def callback():
+            kill()
+            seen.append("callback")
+
+        loop.add_signal_handler(USR1, seen.append, "handler")
+        loop.call_soon(callback)
+        await until(lambda: len(seen) == 2)
+        return seen
+
+    assert both(scenario) == ["callback", "handler"]
+
+
+@pytest.mark.parametrize("target", ["main thread", "another thread", "process"])
+def test_a_signal_wakes_a_sleeping_loop(both, target):
+    def scenario(loop):
+        def send():
+            asleep.wait()
+            if target == "process":
+                kill()
+            else:
+                thread = threading.main_thread() if target == "main thread" else threading.current_thread()
+                signal.pthread_kill(thread.ident, USR1)
+
+        asleep, seen = threading.Event(), []
+        loop.add_signal_handler(USR1, lambda: (seen.append("handled"), loop.stop()))
+        loop.call_soon(asleep.set)
+        thread = threading.Thread(target=send)
+        thread.start()
+        loop.run_forever()
+        thread.join()
+        return seen
+
+    assert both(scenario) == ["handled"]
+
+
+def test_a_signal_is_handled_while_another_thread_computes(both):
+    async def scenario(loop):
+        seen, handled = [], threading.Event()
+
+        def compute():
+            started.set()
+            while not handled.is_set():
+                pass
+
+        def handler():
+            seen.append("handled")
+            handled.set()
+
+        started = threading.Event()
+        loop.add_signal_handler(USR1, handler)
+        work = loop.run_in_executor(None, compute)
+        started.wait()
+        kill()
+        await work
+        return seen
+
+    assert both(scenario) == ["handled"]
+
+
+def test_a_handler_that_raises_is_reported_and_stays(both):
+    async def scenario(loop):
+        reports = []
+        loop.set_exception_handler(lambda loop, context: reports.append(str(context["exception"])))
+
+        def handler():
+            raise ValueError(len(reports))
+
+        loop.add_signal_handler(USR1, handler)
+        for n in range(2):
+            kill()
+            await until(lambda n=n: len(reports) > n)
+        return reports
+
+    assert both(scenario) == ["0", "1"]
+
+
+def test_a_handler_can_remove_itself(both):
+    async def scenario(loop):
+        seen = []
+
+        def handler():
+            seen.append(loop.remove_signal_handler(USR1))
+
+        loop.add_signal_handler(USR1, handler)
+        kill()
+        await until(lambda: seen)
+        return seen, signal.getsignal(USR1)
+
+    assert both(scenario) == ([True], signal.SIG_DFL)
+
+
+def test_the_handler_runs_in_the_context_of_the_call(both):
+    async def scenario(loop):
+        var, seen = contextvars.ContextVar("var", default="unset"), []
+        context = contextvars.copy_context()
+        context.run(var.set, "caller")
+        context.run(loop.add_signal_handler, USR1, lambda: seen.append(var.get()))
+        kill()
+        await until(lambda: seen)
+        return seen
+
+    assert both(scenario) == ["caller"]
+
+
+def test_plain_handlers_run_while_the_loop_sleeps(both):
+    def scenario(loop):
+        def handler(number, frame):
+            seen.append(number)
+            loop.call_soon_threadsafe(loop.stop)
+
+        def send():
+            asleep.wait()
+            kill()
+
+        asleep, seen = threading.Event(), []
+        before = signal.signal(USR1, handler)
+        try:
+            thread = threading.Thread(target=send)
+            thread.start()
+            loop.call_soon(asleep.set)
+            loop.run_forever()
+            thread.join()
+        finally:
+            signal.signal(USR1, before)
+        return seen
+
+    assert both(scenario) == [USR1]
+
+
+# What stays behind
+
+
+def test_removing_puts_the_default_back(both):
+    def scenario(loop):
+        outcomes = []
+        for number in (USR1, signal.SIGINT):
+            loop.add_signal_handler(number, print)
+            ours = signal.getsignal(number)
+            outcomes.append(callable(ours) and ours is not signal.default_int_handler)
+            outcomes.append(loop.remove_signal_handler(number))
+            outcomes.append(signal.getsignal(number))
+        return outcomes
+
+    expected = [True, True, signal.SIG_DFL, True, True, signal.default_int_handler]
+    assert both(scenario) == expected
+
+
+def test_closing_removes_all_handlers(both):
+    def scenario(loop):
+        loop.add_signal_handler(USR1, print)
+        loop.add_signal_handler(signal.SIGINT, print)
+        loop.close()
+        return signal.getsignal(USR1), signal.getsignal(signal.SIGINT), signal.set_wakeup_fd(-1)
+
+    assert both(scenario) == (signal.SIG_DFL, signal.default_int_handler, -1)
+
+
+def test_the_last_removal_gives_the_wakeup_descriptor_back(both):
+    def scenario(loop):
+        loop.add_signal_handler(USR1, print)
+        loop.add_signal_handler(signal.SIGUSR2, print)
+        loop.remove_signal_handler(USR1)
+        loop.remove_signal_handler(signal.SIGUSR2)
+        turn(loop)
+        return signal.set_wakeup_fd(-1)
+
+    assert both(scenario) == -1
+
+
+def test_a_loop_without_handlers_leaves_the_wakeup_descriptor_alone(both):
+    def scenario(loop):
+        one, other = socket.socketpair()
+        with one, other:
+            one.setblocking(False)
+            signal.set_wakeup_fd(one.fileno())
+            try:
+                turn(loop)
+                loop.close()
+            finally:
+                left = signal.set_wakeup_fd(-1)
+            return left == one.fileno()
+
+    assert both(scenario) is True
+
+
+# Refusals
+
+
+async def coroutine_function():
+    pass
+
+
+def test_bad_signal_numbers(both):
+    def scenario(loop):
+        numbers = ("x", None, 1.5, 0, -1, signal.NSIG + 1)
+        return [attempt(loop.add_signal_handler, n, print) for n in numbers] + [
+            attempt(loop.remove_signal_handler, n) for n in numbers
+        ]
+
+    kinds = [kind for kind, text in both(scenario)]
+    assert kinds == (["TypeError"] * 3 + ["ValueError"] * 3) * 2
+
+
+def test_signals_that_cannot_be_caught(both):
+    def scenario(loop):
+        refused = [attempt(loop.add_signal_handler, n, print) for n in (signal.SIGKILL, signal.SIGSTOP)]
+        return refused, loop.remove_signal_handler(signal.SIGKILL), signal.set_wakeup_fd(-1)
+
+    refused, removed, wakeup = both(scenario)
+    assert [kind for kind, text in refused] == ["RuntimeError"] * 2
+    assert all(text.endswith("cannot be caught") for kind, text in refused)
+    assert (removed, wakeup) == (False, -1)
+
+
+def test_coroutines_are_refused(both):
+    def scenario(loop):
+        coroutine = coroutine_function()
+        try:
+            return [attempt(loop.add_signal_handler, USR1, callback) for callback in (coroutine_function, coroutine)]
+        finally:
+            coroutine.close()
+
+    assert both(scenario) == [("TypeError", "coroutines cannot be used with add_signal_handler()")] * 2
+
+
+def test_another_thread_cannot_add_a_handler(both):
+    def scenario(loop):
+        outcomes = []
+        thread = threading.Thread(target=lambda: outcomes.append(attempt(loop.add_signal_handler, USR1, print)))
+        thread.start()
+        thread.join()
+        return outcomes, signal.getsignal(USR1)
+
+    (refused,), left = both(scenario)
+    assert refused[0] == "RuntimeError" and "main thread" in refused[1]
+    assert left == signal.SIG_DFL
+
+
+def test_a_closed_loop_refuses(both):
+    def scenario(loop):
+        loop.close()
+        return attempt(loop.add_signal_handler, USR1, print), loop.remove_signal_handler(USR1)
+
+    assert both(scenario) == (("RuntimeError", "Event loop is closed"), False)
+
+
+# Ctrl-C
+
+
+def test_ctrl_c_reaches_a_sleeping_loop_each_time(both):
+    def scenario(loop):
+        return run_script(
+            loop,
+            """
+            def interrupt(asleep):
+                asleep.wait()
+                time.sleep(0.002)  # more likely to find the loop asleep; the outcome is the same
+                os.kill(os.getpid(), signal.SIGINT)
+
+            for n in range(20):
+                asleep = threading.Event()
+                thread = threading.Thread(target=interrupt, args=(asleep,))
+                thread.start()
+                loop.call_soon(asleep.set)
+                try:
+                    loop.run_forever()
+                except KeyboardInterrupt:
+                    print("interrupted", loop.is_running())
+                thread.join()
+            print(loop.run_until_complete(asyncio.sleep(0, "usable")))
+            loop.close()
+            """,
+        )
+
+    assert both(scenario) == (0, "interrupted False\n" * 20 + "usable\n")
+
+
+def test_an_unhandled_signal_ends_the_process(both):
+    def scenario(loop):
+        return run_script(
+            loop,
+            """
+            loop.call_later(0.001, os.kill, os.getpid(), signal.SIGTERM)
+            loop.run_forever()
+            """,
+        )
+
+    assert both(scenario) == (-signal.SIGTERM, "")
+
+
+def test_ctrl_c_cancels_the_main_task_of_a_runner(both):
+    def scenario(loop):
+        return run_script(
+            loop,
+            """
+            loop.close()
+
+            async def main():
+                asyncio.get_running_loop().call_later(0.001, os.kill, os.getpid(), signal.SIGINT)
+                try:
+                    await asyncio.sleep(3600)
+                finally:
+                    print("cancelled", asyncio.current_task().cancelling())
+
+            try:
+                with asyncio.Runner(loop_factory=new_loop) as runner:
+                    runner.run(main())
+            except KeyboardInterrupt:
+                print("interrupted", signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+            """,
+        )
+
+    assert both(scenario) == (0, "cancelled 1\ninterrupted True\n")
+
+
+def test_the_second_ctrl_c_leaves_a_runner_at_once(both):
+    def scenario(loop):
+        return run_script(
+            loop,
+            """
+            loop.close()
+
+            async def main():
+                while True:
+                    asyncio.get_running_loop().call_later(0.001, os.kill, os.getpid(), signal.SIGINT)
+                    try:
+                        await asyncio.sleep(3600)
+                    except asyncio.CancelledError:
+                        print("cancelled")
+
+            runner = asyncio.Runner(loop_factory=new_loop)
+            try:
+                runner.run(main())
+            except KeyboardInterrupt:
+                print("interrupted")
+            sys.stdout.flush()
+            os._exit(0)  # the task would swallow a third cancellation as well
+            """,
+        )
+
+    assert both(scenario) == (0, "cancelled\ninterrupted\n")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="before Python 3.12 a child shares the wake-up descriptor")
+def test_a_forked_childs_signal_does_not_reach_the_parent(both):
+    def scenario(loop):
+        return run_script(
+            loop,
+            """
+            async def main():
+                loop = asyncio.get_running_loop()
+                loop.add_signal_handler(signal.SIGUSR1, print, "parent's handler")
+                child = os.fork()
+                if not child:
+                    os.kill(os.getpid(), signal.SIGUSR1)
+                    os._exit(0)
+                print(await loop.run_in_executor(None, lambda: os.waitpid(child, 0)[1]))
+                for _ in range(10):
+                    await asyncio.sleep(0)
+
+            loop.run_until_complete(main())
+            loop.close()
+            """,
+        )
+
+    assert both(scenario) == (0, "0\n")

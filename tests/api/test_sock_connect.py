@@ -1,0 +1,177 @@
+"""sock_connect and sock_accept, and what all the sock_* coroutines refuse."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+
+import pytest
+
+from looptools import attempt_await, client, listening, parked, stream_pair
+
+@pytest.mark.parametrize(
+    ("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"), (socket.AF_INET, "localhost")]
+)
+def test_connect_and_accept(both, family, host):
+    try:
+        with listening(family, (host, 0)):
+            pass
+    except OSError:
+        pytest.skip(f"no {host} on this machine")
+
+    async def scenario(loop):
+        with listening(family, (host, 0)) as server, client(family) as sock:
+            address = (host, server.getsockname()[1])
+            connected = await loop.sock_connect(sock, address)
+            peer, name = await loop.sock_accept(server)
+            with peer:
+                await loop.sock_sendall(sock, b"ping")
+                return connected, name == sock.getsockname(), peer.gettimeout(), await loop.sock_recv(peer, 10)
+
+    assert both(scenario) == (None, True, 0.0, b"ping")
+
+
+def test_connect_and_accept_on_a_unix_path(both, tmp_path):
+    async def scenario(loop):
+        path = tmp_path / "s"
+        with listening(socket.AF_UNIX, str(path)) as server, client(socket.AF_UNIX) as sock:
+            await loop.sock_connect(sock, str(path))
+            path.unlink()
+            peer, name = await loop.sock_accept(server)
+            with peer:
+                await loop.sock_sendall(peer, b"ping")
+                return name, await loop.sock_recv(sock, 10)
+
+    assert both(scenario) == ("", b"ping")
+
+
+def test_accept_waits_and_takes_many(both):
+    async def scenario(loop):
+        with listening() as server, contextlib.ExitStack() as stack:
+            task = await parked(loop.sock_accept(server))
+            clients = [stack.enter_context(client()) for _ in range(5)]
+            await asyncio.gather(*[loop.sock_connect(sock, server.getsockname()) for sock in clients])
+            accepted = [await task] + [await loop.sock_accept(server) for _ in range(4)]
+            names = {name for peer, name in accepted}
+            for peer, _ in accepted:
+                peer.close()
+            return names == {sock.getsockname() for sock in clients}, loop.remove_reader(server)
+
+    assert both(scenario) == (True, False)
+
+
+def test_a_cancelled_accept_is_unregistered_at_once_and_a_new_one_works(both):
+    async def scenario(loop):
+        with listening() as server, client() as sock:
+            task = await parked(loop.sock_accept(server))
+            task.cancel()
+            outcome = await attempt_await(task)
+            registered = loop.remove_reader(server)
+            again = await parked(loop.sock_accept(server))
+            await loop.sock_connect(sock, server.getsockname())
+            peer, _ = await again
+            peer.close()
+            return outcome, registered, peer.type
+
+    assert both(scenario) == (("CancelledError", ""), False, socket.SOCK_STREAM)
+
+
+def test_a_refused_connection_names_the_address(both):
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        address = bound.getsockname()
+
+        async def scenario(loop):
+            with client() as sock:
+                return await attempt_await(loop.sock_connect(sock, address)), loop.remove_writer(sock)
+
+        (kind, text), registered = both(scenario)
+    assert kind == "ConnectionRefusedError" and str(address) in text
+    assert registered is False
+
+
+def test_a_missing_unix_path_is_an_error(both, tmp_path):
+    async def scenario(loop):
+        with client(socket.AF_UNIX) as sock:
+            return await attempt_await(loop.sock_connect(sock, str(tmp_path / "missing")))
+
+    assert both(scenario)[0] == "FileNotFoundError"
+
+
+def test_a_cancelled_connect_is_unregistered_at_once(both):
+    async def scenario(loop):
+        with socket.socket() as server, contextlib.ExitStack() as stack:
+            server.bind(("127.0.0.1", 0))
+            server.listen(0)
+            task = None
+            while task is None or task.done():  # until the backlog is full and a connection stays half-open
+                sock = stack.enter_context(client())
+                task = asyncio.ensure_future(loop.sock_connect(sock, server.getsockname()))
+                for _ in range(5):
+                    await asyncio.sleep(0)
+            task.cancel()
+            outcome = await attempt_await(task)
+            return outcome, loop.remove_writer(sock)
+
+    assert both(scenario) == (("CancelledError", ""), False)
+
+
+# Refusals
+
+
+def operations(loop, sock):
+    buffer = bytearray(10)
+    return {
+        "recv": lambda: loop.sock_recv(sock, 10),
+        "recv_into": lambda: loop.sock_recv_into(sock, buffer),
+        "recvfrom": lambda: loop.sock_recvfrom(sock, 10),
+        "recvfrom_into": lambda: loop.sock_recvfrom_into(sock, buffer),
+        "sendall": lambda: loop.sock_sendall(sock, b"x"),
+        "sendto": lambda: loop.sock_sendto(sock, b"x", ("127.0.0.1", 9)),
+        "connect": lambda: loop.sock_connect(sock, ("127.0.0.1", 9)),
+        "accept": lambda: loop.sock_accept(sock),
+    }
+
+
+OPERATIONS = list(operations(None, None))
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_debug_mode_refuses_a_blocking_socket(both, name):
+    async def scenario(loop):
+        with socket.socket() as sock:
+            return await attempt_await(operations(loop, sock)[name]())
+
+    assert both(scenario, debug=True) == ("ValueError", "the socket must be non-blocking")
+
+
+def test_a_tls_socket_is_refused(both):
+    async def scenario(loop):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        with context.wrap_socket(client(), server_hostname="name", do_handshake_on_connect=False) as sock:
+            return [await attempt_await(call()) for call in operations(loop, sock).values()]
+
+    assert both(scenario) == [("TypeError", "Socket cannot be of type SSLSocket")] * len(OPERATIONS)
+
+
+@pytest.mark.parametrize("name", ["recv", "recv_into", "recvfrom", "recvfrom_into"])
+def test_waiting_on_a_transports_socket_is_refused(both, name):
+    async def scenario(loop):
+        with stream_pair() as (one, other):
+            transport, protocol = await loop.create_connection(asyncio.Protocol, sock=one)
+            kind, text = await attempt_await(operations(loop, one)[name]())
+            transport.close()
+            await asyncio.sleep(0)
+            return kind, text.partition(" is used by ")[1]
+
+    assert both(scenario) == ("RuntimeError", " is used by ")
+
+
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if name != "connect"])
+def test_a_closed_socket_is_an_os_error(both, name):
+    async def scenario(loop):
+        sock = client()
+        sock.close()
+        return await attempt_await(operations(loop, sock)[name]())
+
+    assert both(scenario)[0] == "OSError"

@@ -1,0 +1,165 @@
+"""loop.sock_sendfile: by the system call, by its fallback, with offset and count, and what it refuses."""
+
+import asyncio
+import io
+import socket
+
+import pytest
+
+from looptools import attempt_await, stream_pair
+
+CONTENT = bytes(range(256)) * 8192  # 2 MiB, more than the socket's buffers
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("sendfile") / "content"
+    path.write_bytes(CONTENT)
+    return path
+
+
+async def receive_all(loop, sock):
+    data = bytearray()
+    while chunk := await loop.sock_recv(sock, 1 << 18):
+        data += chunk
+    return bytes(data)
+
+
+async def send_and_receive(loop, file, *args, **kwargs):
+    """Send a file; return what sock_sendfile returned, what arrived, and where the file is positioned."""
+    with stream_pair() as (one, other):
+        receiving = asyncio.ensure_future(receive_all(loop, other))
+        sent = await attempt_await(loop.sock_sendfile(one, file, *args, **kwargs))
+        one.shutdown(socket.SHUT_WR)
+        return sent, await receiving, file.tell()
+
+
+RANGES = {
+    "everything": ((), CONTENT),
+    "offset": ((1000,), CONTENT[1000:]),
+    "count": ((0, 5000), CONTENT[:5000]),
+    "offset and count": ((1000, 5000), CONTENT[1000:6000]),
+    "count beyond the end": ((len(CONTENT) - 10, 5000), CONTENT[-10:]),
+    "offset at the end": ((len(CONTENT), None), b""),
+}
+
+
+@pytest.mark.parametrize("fallback", [True, False])
+@pytest.mark.parametrize("part", RANGES)
+def test_a_file_is_sent_by_the_system_call(both, path, part, fallback):
+    args, expected = RANGES[part]
+
+    async def scenario(loop):
+        with path.open("rb") as file:
+            sent, received, position = await send_and_receive(loop, file, *args, fallback=fallback)
+        return sent, received == expected, position
+
+    sent, arrived, position = both(scenario)
+    assert (sent, arrived) == (len(expected), True)
+    if sent:
+        assert position == sum(args[:1]) + sent
+
+
+@pytest.mark.parametrize("part", RANGES)
+def test_what_is_not_a_file_is_sent_by_the_fallback(both, part):
+    args, expected = RANGES[part]
+
+    async def scenario(loop):
+        sent, received, position = await send_and_receive(loop, io.BytesIO(CONTENT), *args)
+        return sent, received == expected, position
+
+    assert both(scenario)[:2] == (len(expected), True)
+
+
+def test_without_the_fallback_it_is_not_available(both):
+    async def scenario(loop):
+        return await send_and_receive(loop, io.BytesIO(CONTENT), fallback=False)
+
+    assert both(scenario) == (("SendfileNotAvailableError", "not a regular file"), b"", 0)
+
+
+def test_an_empty_file_sends_nothing(both, tmp_path):
+    empty = tmp_path / "empty"
+    empty.touch()
+
+    async def scenario(loop):
+        with empty.open("rb") as file:
+            return await send_and_receive(loop, file), await send_and_receive(loop, file, 0, 10, fallback=False)
+
+    assert both(scenario) == ((0, b"", 0), (0, b"", 0))
+
+
+def test_a_cancelled_sendfile_is_unregistered_and_the_socket_is_usable(both, path):
+    async def scenario(loop):
+        with path.open("rb") as file, stream_pair() as (one, other):
+            task = asyncio.ensure_future(loop.sock_sendfile(one, file))
+            for _ in range(20):
+                await asyncio.sleep(0)
+            waiting = not task.done()
+            task.cancel()
+            outcome = await attempt_await(task)
+            await asyncio.sleep(0)
+            registered = loop.remove_writer(one)
+            receiving = asyncio.ensure_future(receive_all(loop, other))
+            await loop.sock_sendall(one, b"end")
+            one.shutdown(socket.SHUT_WR)
+            received = await receiving
+            return waiting, outcome, registered, received[-3:], CONTENT.startswith(received[:-3])
+
+    assert both(scenario) == (True, ("CancelledError", ""), False, b"end", True)
+
+
+def test_a_peer_that_goes_away_is_an_error(both, path):
+    async def scenario(loop):
+        with path.open("rb") as file, stream_pair() as (one, other):
+            task = asyncio.ensure_future(loop.sock_sendfile(one, file))
+            for _ in range(20):
+                await asyncio.sleep(0)
+            other.close()
+            return (await attempt_await(task))[0], loop.remove_writer(one)
+
+    assert both(scenario) == ("BrokenPipeError", False)
+
+
+@pytest.mark.parametrize(
+    ("args", "kind", "text"),
+    [
+        ((0, "x"), "TypeError", "count must be a positive integer (got 'x')"),
+        ((0, 1.5), "TypeError", "count must be a positive integer (got 1.5)"),
+        ((0, 0), "ValueError", "count must be a positive integer (got 0)"),
+        ((0, -1), "ValueError", "count must be a positive integer (got -1)"),
+        (("x",), "TypeError", "offset must be a non-negative integer (got 'x')"),
+        ((-1,), "ValueError", "offset must be a non-negative integer (got -1)"),
+    ],
+)
+def test_bad_ranges(both, path, args, kind, text):
+    async def scenario(loop):
+        with path.open("rb") as file, stream_pair() as (one, other):
+            return await attempt_await(loop.sock_sendfile(one, file, *args))
+
+    assert both(scenario) == (kind, text)
+
+
+def test_a_text_file_is_refused(both, path):
+    async def scenario(loop):
+        with path.open(encoding="latin-1") as file, stream_pair() as (one, other):
+            return await attempt_await(loop.sock_sendfile(one, file))
+
+    assert both(scenario) == ("ValueError", "file should be opened in binary mode")
+
+
+def test_a_datagram_socket_is_refused(both, path):
+    async def scenario(loop):
+        with path.open("rb") as file, socket.socket(type=socket.SOCK_DGRAM) as sock:
+            sock.setblocking(False)
+            return await attempt_await(loop.sock_sendfile(sock, file))
+
+    assert both(scenario) == ("ValueError", "only SOCK_STREAM type sockets are supported")
+
+
+def test_debug_mode_refuses_a_blocking_socket(both, path):
+    async def scenario(loop):
+        with path.open("rb") as file, socket.socket() as sock:
+            return await attempt_await(loop.sock_sendfile(sock, file))
+
+    assert both(scenario, debug=True) == ("ValueError", "the socket must be non-blocking")

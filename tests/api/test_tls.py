@@ -1,0 +1,581 @@
+"""TLS transports: handshake, transfer, shutdown, and what goes wrong with each of them."""
+
+import asyncio
+import contextlib
+import gc
+import hashlib
+import socket
+import ssl
+import struct
+import weakref
+
+import pytest
+from certificates import HOST, client_context, server_context
+from recorders import BufferedRecorder, Echo, Recorder, aoutcome_of, condition, decreed, outcome_of, receive, reports, settle, socket_pair
+
+# TLS 1.3 lets a client believe in a connection before the server has seen its certificate or last words, so
+# what a client learns first would depend on timing; where that matters, the scenarios look at one side only.
+# Whichever side closes first: both see the other's close_notify as an end of the stream before connection_lost.
+
+
+@contextlib.asynccontextmanager
+async def tls_server(loop, factory, **options):
+    """The address of a TLS server; closed without ado if the scenario fails."""
+    server = await loop.create_server(factory, "127.0.0.1", 0, ssl=options.pop("context", None) or server_context(), **options)
+    try:
+        yield server.sockets[0].getsockname()
+    except BaseException:
+        server.close()
+        raise
+    server.close()
+    await server.wait_closed()
+
+
+@contextlib.asynccontextmanager
+async def tls_pair(loop, ours, theirs, **options):
+    """Two protocols connected over TLS, ours being the client's; yields our transport and theirs."""
+    async with tls_server(loop, lambda: theirs) as address:
+        options.setdefault("ssl", client_context())
+        transport, _ = await loop.create_connection(lambda: ours, *address, server_hostname=HOST, **options)
+        await theirs.until("made")
+        sockets = [each.transport.get_extra_info("socket") for each in (ours, theirs)]
+        yield transport, theirs.transport
+        for each in (ours, theirs):
+            each.events = each.events[:]
+            each.transport.abort()
+        await condition(lambda: all(sock.fileno() == -1 for sock in sockets))
+
+
+# Transfer
+
+
+class Asker(asyncio.Protocol):
+    """Sends its payload with back-pressure, waits for as much to come back, and closes."""
+
+    def __init__(self, payload):
+        self.payload, self.position, self.count, self.paused = payload, 0, 0, False
+        self.hash = hashlib.blake2b()
+        self.lost = asyncio.Event()
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.go_on()
+
+    def go_on(self):
+        while not self.paused and self.position < len(self.payload):
+            piece = self.payload[self.position : self.position + 70_001]
+            self.position += len(piece)
+            self.transport.write(piece)
+
+    def pause_writing(self):
+        self.paused = True
+
+    def resume_writing(self):
+        self.paused = False
+        self.go_on()
+
+    def data_received(self, data):
+        self.hash.update(data)
+        self.count += len(data)
+        if self.count == len(self.payload):
+            self.transport.close()
+
+    def connection_lost(self, exc):
+        self.lost.set()
+
+
+def test_eight_connections_echo_three_megabytes_each(both):
+    payload = hashlib.shake_256(b"seed").digest(3_000_000)
+
+    async def scenario(loop):
+        async with tls_server(loop, Echo) as address:
+            context = client_context()
+            askers = [Asker(payload) for _ in range(8)]
+            await asyncio.gather(
+                *(loop.create_connection(lambda a=a: a, *address, ssl=context, server_hostname=HOST) for a in askers)
+            )
+            await asyncio.gather(*(asker.lost.wait() for asker in askers))
+            return {asker.hash.hexdigest() for asker in askers}
+
+    assert both(scenario) == {hashlib.blake2b(payload).hexdigest()}
+
+
+@pytest.mark.parametrize("kind", [Recorder, BufferedRecorder])
+def test_both_kinds_of_protocol(both, kind):
+    async def scenario(loop):
+        ours, theirs = kind(), kind()
+        if kind is BufferedRecorder:
+            ours.buffer, theirs.buffer = memoryview(ours.buffer), memoryview(theirs.buffer)
+        async with tls_pair(loop, ours, theirs) as (transport, other):
+            transport.write(b"question")
+            await theirs.until(8)
+            other.writelines([b"ans", bytearray(b"w"), memoryview(b"er")])
+            await ours.until(6)
+            other.close()
+            await ours.until("lost")
+            await theirs.until("lost")
+            return ours.events, theirs.events
+
+    assert both(scenario) == (
+        ["made", ("data", b"answer"), "eof", ("lost", None)],
+        ["made", ("data", b"question"), "eof", ("lost", None)],
+    )
+
+
+def test_several_records_at_once_into_a_bytearray(both):
+    @decreed(b"onetwothree", because="asyncio decrypts all but the first into a slice, that is a copy, of the bytearray")
+    async def scenario(loop):
+        ours, theirs = BufferedRecorder(), Recorder()
+        async with tls_pair(loop, ours, theirs) as (transport, other):
+            transport.pause_reading()
+            for record in (b"one", b"two", b"three"):
+                other.write(record)
+            await settle()
+            transport.resume_reading()
+            await ours.until(11)
+            return ours.data
+
+    assert both(scenario) == b"onetwothree"
+
+
+def test_over_a_unix_socket(both, tmp_path):
+    path = tmp_path / "sock"
+
+    async def scenario(loop):
+        server = await loop.create_unix_server(Echo, path, ssl=server_context())
+        protocol = Recorder()
+        connecting = loop.create_unix_connection(lambda: protocol, path, ssl=client_context(), server_hostname=HOST)
+        transport, _ = await connecting
+        transport.write(b"ping")
+        await protocol.until(4)
+        transport.close()
+        await protocol.until("lost")
+        server.close()
+        await server.wait_closed()
+        path.unlink(missing_ok=True)
+        return protocol.events
+
+    assert both(scenario) == ["made", ("data", b"ping"), "eof", ("lost", None)]
+
+
+def test_accepted_socket_and_given_socket(both):
+    async def scenario(loop):
+        a, b = socket_pair("tcp")
+        ours, theirs = Recorder(), Recorder()
+        await asyncio.gather(
+            loop.connect_accepted_socket(lambda: theirs, a, ssl=server_context()),
+            loop.create_connection(lambda: ours, sock=b, ssl=client_context(), server_hostname=HOST),
+        )
+        ours.transport.write(b"ping")
+        await theirs.until(4)
+        ours.transport.close()
+        await ours.until("lost")
+        await theirs.until("lost")
+        return ours.events, theirs.events
+
+    assert both(scenario) == (["made", "eof", ("lost", None)], ["made", ("data", b"ping"), "eof", ("lost", None)])
+
+
+# What a transport tells about itself
+
+
+def test_is_an_asyncio_transport_without_half_close(both):
+    async def scenario(loop):
+        async with tls_pair(loop, Recorder(), Recorder()) as (transport, _):
+            protocol = transport.get_protocol()
+            return (
+                isinstance(transport, asyncio.Transport),
+                transport.can_write_eof(),
+                outcome_of(transport.write_eof)[0],
+                isinstance(protocol, Recorder),
+                transport.is_reading(),
+                transport.is_closing(),
+                transport.get_write_buffer_size(),
+            )
+
+    assert both(scenario) == (True, False, "NotImplementedError", True, True, False, 0)
+
+
+def test_extra_info(both):
+    async def scenario(loop):
+        context = client_context()
+        async with tls_pair(loop, Recorder(), Recorder(), ssl=context) as (transport, other):
+            info = transport.get_extra_info
+            return (
+                type(info("socket")).__name__,
+                info("peername") == other.get_extra_info("sockname"),
+                info("sslcontext") is context,
+                type(info("ssl_object")).__name__,
+                info("ssl_object").version() in ("TLSv1.2", "TLSv1.3"),
+                info("ssl_object").server_hostname,
+                dict(info("peercert")["subjectAltName"]).get("DNS"),
+                other.get_extra_info("peercert"),
+                info("cipher") == info("ssl_object").cipher(),
+                info("compression"),
+                info("no such key", "default"),
+            )
+
+    assert both(scenario) == ("TransportSocket", True, True, "SSLObject", True, HOST, HOST, None, True, None, "default")
+
+
+@pytest.mark.parametrize("data", ["text", None, 7], ids=repr)
+def test_write_of_another_type_is_a_type_error(both, data):
+    async def scenario(loop):
+        async with tls_pair(loop, Recorder(), Recorder()) as (transport, _):
+            return outcome_of(transport.write, data)
+
+    assert both(scenario)[0] == "TypeError"
+
+
+def test_water_marks_pause_and_resume_the_writer(both):
+    async def scenario(loop):
+        ours, theirs = Recorder(), Recorder(made=lambda p: p.transport.pause_reading())
+        async with tls_pair(loop, ours, theirs) as (transport, other):
+            default = transport.get_write_buffer_limits()
+            transport.set_write_buffer_limits(low=1000, high=2000)
+            limits = transport.get_write_buffer_limits()
+            count = 0
+            while "pause" not in ours.events:
+                transport.write(bytes(100_000))
+                count += 100_000
+            size = transport.get_write_buffer_size() > 2000
+            other.resume_reading()
+            await ours.until("resume")
+            drained = transport.get_write_buffer_size() <= 1000
+            await theirs.until(count)
+            return default, limits, size, drained, ours.events
+
+    outcome = both(scenario)
+    assert outcome[1:] == ((1000, 2000), True, True, ["made", "pause", "resume"])
+
+
+# Handshake
+
+
+def test_untrusted_certificate_fails_create_connection(both):
+    async def scenario(loop):
+        protocol = Recorder()
+        async with tls_server(loop, Echo) as address:
+            connecting = loop.create_connection(lambda: protocol, *address, ssl=client_context(trusting=False), server_hostname=HOST)
+            return (await aoutcome_of(connecting))[0], protocol.events
+
+    assert both(scenario) == ("SSLCertVerificationError", [])
+
+
+def test_wrong_host_name_fails_create_connection(both):
+    async def scenario(loop):
+        async with tls_server(loop, Echo) as address:
+            connecting = loop.create_connection(Recorder, *address, ssl=client_context(), server_hostname="elsewhere.test")
+            return (await aoutcome_of(connecting))[0]
+
+    assert both(scenario) == "SSLCertVerificationError"
+
+
+def test_host_is_the_default_server_name(both):
+    async def scenario(loop):
+        names, context = [], server_context()
+        context.sni_callback = lambda _, name, __: names.append(name)
+        async with tls_server(loop, Echo, context=context) as address:
+            transport, _ = await loop.create_connection(Recorder, *address, ssl=client_context())
+            transport.close()
+            other, _ = await loop.create_connection(Recorder, *address, ssl=client_context(), server_hostname=HOST)
+            other.close()
+        return names
+
+    assert both(scenario) == [None, HOST]  # addresses are verified but not sent
+
+
+def test_garbage_from_a_client_costs_its_connection_only(both):
+    async def scenario(loop):
+        protocols = []
+
+        def factory():
+            protocols.append(Recorder())
+            return protocols[-1]
+
+        seen = reports(loop)
+        async with tls_server(loop, factory) as address:
+            with socket.create_connection(address) as sock:
+                sock.setblocking(False)
+                sock.send(b"GET / HTTP/1.0\r\n\r\n" * 10)
+                ending = (await aoutcome_of(receive(sock)))[:1]
+                await settle()
+            first = list(protocols[0].events)
+            transport, ours = await loop.create_connection(Recorder, *address, ssl=client_context(), server_hostname=HOST)
+            transport.write(b"x")
+            await condition(lambda: protocols[-1].data == b"x")
+            transport.close()
+            await ours.until("lost")
+            return first, [report[:2] for report in seen], bool(ending)
+
+    first, _, _ = both(scenario)
+    assert first == []
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.0 400 Bad Request\r\n\r\n", b""], ids=["garbage", "end of stream"])
+def test_server_that_speaks_no_tls_fails_create_connection(both, answer):
+    async def scenario(loop):
+        seen, protocol = reports(loop), Recorder()
+        ours, peer = socket_pair("tcp")
+        with peer:
+            connecting = loop.create_task(loop.create_connection(lambda: protocol, sock=ours, ssl=client_context(), server_hostname=HOST))
+            await receive(peer, 5)
+            peer.send(answer)
+            peer.shutdown(socket.SHUT_WR)
+            kind, _ = await aoutcome_of(connecting)
+            await condition(lambda: ours.fileno() == -1)
+            return kind, protocol.events, [report[:2] for report in seen]
+
+    kind, events, _ = both(scenario)
+    assert kind in ("SSLError", "ConnectionResetError") and events == []
+
+
+def test_handshake_timeout(both):
+    async def scenario(loop):
+        ours, peer = socket_pair("tcp")
+        with peer:
+            connecting = loop.create_connection(
+                Recorder, sock=ours, ssl=client_context(), server_hostname=HOST, ssl_handshake_timeout=0.02
+            )
+            outcome = await aoutcome_of(connecting)
+            await condition(lambda: ours.fileno() == -1)
+            return outcome
+
+    assert both(scenario) == (
+        "ConnectionAbortedError",
+        "SSL handshake is taking longer than 0.02 seconds: aborting the connection",
+    )
+
+
+def test_handshake_timeout_of_a_server(both):
+    async def scenario(loop):
+        protocol = Recorder()
+        async with tls_server(loop, lambda: protocol, ssl_handshake_timeout=0.02) as address:
+            with socket.create_connection(address) as sock:
+                sock.setblocking(False)
+                return await aoutcome_of(receive(sock)), protocol.events
+
+    assert both(scenario) == (b"", [])
+
+
+def test_cancelled_handshake_closes_the_socket(both):
+    async def scenario(loop):
+        ours, peer = socket_pair("tcp")
+        with peer:
+            task = loop.create_task(loop.create_connection(Recorder, sock=ours, ssl=client_context(), server_hostname=HOST))
+            await receive(peer, 5)
+            task.cancel()
+            await asyncio.wait([task])
+            peer.close()
+            await condition(lambda: ours.fileno() == -1)
+            return task.cancelled()
+
+    assert both(scenario) is True
+
+
+# Shutdown
+
+
+def test_close_flushes_what_was_written(both):
+    async def scenario(loop):
+        ours, theirs = Recorder(), Recorder()
+        async with tls_pair(loop, ours, theirs) as (transport, _):
+            transport.write(b"x" * 3_000_000)
+            transport.close()
+            states = [transport.is_closing(), "lost" in ours.names()]
+            await theirs.until("lost")
+            await ours.until("lost")
+            return states, len(theirs.data), theirs.names(), ours.events[-1]
+
+    assert both(scenario) == ([True, False], 3_000_000, ["made", "data", "eof", "lost"], ("lost", None))
+
+
+def test_data_that_came_while_paused_is_delivered_before_connection_lost(both):
+    async def scenario(loop):
+        ours, theirs = Recorder(), Recorder()
+        async with tls_pair(loop, ours, theirs) as (transport, other):
+            transport.pause_reading()
+            other.write(b"y" * 100_000)
+            other.close()
+            await settle()
+            paused = list(ours.events)
+            transport.resume_reading()
+            await ours.until("lost")
+            return paused, len(ours.data), ours.names()
+
+    assert both(scenario) == (["made"], 100_000, ["made", "data", "eof", "lost"])
+
+
+def test_pausing_in_data_received_holds_back_what_is_decrypted_already(both):
+    async def scenario(loop):
+        ours = Recorder(data=lambda p, _: p.transport.pause_reading())
+        theirs = Recorder()
+        async with tls_pair(loop, ours, theirs) as (transport, other):
+            other.write(bytes(range(256)) * 2000)
+            calls = 0
+            while len(ours.data) < 512_000:
+                before = len(ours.data)
+                transport.resume_reading()
+                await ours.until(before + 1)
+                after = len(ours.data)
+                await asyncio.sleep(0)
+                calls += len(ours.data) != after
+            return calls, ours.data == bytes(range(256)) * 2000
+
+    assert both(scenario) == (0, True)
+
+
+def test_connection_lost_comes_once_and_later_than_close(both):
+    async def scenario(loop):
+        ours, theirs = Recorder(), Recorder()
+        async with tls_pair(loop, ours, theirs) as (transport, _):
+            transport.close()
+            ours.note("close returned")
+            transport.close()
+            await ours.until("lost")
+            await theirs.until("lost")
+            transport.close()
+            transport.abort()
+            await settle()
+            return ours.events, theirs.events
+
+    assert both(scenario) == (["made", "close returned", "eof", ("lost", None)], ["made", "eof", ("lost", None)])
+
+
+@pytest.mark.parametrize("ending", ["close", "abort"])
+def test_ending_in_connection_made(both, ending):
+    async def scenario(loop):
+        ours = Recorder(made=lambda p: getattr(p.transport, ending)())
+        async with tls_server(loop, Echo) as address:
+            transport, _ = await loop.create_connection(lambda: ours, *address, ssl=client_context(), server_hostname=HOST)
+            await ours.until("lost")
+            return ours.events, transport.is_closing()
+
+    events, closing = both(scenario)
+    assert events[0] == "made" and events[-1] == ("lost", None) and closing
+
+
+def test_abort_drops_the_connection(both):
+    async def scenario(loop):
+        ours, theirs = Recorder(), Recorder()
+        async with tls_pair(loop, ours, theirs) as (transport, _):
+            transport.abort()
+            ours.note("abort returned")
+            await ours.until("lost")
+            await theirs.until("lost")
+            return ours.events, theirs.events
+
+    ours, theirs = both(scenario)
+    assert ours == ["made", "abort returned", ("lost", None)] and theirs[-1][0] == "lost"
+
+
+class SilentPeer:
+    """A TLS client that speaks only when told so, on a socket in the hands of the test."""
+
+    def __init__(self, address):
+        self.sock = socket.create_connection(address)
+        self.sock.setblocking(False)
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = client_context().wrap_bio(self.incoming, self.outgoing, server_hostname=HOST)
+
+    async def do(self, operation, *args):
+        while True:
+            try:
+                return operation(*args)
+            except ssl.SSLWantReadError:
+                self.flush()
+                while True:
+                    with contextlib.suppress(BlockingIOError):
+                        self.incoming.write(self.sock.recv(1 << 16))
+                        break
+                    await asyncio.sleep(0.002)
+            finally:
+                self.flush()
+
+    def flush(self):
+        if data := self.outgoing.read():
+            self.sock.send(data)
+
+
+@contextlib.asynccontextmanager
+async def silent_client(loop, protocol, **options):
+    async with tls_server(loop, lambda: protocol, **options) as address:
+        peer = SilentPeer(address)
+        with peer.sock:
+            await peer.do(peer.tls.do_handshake)
+            await protocol.until("made")
+            yield peer
+
+
+def test_shutdown_timeout(both):
+    async def scenario(loop):
+        protocol = Recorder()
+        async with silent_client(loop, protocol, ssl_shutdown_timeout=0.02):
+            protocol.transport.close()
+            await protocol.until("lost")
+            return protocol.names()
+
+    assert both(scenario) == ["made", "lost"]
+
+
+@pytest.mark.parametrize("how", ["fin", "reset"])
+def test_end_without_close_notify(both, how):
+    async def scenario(loop):
+        seen, protocol = reports(loop), Recorder()
+        async with silent_client(loop, protocol) as peer:
+            await peer.do(peer.tls.write, b"last words")
+            await protocol.until("data")
+            if how == "reset":
+                peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                peer.sock.close()
+            else:
+                peer.sock.shutdown(socket.SHUT_WR)
+            await protocol.until("lost")
+            return protocol.events, seen
+
+    events, seen = both(scenario)
+    assert events[-1] == ("lost", None if how == "fin" else "ConnectionResetError") and seen == []
+
+
+def test_garbage_on_an_established_connection(both):
+    async def scenario(loop):
+        seen, protocol = reports(loop), Recorder()
+        async with silent_client(loop, protocol) as peer:
+            peer.sock.send(b"this is no TLS record")
+            await protocol.until("lost")
+            return protocol.events, [report[:2] for report in seen]
+
+    events, _ = both(scenario)
+    assert events == ["made", ("lost", "SSLError")]
+
+
+def test_exception_in_data_received_is_reported_and_closes(both):
+    def fail(*_):
+        raise ArithmeticError("the protocol failed")
+
+    async def scenario(loop):
+        seen, protocol = reports(loop), Recorder(data=fail)
+        async with silent_client(loop, protocol) as peer:
+            await peer.do(peer.tls.write, b"x")
+            await protocol.until("lost")
+            return protocol.events, [report[:3] for report in seen]
+
+    events, seen = both(scenario)
+    assert events[-1] == ("lost", "ArithmeticError")
+    assert [report[1:] for report in seen] == [("ArithmeticError", "the protocol failed")]
+
+
+def test_context_is_freed_after_an_unclean_end(both):
+    async def scenario(loop):
+        context = client_context()
+        ours, theirs = Recorder(), Recorder()
+        async with tls_pair(loop, ours, theirs, ssl=context) as (transport, other):
+            other.abort()
+            await ours.until("lost")
+        refs = weakref.ref(context), weakref.ref(ours)
+        del context, ours, theirs, transport, other
+        await settle()
+        gc.collect()
+        return [ref() is None for ref in refs]
+
+    assert both(scenario) == [True, True]

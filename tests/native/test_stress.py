@@ -1,0 +1,92 @@
+"""stress.c under ThreadSanitizer, plain, and under valgrind.
+
+Each run has its own seed. helgrind is left out: it does not know C's atomics and takes each of them for
+a race, while ThreadSanitizer knows them and checks the orderings.
+"""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+NATIVE = HERE.parents[1] / "goloop" / "core" / "native"
+CC = shutil.which(os.environ.get("CC", "gcc"))
+THREAD = "-fsanitize=thread"
+CASES = {"a": "inbox", "b": "parking", "c": "files", "d": "both", "e": "churn", "f": "fork"}
+ALL = "".join(CASES)
+NO_FORK = ALL.replace("f", "")  # ThreadSanitizer does not support threads in a forked child
+TSAN_OPTIONS = "halt_on_error=1:atexit_sleep_ms=0"
+
+pytestmark = pytest.mark.skipif(CC is None, reason="no C compiler is installed")
+
+
+def run(command):
+    """Run a command; return its exit status and everything that it printed."""
+    env = os.environ | {"TSAN_OPTIONS": TSAN_OPTIONS}
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env, timeout=60)
+    return done.returncode, done.stdout
+
+
+def build(directory, source, *flags):
+    program = directory / source.stem
+    command = [CC, "-std=gnu11", "-O1", "-g", "-Wall", "-pthread", *flags, f"-I{NATIVE}", source, "-o", program]
+    return program, *run(command)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    program, status, output = build(tmp_path_factory.mktemp("plain"), HERE / "stress.c", "-Werror")
+    assert status == 0, output
+    return [program]
+
+
+@pytest.fixture(scope="module")
+def sanitized(tmp_path_factory):
+    """The command that runs stress under ThreadSanitizer."""
+    directory = tmp_path_factory.mktemp("tsan")
+    nothing = directory / "nothing.c"
+    nothing.write_text("int main(void) { return 0; }\n")
+    probe, status, output = build(directory, nothing, THREAD)
+    if status != 0:
+        pytest.skip(f"the compiler has no ThreadSanitizer runtime: {output.strip()[-200:]}")
+    prefix = []
+    status, output = run([probe])
+    if "unexpected memory mapping" in output:  # more random address bits than the runtime can take
+        prefix = ["setarch", "-R"]
+        status, output = run([*prefix, probe])
+    assert status == 0, output
+    program, status, output = build(directory, HERE / "stress.c", THREAD)
+    assert status == 0, output
+    return [*prefix, program]
+
+
+def check(command, seed, milliseconds, cases):
+    """Run stress and hold it to its promise: status 0, no report, one line a case."""
+    status, output = run([*command, str(seed), str(milliseconds), cases])
+    assert status == 0, output
+    assert "WARNING: ThreadSanitizer" not in output
+    assert [line.split()[:3] for line in output.splitlines() if " ok: " in line] == [
+        [letter, CASES[letter], "ok:"] for letter in cases
+    ], output
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+def test_thread_sanitizer(sanitized, seed):
+    check(sanitized, seed, 350, NO_FORK)
+
+
+@pytest.mark.parametrize("seed", [5, 6])
+def test_plain(plain, seed):
+    check(plain, seed, 350, ALL)
+
+
+@pytest.mark.parametrize("seed", [7, 8])
+def test_valgrind(plain, seed):
+    valgrind = shutil.which("valgrind")
+    if valgrind is None:
+        pytest.skip("valgrind is not installed")
+    options = ["-q", "--error-exitcode=9", "--leak-check=full", "--fair-sched=try"]
+    check([valgrind, *options, *plain], seed, 200, ALL)

@@ -1,0 +1,256 @@
+"""goloop's own ways in: run, new_event_loop, install, EventLoopPolicy."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+import warnings
+
+import pytest
+
+import goloop
+
+has_policies = pytest.mark.skipif(sys.version_info >= (3, 16), reason="Python 3.16 has no event loop policies")
+pytestmark = pytest.mark.filterwarnings("ignore:.*olicy.*:DeprecationWarning")
+
+
+async def which():
+    return asyncio.get_running_loop()
+
+
+def attempt(function, *args):
+    try:
+        return function(*args)
+    except Exception as exc:
+        return type(exc).__name__, str(exc)
+
+
+def in_thread(function, *args):
+    results = []
+    thread = threading.Thread(target=lambda: results.append(attempt(function, *args)))
+    thread.start()
+    thread.join()
+    return results[0]
+
+
+@pytest.fixture
+def restored_policy():
+    """Put the policy, and the loop of the main thread, back as they were."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        asyncio.set_event_loop_policy(None)
+
+
+# run and new_event_loop
+
+
+def test_run_returns_the_result_and_closes_the_loop():
+    loop = goloop.run(which())
+    assert isinstance(loop, goloop.Loop)
+    assert loop.is_closed()
+
+
+def test_run_raises_what_the_coroutine_raises():
+    async def fail():
+        raise ValueError("text")
+
+    with pytest.raises(ValueError, match="text"):
+        goloop.run(fail())
+
+
+@pytest.mark.parametrize("debug", [None, True, False])
+def test_run_sets_debug_mode(debug):
+    async def look():
+        return asyncio.get_running_loop().get_debug()
+
+    assert goloop.run(look(), debug=debug) is bool(debug)
+
+
+def test_run_wants_a_coroutine():
+    with pytest.raises((ValueError, TypeError)):
+        goloop.run(which)
+
+
+def test_run_is_refused_inside_a_running_loop():
+    async def main():
+        coroutine = which()
+        outcome = attempt(goloop.run, coroutine)
+        coroutine.close()
+        return outcome
+
+    assert goloop.run(main())[0] == "RuntimeError"
+
+
+def test_run_leaves_no_loop_behind_for_the_thread():
+    def work():
+        goloop.run(which())
+        return attempt(asyncio.get_running_loop)[0]
+
+    assert in_thread(work) == "RuntimeError"
+
+
+def test_new_event_loop_makes_a_new_one_each_time():
+    one, other = goloop.new_event_loop(), goloop.new_event_loop()
+    one.close()
+    assert isinstance(one, goloop.Loop)
+    assert isinstance(one, asyncio.AbstractEventLoop)
+    assert one is not other
+    assert not other.is_closed()
+    other.close()
+
+
+def test_a_runner_takes_the_class_and_the_function():
+    for factory in (goloop.Loop, goloop.new_event_loop):
+        with asyncio.Runner(loop_factory=factory) as runner:
+            assert isinstance(runner.run(which()), goloop.Loop)
+
+
+def test_the_public_names_are_listed():
+    assert {"Loop", "new_event_loop", "run", "install"} <= set(goloop.__all__)
+    assert all(hasattr(goloop, name) for name in goloop.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no_such_name"):
+        goloop.no_such_name  # noqa: B018
+
+
+# Policies: what asyncio's own policy does, ours does with our loops
+
+
+@pytest.fixture(params=["asyncio", "goloop"])
+def policy(request):
+    if request.param == "goloop":
+        yield goloop.EventLoopPolicy()
+    else:
+        yield asyncio.DefaultEventLoopPolicy()
+
+
+@has_policies
+def test_the_policy_is_asyncios_kind():
+    policy = goloop.EventLoopPolicy()
+    loop = policy.new_event_loop()
+    loop.close()
+    assert isinstance(loop, goloop.Loop)
+    assert isinstance(policy, type(asyncio.get_event_loop_policy()).__mro__[-2])
+
+
+@has_policies
+def test_a_loop_that_was_set_is_got_back(policy):
+    loop = policy.new_event_loop()
+    policy.set_event_loop(loop)
+    loop.close()
+    assert policy.get_event_loop() is loop
+
+
+@has_policies
+def test_each_thread_has_its_own_loop(policy):
+    loop = policy.new_event_loop()
+    policy.set_event_loop(loop)
+    loop.close()
+
+    def work():
+        before = attempt(policy.get_event_loop)[0]
+        own = policy.new_event_loop()
+        policy.set_event_loop(own)
+        own.close()
+        return before, policy.get_event_loop() is own
+
+    assert in_thread(work) == ("RuntimeError", True)
+    assert policy.get_event_loop() is loop
+
+
+@has_policies
+def test_after_none_there_is_no_loop(policy):
+    policy.set_event_loop(None)
+    with pytest.raises(RuntimeError, match="There is no current event loop in thread 'MainThread'"):
+        policy.get_event_loop()
+
+
+@has_policies
+def test_only_loops_can_be_set(policy):
+    with pytest.raises((TypeError, AssertionError)):
+        policy.set_event_loop("loop")
+
+
+@has_policies
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="Python 3.14 makes no loop on demand")
+def test_the_main_thread_gets_a_loop_on_demand(policy):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        loop = policy.get_event_loop()
+    again = policy.get_event_loop()
+    loop.close()
+    assert again is loop
+    assert isinstance(loop, goloop.Loop) == isinstance(policy, goloop.EventLoopPolicy)
+
+
+@has_policies
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="Python 3.14 makes no loop on demand")
+def test_another_thread_gets_no_loop_on_demand(policy):
+    kind, text = in_thread(policy.get_event_loop)
+    assert kind == "RuntimeError" and text.startswith("There is no current event loop in thread ")
+
+
+@has_policies
+def test_asyncio_run_uses_the_policy(restored_policy):
+    asyncio.set_event_loop_policy(goloop.EventLoopPolicy())
+    assert isinstance(asyncio.run(which()), goloop.Loop)
+    assert isinstance(in_thread(lambda: asyncio.run(which())), goloop.Loop)
+
+
+@has_policies
+def test_set_event_loop_goes_to_the_policy(restored_policy):
+    asyncio.set_event_loop_policy(goloop.EventLoopPolicy())
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    loop.close()
+    assert isinstance(loop, goloop.Loop)
+    assert asyncio.get_event_loop() is loop
+
+
+# install
+
+
+def run_script(source, *options):
+    return subprocess.run(
+        [sys.executable, *options, "-c", source],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_install_makes_goloop_the_loop_of_asyncio_run():
+    source = """
+import asyncio, goloop
+
+async def which():
+    return type(asyncio.get_running_loop()) is goloop.Loop
+
+goloop.install()
+goloop.install()
+loop = asyncio.new_event_loop()
+print(asyncio.run(which()), type(loop) is goloop.Loop)
+loop.close()
+with asyncio.Runner() as runner:
+    print(runner.run(which()))
+"""
+    done = run_script(source, "-W", "error::ResourceWarning")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True True\nTrue\n", "")
+
+
+def test_importing_changes_nothing():
+    source = """
+import asyncio, goloop, threading
+
+async def which():
+    return type(asyncio.get_running_loop()) is goloop.Loop
+
+print(asyncio.run(which()), threading.active_count())
+"""
+    done = run_script(source)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "False 1\n", "")
