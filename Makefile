@@ -23,7 +23,7 @@ demo: build
 	$(BIN)/python examples/demo.py $(ARGS)
 
 test: build
-	$(BIN)/python -X dev -m pytest tests $(ARGS)
+	$(BIN)/python -X dev -m pytest -n 2 tests $(ARGS)
 
 lint: build
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[lint]'

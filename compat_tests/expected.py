@@ -130,12 +130,25 @@ def judge(
         elif outcome.status == "skipped" and stock is not None and name in stock and stock[name].status == "passed":
             verdict.errors.append(f"skipped, but runs on asyncio: {name}: {gist(outcome.message)}")
     if stock is not None:
-        for name in sorted(stock.keys() - outcomes.keys()):
-            if stock[name].status != "failed":
-                verdict.errors.append(f"not run, but runs on asyncio: {name}")
+        verdict.errors += _missing(outcomes, stock)
     if whole:
         verdict.errors += [f"listed as a failure, but names no test: {p!r}" for p in listed.keys() - used]
     return verdict
+
+
+def _missing(outcomes: dict[str, Outcome], stock: dict[str, Outcome]) -> list[str]:
+    """Return a line for each test, or for each module with many, that only asyncio has run."""
+    modules: dict[str, list[str]] = {}
+    for name in sorted(stock.keys() - outcomes.keys()):
+        if stock[name].status != "failed":
+            modules.setdefault(name.partition("::")[0], []).append(name)
+    lines = []
+    for module, names in modules.items():
+        if len(names) > 5:
+            lines.append(f"not run, but runs on asyncio: {len(names)} tests of {module}")
+        else:
+            lines += [f"not run, but runs on asyncio: {name}" for name in names]
+    return lines
 
 
 def gist(message: str) -> str:

@@ -27,7 +27,7 @@ class Row:
     python: str
     verdicts: dict[str, Verdict]
     outcomes: dict[str, dict[str, Outcome]]
-    left_out: int
+    left_out: str
     seconds: float
 
 
@@ -61,7 +61,7 @@ def show(rows: list[Row], loops: list[str], console: Console) -> None:
     for row in rows:
         touched = max((v.touched for v in row.verdicts.values()), default=0)
         console.print(
-            f"{row.suite}: {row.left_out} tests left out by list; {touched} of those run make a loop of their own "
+            f"{row.suite}: {row.left_out} left out by list; {touched} of those run make a loop of their own "
             f"through the replaced names; {row.seconds:.0f} s",
             style="dim",
         )

@@ -8,11 +8,11 @@ Exit status: 0 when goloop (or each loop of --strict) has no unexpected outcome,
 from __future__ import annotations
 
 import argparse
-import fnmatch
 import importlib
 import json
 import os
 import platform
+import signal
 import sys
 import threading
 import time
@@ -41,7 +41,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="PATTERN",
-        help="only these tests: MODULE or MODULE::PART, both globs, e.g. test_events, 'test_e*::*pipe*'",
+        help="only these tests: MODULE or MODULE::PART, globs with * and ?, e.g. test_events, 'test_e*::*pipe*'",
     )
     parser.add_argument("--strict", default="goloop", help="loops that decide the exit status; default: %(default)s")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="modules at once; default: %(default)s")
@@ -84,14 +84,16 @@ class Run:
         self.outcomes: dict[str, dict[str, Outcome]] = {loop: {} for loop in args.loops}
         self.flaky: list[str] = []
         self.left_out: set[str] = set()
+        self.modules_out = 0
         self.lock = threading.Lock()
 
     def modules(self) -> list[str]:
         names: list[str] = self.suite.modules(CACHE)
         if not self.args.with_left_out:
+            self.modules_out = sum(map(self.expected.is_left_out, names))
             names = [n for n in names if not self.expected.is_left_out(n)]
         wanted = [p.partition("::")[0] for p in self.args.select]
-        return [n for n in names if not wanted or any(fnmatch.fnmatchcase(n, w) for w in wanted)]
+        return [n for n in names if not wanted or any(expected.matches(n, w) for w in wanted)]
 
     def log(self, loop: str, module: str, attempt: int = 0) -> Path:
         name = f"{self.suite.NAME}-{expected.PYTHON}-{loop}"
@@ -120,6 +122,8 @@ class Run:
         with self.lock:
             self.outcomes[loop].update(result.outcomes)
             self.left_out |= result.left_out
+            if not result.outcomes:
+                return
             failed = {n: o for n, o in result.outcomes.items() if o.status == "failed"}
             style = "red" if failed else "green"
             ran = f"{len(result.outcomes)} run, {len(failed)} failed, {result.seconds:.1f} s"
@@ -146,7 +150,7 @@ class Run:
             platform.python_version(),
             verdicts,
             self.outcomes,
-            len(self.left_out),
+            f"{self.modules_out} modules and {len(self.left_out)} tests",
             time.monotonic() - started,
         )
 
@@ -173,6 +177,7 @@ def write(rows: list[report.Row], args: argparse.Namespace, console: Console) ->
 
 def main() -> int:
     args = parse()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would tests
     console = Console(width=None if sys.stdout.isatty() else 160)
     if args.merge:
         args.json = None

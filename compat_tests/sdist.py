@@ -34,7 +34,8 @@ def unpacked(cache: Path, package: str, version: str, drop: tuple[str, ...] = ()
         cache.mkdir(exist_ok=True)
         fetched = cache / "fetched"
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-        options = ["--no-deps", "--no-binary", ":all:", "--no-build-isolation", "--dest", str(fetched)]
+        # --no-binary for this package alone: pip asks its build backend for the metadata, which comes as wheels
+        options = ["--no-deps", "--no-binary", package, "--dest", str(fetched)]
         subprocess.run([*pip, *options, f"{package}=={version}"], check=True)
         (archive,) = fetched.glob(f"{package}-{version}.tar.gz")
         part = cache / "sdists" / f".{package}-{version}.part"

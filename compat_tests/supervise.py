@@ -90,6 +90,7 @@ class _Attempt:
         self.current: str | None = None
         self.ended = False
         self.progress = 0
+        self.failures = 0
         plan = folder / "plan.json"
         done = sorted(result.outcomes)
         plan.write_text(json.dumps({**job.lists, "select": job.select, "done": done}))
@@ -102,7 +103,7 @@ class _Attempt:
             "COMPAT_JOURNAL": str(self.tail.path),
             **job.env,
         }
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PLUGINS), job.env.get("PYTHONPATH")]))
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PLUGINS), os.environ.get("PYTHONPATH")]))
         cwd = job.cwd or folder / "cwd"
         cwd.mkdir(exist_ok=True)
         command = [sys.executable, "-X", "faulthandler", *job.interpreter, "-m", "pytest"]
@@ -130,6 +131,7 @@ class _Attempt:
                 self.result.outcomes[entry["id"]] = outcome
                 self.current = None
                 self.progress += 1
+                self.failures += outcome.status == "failed"
             elif "end" in entry:
                 self.ended = True
         return bool(entries)
@@ -184,8 +186,7 @@ def run_job(job: Job, log: Path) -> JobResult:
             wrong = attempt.run()
             if wrong is None:
                 break
-            failed = any(o.status == "failed" for o in result.outcomes.values())
-            if not (attempt.ended and failed):  # a test that failed may well leave a thread that never ends
+            if not (attempt.ended and attempt.failures):  # a test that failed may well leave a thread that never ends
                 victim = attempt.current or f"{job.module}::<{'exit' if attempt.ended else 'start'}>"
                 result.outcomes[victim] = Outcome("failed", wrong)
             if attempt.ended or not (attempt.current or attempt.progress):

@@ -27,6 +27,8 @@ def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T:
     main: a coroutine object (ValueError otherwise). debug: the loop's debug mode; None: as the
     environment says. RuntimeError when a loop runs in this thread already.
     """
+    if events._get_running_loop() is not None:
+        raise RuntimeError("goloop.run() cannot be called from a running event loop")
     with asyncio.Runner(debug=debug, loop_factory=new_event_loop) as runner:
         return runner.run(main)
 

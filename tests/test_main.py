@@ -78,7 +78,7 @@ def test_the_script_sees_what_python_would_show_it(script, tmp_path):
     script("here = True\n", "beside.py")
     path = script(
         "import os, sys, beside\n"
-        "print(__name__, __file__, __package__, __spec__, __doc__)\n"
+        "print(__name__, __file__, __spec__, __doc__)\n"
         "print(sys.modules['__main__'].__dict__ is globals(), sys.argv, os.path.realpath(sys.path[0]))\n"
     )
     assert goloop(path, "x").stdout == python(path, "x").stdout
@@ -120,7 +120,8 @@ def test_a_traceback_names_the_scripts_line(script):
 def test_a_missing_script_is_named(tmp_path):
     done = goloop(tmp_path / "missing.py")
     assert done.returncode == 2
-    assert "missing.py" in done.stderr and "Traceback" not in done.stderr
+    assert "missing.py" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_missing_module_is_named():

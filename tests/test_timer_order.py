@@ -28,11 +28,11 @@ def test_equal_deadlines_run_in_order_of_scheduling(loop):
 
 
 def test_mixed_deadlines_run_as_a_stable_sort_would_order_them(loop):
-    choose = random.Random(1)
-    timers = [(loop.time() - choose.randrange(20), n) for n in range(2000)]
+    choose, past = random.Random(1), int(loop.time()) - 100
     seen = []
-    for when, n in timers:
-        loop.call_at(round(when), seen.append, (round(when), n))
+    for n in range(2000):
+        when = past + choose.randrange(20)
+        loop.call_at(when, seen.append, (when, n))
     turn(loop)
     assert len(seen) == 2000
     assert seen == sorted(seen)

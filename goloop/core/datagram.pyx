@@ -122,12 +122,25 @@ cdef class DatagramTransport(Transport):
             except InterruptedError:
                 continue
             except OSError as exc:
-                self.call("error_received", (exc,))
+                self.deliver("error_received", (exc,))
             else:
-                self.call("datagram_received", (PyBytes_FromStringAndSize(scratch, n), address))
+                self.deliver("datagram_received", (PyBytes_FromStringAndSize(scratch, n), address))
             if not self.reading():
                 return 0
         self.core.queue(self)
+        return 0
+
+    cdef int deliver(self, str method, tuple args) except -1:
+        """Call the protocol; what it raises is reported, and the endpoint lives on, as in asyncio."""
+        try:
+            getattr(self.proto, method)(*args)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self.core.call_exception_handler({
+                "message": f"Exception in callback DatagramTransport.{method}()", "exception": exc, "transport": self,
+                "protocol": self.proto,
+            })
         return 0
 
     # ----------------------------------------------------------------- writing
@@ -182,7 +195,7 @@ cdef class DatagramTransport(Transport):
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as exc:
-            self.call("error_received", (exc,))
+            self.deliver("error_received", (exc,))
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:

@@ -7,7 +7,6 @@ import threading
 import warnings
 
 import pytest
-
 from looptools import attempt_await, plain
 
 
@@ -152,7 +151,8 @@ def test_a_generator_begun_after_the_shutdown_is_warned_of(both):
         return [(warning.category.__name__, plain(warning.message)) for warning in caught], seen
 
     ((category, text),), seen = both(scenario)
-    assert category == "ResourceWarning" and text.endswith("was scheduled after loop.shutdown_asyncgens() call")
+    assert category == "ResourceWarning"
+    assert text.endswith("was scheduled after loop.shutdown_asyncgens() call")
     assert seen == ["finalised"]
 
 

@@ -5,7 +5,6 @@ import contextvars
 import threading
 
 import pytest
-
 from looptools import attempt, logged, plain, turn
 
 var = contextvars.ContextVar("var", default="unset")
@@ -187,7 +186,8 @@ def test_a_context_that_is_entered_already_is_an_error_of_the_callback(both):
         return lines, seen
 
     ((level, text),), seen = both(scenario)
-    assert level == "ERROR" and text.startswith("Exception in callback list.append(")
+    assert level == "ERROR"
+    assert text.startswith("Exception in callback list.append(")
     assert seen == []
 
 
@@ -309,7 +309,8 @@ def test_debug_mode_logs_slow_callbacks(both):
 
     level, text = both(scenario, debug=True)
     assert level == "WARNING"
-    assert text.startswith("Executing <Handle noop(1)") and text.endswith(" took S seconds")
+    assert text.startswith("Executing <Handle noop(1)")
+    assert text.endswith(" took S seconds")
 
 
 def test_debug_mode_logs_slow_steps_of_a_task(both):

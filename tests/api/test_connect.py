@@ -177,7 +177,11 @@ def test_all_errors_in_a_group(both):
     assert both(scenario) == ("create_connection failed", ["ConnectionRefusedError"] * 2)
 
 
-@pytest.mark.parametrize("options", [{"happy_eyeballs_delay": 0.05}, {"interleave": 1}, {"happy_eyeballs_delay": 5, "interleave": 2}], ids=repr)
+@pytest.mark.parametrize(
+    "options",
+    [{"happy_eyeballs_delay": 0.05}, {"interleave": 1}, {"happy_eyeballs_delay": 5, "interleave": 2}],
+    ids=repr,
+)
 def test_happy_eyeballs(both, options):
     async def scenario(loop):
         async with echo_server(loop) as port:
@@ -255,8 +259,12 @@ def bad_connections(loop, sock, datagram, wrapped):
         "no server_hostname for an empty host": lambda: connect(Recorder, "", 80, ssl=context),
         "handshake": lambda: connect(Recorder, "127.0.0.1", 80, ssl_handshake_timeout=1),
         "shutdown": lambda: connect(Recorder, "127.0.0.1", 80, ssl_shutdown_timeout=1),
-        "handshake of zero seconds": lambda: connect(Recorder, sock=sock, ssl=context, server_hostname="", ssl_handshake_timeout=0),
-        "shutdown of negative seconds": lambda: connect(Recorder, sock=sock, ssl=context, server_hostname="", ssl_shutdown_timeout=-1),
+        "handshake of zero seconds": lambda: connect(
+            Recorder, sock=sock, ssl=context, server_hostname="", ssl_handshake_timeout=0
+        ),
+        "shutdown of negative seconds": lambda: connect(
+            Recorder, sock=sock, ssl=context, server_hostname="", ssl_shutdown_timeout=-1
+        ),
         "TLS socket": lambda: connect(Recorder, sock=wrapped),
         "unix nothing": lambda: unix(Recorder),
         "unix both": lambda: unix(Recorder, "/nowhere", sock=sock),

@@ -1,7 +1,7 @@
 """Forks of a process with a loop: what the child finds, and what the parent keeps.
 
 Each scenario is a script in an interpreter of its own. The child leaves by os._exit, as a forked child should, so
-that what it prints must not wait in a buffer; ``run_script`` sees to that.
+what it prints must not wait in a buffer, and ``run_script`` sees to that.
 """
 
 from looptools import run_script

@@ -8,7 +8,6 @@ import sys
 import weakref
 
 import pytest
-
 from looptools import plain, turn
 
 var = contextvars.ContextVar("var", default="unset")

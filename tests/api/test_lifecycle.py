@@ -11,7 +11,6 @@ import warnings
 import weakref
 
 import pytest
-
 from looptools import attempt, run_script, turn
 
 
@@ -227,7 +226,7 @@ def test_a_loop_runs_again_and_again(both):
 def test_is_running_and_the_running_loop(both):
     def scenario(loop):
         def look():
-            seen.append((loop.is_running(), attempt(asyncio.get_running_loop) is loop, asyncio.get_event_loop() is loop))
+            seen.append((loop.is_running(), asyncio.get_running_loop() is loop, asyncio.get_event_loop() is loop))
 
         seen = [(loop.is_running(), attempt(asyncio.get_running_loop)[0])]
         loop.call_soon(look)
@@ -246,7 +245,7 @@ def test_the_repr_tells_the_state(both):
         turn(loop)
         loop.set_debug(True)
         loop.close()
-        return seen + [repr(loop).replace(name, "Loop")]
+        return [*seen, repr(loop).replace(name, "Loop")]
 
     assert both(scenario) == [
         "<Loop running=False closed=False debug=False>",
@@ -338,6 +337,7 @@ def test_an_unclosed_loop_is_warned_of_and_closed(both):
     def scenario(loop):
         def forget():
             other = type(loop)()
+            other.set_debug(False)
             fds.append(len(os.listdir("/proc/self/fd")))
             turn(other)
 

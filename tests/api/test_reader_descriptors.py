@@ -4,12 +4,10 @@ import asyncio
 import contextlib
 import errno
 import os
-import re
 import resource
 import weakref
 
 import pytest
-
 from looptools import attempt, stream_pair, turn
 
 
@@ -29,12 +27,6 @@ class WithFileno:
 
     def fileno(self):
         return self.value
-
-
-def numberless(outcome):
-    """An outcome without descriptor numbers and transports in it."""
-    kind, text = outcome
-    return kind, re.sub(r"<.*>|\d+", "N", text)
 
 
 METHODS = ["add_reader", "add_writer", "remove_reader", "remove_writer"]
@@ -78,7 +70,7 @@ def test_objects_with_a_number_and_the_number_are_the_same(both, make_pair):
 
 def test_removing_what_was_never_added_is_false(both, make_pair):
     def scenario(loop):
-        one, other = make_pair()
+        one, _other = make_pair()
         return [loop.remove_reader(one), loop.remove_writer(one), loop.remove_reader(10**6)]
 
     assert both(scenario) == [False, False, False]
@@ -87,15 +79,13 @@ def test_removing_what_was_never_added_is_false(both, make_pair):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_transports_descriptor_is_refused(both, make_pair, method):
     async def scenario(loop):
-        one, other = make_pair()
-        transport, protocol = await loop.create_connection(asyncio.Protocol, sock=one)
-        outcomes = [numberless(call(loop, method, fd)) for fd in (one.fileno(), WithFileno(one.fileno()))]
+        one, _other = make_pair()
+        transport, _protocol = await loop.create_connection(asyncio.Protocol, sock=one)
+        outcomes = [call(loop, method, fd) for fd in (one.fileno(), WithFileno(one.fileno()))]
         transport.close()
-        return outcomes
+        return [(kind, text.partition(" is used by transport ")[1]) for kind, text in outcomes]
 
-    assert both(scenario) == [("RuntimeError", "File descriptor N is used by transport N")] + [
-        ("RuntimeError", "File descriptor N")
-    ]
+    assert both(scenario) == [("RuntimeError", " is used by transport ")] * 2
 
 
 def test_a_closed_number_is_an_os_error(both):
@@ -215,7 +205,7 @@ def test_two_loops_watch_one_descriptor(both, make_pair):
 
 def test_a_closed_loop_adds_and_removes_nothing(both, make_pair):
     def scenario(loop):
-        one, other = make_pair()
+        one, _other = make_pair()
         loop.add_reader(one, print)
         loop.close()
         return [call(loop, method, one) for method in METHODS]

@@ -8,7 +8,6 @@ import socket
 import weakref
 
 import pytest
-
 from looptools import attempt, stream_pair, turn
 
 
@@ -151,7 +150,7 @@ def test_adding_again_replaces(both, make_pair):
 
 def test_replacing_and_removing_free_the_callback_at_once(both, make_pair):
     def scenario(loop):
-        one, other = make_pair()
+        one, _other = make_pair()
         freed = []
         for add, remove in ((loop.add_reader, loop.remove_reader), (loop.add_writer, loop.remove_writer)):
             first, second = Callback(), Callback()

@@ -2,10 +2,11 @@
 
 import asyncio
 import contextvars
+import os
+import sys
 import threading
 
 import pytest
-
 from looptools import attempt, logged
 
 var = contextvars.ContextVar("var", default="unset")
@@ -53,7 +54,8 @@ def test_a_runner_sets_debug_mode(both, debug):
         with asyncio.Runner(debug=debug, loop_factory=type(loop)) as runner:
             return runner.run(look())
 
-    assert both(scenario) is bool(debug)
+    default = sys.flags.dev_mode or bool(os.environ.get("PYTHONASYNCIODEBUG"))
+    assert both(scenario) is (default if debug is None else debug)
 
 
 def test_a_runner_is_refused_inside_a_running_loop(both):

@@ -44,7 +44,11 @@ async def talks(loop, address, family=socket.AF_INET):
 def test_sockets_are_a_tuple_of_transport_sockets_and_empty_once_closed(both):
     async def scenario(loop):
         server = await loop.create_server(Echo, "127.0.0.1", 0)
-        before = type(server.sockets).__name__, [type(sock).__name__ for sock in server.sockets], server.sockets[0].getsockname()[0]
+        before = (
+            type(server.sockets).__name__,
+            [type(sock).__name__ for sock in server.sockets],
+            server.sockets[0].getsockname()[0],
+        )
         server.close()
         after = server.sockets
         await server.wait_closed()

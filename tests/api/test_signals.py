@@ -1,4 +1,4 @@
-"""Signal handlers, and the signals that interrupt a loop. What would end pytest runs in an interpreter of its own."""
+"""add_signal_handler and remove_signal_handler: when handlers run, what is put back, what is refused."""
 
 import asyncio
 import contextvars
@@ -9,7 +9,6 @@ import sys
 import threading
 
 import pytest
-
 from looptools import attempt, run_script, turn
 
 USR1 = signal.SIGUSR1
@@ -190,16 +189,22 @@ def test_the_handler_runs_in_the_context_of_the_call(both):
 
 
 def test_plain_handlers_run_while_the_loop_sleeps(both):
+    """Without a wake-up descriptor a signal that comes just before the system call is seen only after it: asyncio's
+    own gap, hence more than one signal.
+    """
+
     def scenario(loop):
         def handler(number, frame):
-            seen.append(number)
+            seen.add(number)
             loop.call_soon_threadsafe(loop.stop)
+            handled.set()
 
         def send():
             asleep.wait()
-            kill()
+            while not handled.wait(0.05):
+                kill()
 
-        asleep, seen = threading.Event(), []
+        asleep, handled, seen = threading.Event(), threading.Event(), set()
         before = signal.signal(USR1, handler)
         try:
             thread = threading.Thread(target=send)
@@ -211,7 +216,7 @@ def test_plain_handlers_run_while_the_loop_sleeps(both):
             signal.signal(USR1, before)
         return seen
 
-    assert both(scenario) == [USR1]
+    assert both(scenario) == {USR1}
 
 
 # What stays behind
@@ -319,7 +324,8 @@ def test_another_thread_cannot_add_a_handler(both):
         return outcomes, signal.getsignal(USR1)
 
     (refused,), left = both(scenario)
-    assert refused[0] == "RuntimeError" and "main thread" in refused[1]
+    assert refused[0] == "RuntimeError"
+    assert "main thread" in refused[1]
     assert left == signal.SIG_DFL
 
 
@@ -329,103 +335,6 @@ def test_a_closed_loop_refuses(both):
         return attempt(loop.add_signal_handler, USR1, print), loop.remove_signal_handler(USR1)
 
     assert both(scenario) == (("RuntimeError", "Event loop is closed"), False)
-
-
-# Ctrl-C
-
-
-def test_ctrl_c_reaches_a_sleeping_loop_each_time(both):
-    def scenario(loop):
-        return run_script(
-            loop,
-            """
-            def interrupt(asleep):
-                asleep.wait()
-                time.sleep(0.002)  # more likely to find the loop asleep; the outcome is the same
-                os.kill(os.getpid(), signal.SIGINT)
-
-            for n in range(20):
-                asleep = threading.Event()
-                thread = threading.Thread(target=interrupt, args=(asleep,))
-                thread.start()
-                loop.call_soon(asleep.set)
-                try:
-                    loop.run_forever()
-                except KeyboardInterrupt:
-                    print("interrupted", loop.is_running())
-                thread.join()
-            print(loop.run_until_complete(asyncio.sleep(0, "usable")))
-            loop.close()
-            """,
-        )
-
-    assert both(scenario) == (0, "interrupted False\n" * 20 + "usable\n")
-
-
-def test_an_unhandled_signal_ends_the_process(both):
-    def scenario(loop):
-        return run_script(
-            loop,
-            """
-            loop.call_later(0.001, os.kill, os.getpid(), signal.SIGTERM)
-            loop.run_forever()
-            """,
-        )
-
-    assert both(scenario) == (-signal.SIGTERM, "")
-
-
-def test_ctrl_c_cancels_the_main_task_of_a_runner(both):
-    def scenario(loop):
-        return run_script(
-            loop,
-            """
-            loop.close()
-
-            async def main():
-                asyncio.get_running_loop().call_later(0.001, os.kill, os.getpid(), signal.SIGINT)
-                try:
-                    await asyncio.sleep(3600)
-                finally:
-                    print("cancelled", asyncio.current_task().cancelling())
-
-            try:
-                with asyncio.Runner(loop_factory=new_loop) as runner:
-                    runner.run(main())
-            except KeyboardInterrupt:
-                print("interrupted", signal.getsignal(signal.SIGINT) is signal.default_int_handler)
-            """,
-        )
-
-    assert both(scenario) == (0, "cancelled 1\ninterrupted True\n")
-
-
-def test_the_second_ctrl_c_leaves_a_runner_at_once(both):
-    def scenario(loop):
-        return run_script(
-            loop,
-            """
-            loop.close()
-
-            async def main():
-                while True:
-                    asyncio.get_running_loop().call_later(0.001, os.kill, os.getpid(), signal.SIGINT)
-                    try:
-                        await asyncio.sleep(3600)
-                    except asyncio.CancelledError:
-                        print("cancelled")
-
-            runner = asyncio.Runner(loop_factory=new_loop)
-            try:
-                runner.run(main())
-            except KeyboardInterrupt:
-                print("interrupted")
-            sys.stdout.flush()
-            os._exit(0)  # the task would swallow a third cancellation as well
-            """,
-        )
-
-    assert both(scenario) == (0, "cancelled\ninterrupted\n")
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="before Python 3.12 a child shares the wake-up descriptor")

@@ -5,7 +5,6 @@ import contextlib
 import socket
 
 import pytest
-
 from looptools import attempt, attempt_await, client, listening, parked, stream_pair
 
 
@@ -42,19 +41,19 @@ async def with_recv_into(loop, sock):
 
 
 async def with_recvfrom(loop, sock):
-    data, address = await loop.sock_recvfrom(sock, 100)
+    data, _address = await loop.sock_recvfrom(sock, 100)
     return data
 
 
 async def with_recvfrom_into(loop, sock):
     buffer = bytearray(b"........")
-    count, address = await loop.sock_recvfrom_into(sock, buffer)
+    count, _address = await loop.sock_recvfrom_into(sock, buffer)
     return count, bytes(buffer)
 
 
 async def with_recvfrom_into_some(loop, sock):
     buffer = bytearray(b"........")
-    count, address = await loop.sock_recvfrom_into(sock, buffer, 4)
+    count, _address = await loop.sock_recvfrom_into(sock, buffer, 4)
     return count, bytes(buffer)
 
 
@@ -226,9 +225,10 @@ def test_sendall_to_a_peer_that_goes_away(both):
 
 def test_sendto_waits_for_room(both):
     async def scenario(loop):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver, client(
-            socket.AF_UNIX, socket.SOCK_DGRAM
-        ) as sender:
+        with (
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver,
+            client(socket.AF_UNIX, socket.SOCK_DGRAM) as sender,
+        ):
             receiver.bind("")  # a name in the abstract namespace, chosen by the kernel
             receiver.setblocking(False)
             count = 0

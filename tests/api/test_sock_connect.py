@@ -6,8 +6,8 @@ import socket
 import ssl
 
 import pytest
-
 from looptools import attempt_await, client, listening, parked, stream_pair
+
 
 @pytest.mark.parametrize(
     ("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"), (socket.AF_INET, "localhost")]
@@ -86,7 +86,8 @@ def test_a_refused_connection_names_the_address(both):
                 return await attempt_await(loop.sock_connect(sock, address)), loop.remove_writer(sock)
 
         (kind, text), registered = both(scenario)
-    assert kind == "ConnectionRefusedError" and str(address) in text
+    assert kind == "ConnectionRefusedError"
+    assert str(address) in text
     assert registered is False
 
 
@@ -157,8 +158,8 @@ def test_a_tls_socket_is_refused(both):
 @pytest.mark.parametrize("name", ["recv", "recv_into", "recvfrom", "recvfrom_into"])
 def test_waiting_on_a_transports_socket_is_refused(both, name):
     async def scenario(loop):
-        with stream_pair() as (one, other):
-            transport, protocol = await loop.create_connection(asyncio.Protocol, sock=one)
+        with stream_pair() as (one, _other):
+            transport, _protocol = await loop.create_connection(asyncio.Protocol, sock=one)
             kind, text = await attempt_await(operations(loop, one)[name]())
             transport.close()
             await asyncio.sleep(0)

@@ -5,7 +5,6 @@ import io
 import socket
 
 import pytest
-
 from looptools import attempt_await, stream_pair
 
 CONTENT = bytes(range(256)) * 8192  # 2 MiB, more than the socket's buffers
@@ -134,7 +133,7 @@ def test_a_peer_that_goes_away_is_an_error(both, path):
 )
 def test_bad_ranges(both, path, args, kind, text):
     async def scenario(loop):
-        with path.open("rb") as file, stream_pair() as (one, other):
+        with path.open("rb") as file, stream_pair() as (one, _other):
             return await attempt_await(loop.sock_sendfile(one, file, *args))
 
     assert both(scenario) == (kind, text)
@@ -142,7 +141,7 @@ def test_bad_ranges(both, path, args, kind, text):
 
 def test_a_text_file_is_refused(both, path):
     async def scenario(loop):
-        with path.open(encoding="latin-1") as file, stream_pair() as (one, other):
+        with path.open(encoding="latin-1") as file, stream_pair() as (one, _other):
             return await attempt_await(loop.sock_sendfile(one, file))
 
     assert both(scenario) == ("ValueError", "file should be opened in binary mode")

@@ -9,7 +9,17 @@ import weakref
 
 import pytest
 from certificates import HOST, client_context, server_context
-from recorders import BufferedRecorder, Recorder, aoutcome_of, condition, connected, receive, reports, settle, socket_pair
+from recorders import (
+    BufferedRecorder,
+    Recorder,
+    aoutcome_of,
+    condition,
+    connected,
+    receive,
+    reports,
+    settle,
+    socket_pair,
+)
 
 
 class LineBuffered(BufferedRecorder):
@@ -261,7 +271,9 @@ def test_handshake_timeout(both):
     async def scenario(loop):
         protocol = Recorder()
         async with connected(loop, protocol) as (transport, _):
-            starting = loop.start_tls(transport, protocol, client_context(), server_hostname=HOST, ssl_handshake_timeout=0.02)
+            starting = loop.start_tls(
+                transport, protocol, client_context(), server_hostname=HOST, ssl_handshake_timeout=0.02
+            )
             return await aoutcome_of(starting), transport.is_closing()
 
     outcome = "ConnectionAbortedError", "SSL handshake is taking longer than 0.02 seconds: aborting the connection"

@@ -1,4 +1,4 @@
-"""Stream transports from connection_made to connection_lost: half and full close, abort, failing peers, failing protocols."""
+"""Stream transports up to connection_lost: half and full close, abort, failing peers, failing protocols."""
 
 import asyncio
 import functools
@@ -384,10 +384,15 @@ FAILED = ("ArithmeticError", "the protocol failed")
 
 
 @pytest.mark.parametrize(
-    "kind, hook, method",
-    [(Recorder, "data", "data_received"), (Recorder, "eof", "eof_received"), (BufferedRecorder, "data", "buffer_updated"),
-     (BufferedRecorder, "get_buffer", "get_buffer"), (BufferedRecorder, "eof", "eof_received")],
-)  # fmt: skip
+    ("kind", "hook", "method"),
+    [
+        (Recorder, "data", "data_received"),
+        (Recorder, "eof", "eof_received"),
+        (BufferedRecorder, "data", "buffer_updated"),
+        (BufferedRecorder, "get_buffer", "get_buffer"),
+        (BufferedRecorder, "eof", "eof_received"),
+    ],
+)
 def test_exception_in_a_reading_method_closes(both, link, kind, hook, method):
     async def scenario(loop):
         seen, protocol = reports(loop), kind(**{hook: fail})

@@ -1,4 +1,4 @@
-"""Protocols on stream transports: buffered ones, changing from one kind to the other, contexts, asyncio's streams, bulk."""
+"""Protocols on stream transports: buffered ones, changing kinds, contexts, asyncio's streams, bulk."""
 
 import asyncio
 import contextvars

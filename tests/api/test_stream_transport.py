@@ -1,4 +1,4 @@
-"""Stream transports over TCP and Unix sockets: writing, water marks, pausing the reader, what they tell about themselves."""
+"""Stream transports over TCP and Unix sockets: writing, water marks, pausing, what they tell of themselves."""
 
 import array
 import asyncio

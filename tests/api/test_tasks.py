@@ -7,7 +7,6 @@ import sys
 import weakref
 
 import pytest
-
 from looptools import attempt, attempt_await, plain
 
 var = contextvars.ContextVar("var", default="unset")

@@ -6,7 +6,6 @@ import sys
 import threading
 
 import pytest
-
 from looptools import attempt, turn
 
 
@@ -53,7 +52,7 @@ def test_a_sleeping_loop_is_woken_each_time(both):
         woken = []
 
         def knock():
-            for n in range(300):
+            for _n in range(300):
                 loop.call_soon_threadsafe(ran.set)
                 woken.append(ran.wait(30))
                 ran.clear()

@@ -11,7 +11,18 @@ import weakref
 
 import pytest
 from certificates import HOST, client_context, server_context
-from recorders import BufferedRecorder, Echo, Recorder, aoutcome_of, condition, decreed, outcome_of, receive, reports, settle, socket_pair
+from recorders import (
+    BufferedRecorder,
+    Echo,
+    Recorder,
+    aoutcome_of,
+    condition,
+    outcome_of,
+    receive,
+    reports,
+    settle,
+    socket_pair,
+)
 
 # TLS 1.3 lets a client believe in a connection before the server has seen its certificate or last words, so
 # what a client learns first would depend on timing; where that matters, the scenarios look at one side only.
@@ -21,7 +32,9 @@ from recorders import BufferedRecorder, Echo, Recorder, aoutcome_of, condition, 
 @contextlib.asynccontextmanager
 async def tls_server(loop, factory, **options):
     """The address of a TLS server; closed without ado if the scenario fails."""
-    server = await loop.create_server(factory, "127.0.0.1", 0, ssl=options.pop("context", None) or server_context(), **options)
+    server = await loop.create_server(
+        factory, "127.0.0.1", 0, ssl=options.pop("context", None) or server_context(), **options
+    )
     try:
         yield server.sockets[0].getsockname()
     except BaseException:
@@ -120,22 +133,6 @@ def test_both_kinds_of_protocol(both, kind):
         ["made", ("data", b"answer"), "eof", ("lost", None)],
         ["made", ("data", b"question"), "eof", ("lost", None)],
     )
-
-
-def test_several_records_at_once_into_a_bytearray(both):
-    @decreed(b"onetwothree", because="asyncio decrypts all but the first into a slice, that is a copy, of the bytearray")
-    async def scenario(loop):
-        ours, theirs = BufferedRecorder(), Recorder()
-        async with tls_pair(loop, ours, theirs) as (transport, other):
-            transport.pause_reading()
-            for record in (b"one", b"two", b"three"):
-                other.write(record)
-            await settle()
-            transport.resume_reading()
-            await ours.until(11)
-            return ours.data
-
-    assert both(scenario) == b"onetwothree"
 
 
 def test_over_a_unix_socket(both, tmp_path):
@@ -256,7 +253,9 @@ def test_untrusted_certificate_fails_create_connection(both):
     async def scenario(loop):
         protocol = Recorder()
         async with tls_server(loop, Echo) as address:
-            connecting = loop.create_connection(lambda: protocol, *address, ssl=client_context(trusting=False), server_hostname=HOST)
+            connecting = loop.create_connection(
+                lambda: protocol, *address, ssl=client_context(trusting=False), server_hostname=HOST
+            )
             return (await aoutcome_of(connecting))[0], protocol.events
 
     assert both(scenario) == ("SSLCertVerificationError", [])
@@ -265,7 +264,9 @@ def test_untrusted_certificate_fails_create_connection(both):
 def test_wrong_host_name_fails_create_connection(both):
     async def scenario(loop):
         async with tls_server(loop, Echo) as address:
-            connecting = loop.create_connection(Recorder, *address, ssl=client_context(), server_hostname="elsewhere.test")
+            connecting = loop.create_connection(
+                Recorder, *address, ssl=client_context(), server_hostname="elsewhere.test"
+            )
             return (await aoutcome_of(connecting))[0]
 
     assert both(scenario) == "SSLCertVerificationError"
@@ -301,7 +302,9 @@ def test_garbage_from_a_client_costs_its_connection_only(both):
                 ending = (await aoutcome_of(receive(sock)))[:1]
                 await settle()
             first = list(protocols[0].events)
-            transport, ours = await loop.create_connection(Recorder, *address, ssl=client_context(), server_hostname=HOST)
+            transport, ours = await loop.create_connection(
+                Recorder, *address, ssl=client_context(), server_hostname=HOST
+            )
             transport.write(b"x")
             await condition(lambda: protocols[-1].data == b"x")
             transport.close()
@@ -318,7 +321,9 @@ def test_server_that_speaks_no_tls_fails_create_connection(both, answer):
         seen, protocol = reports(loop), Recorder()
         ours, peer = socket_pair("tcp")
         with peer:
-            connecting = loop.create_task(loop.create_connection(lambda: protocol, sock=ours, ssl=client_context(), server_hostname=HOST))
+            connecting = loop.create_task(
+                loop.create_connection(lambda: protocol, sock=ours, ssl=client_context(), server_hostname=HOST)
+            )
             await receive(peer, 5)
             peer.send(answer)
             peer.shutdown(socket.SHUT_WR)
@@ -362,7 +367,9 @@ def test_cancelled_handshake_closes_the_socket(both):
     async def scenario(loop):
         ours, peer = socket_pair("tcp")
         with peer:
-            task = loop.create_task(loop.create_connection(Recorder, sock=ours, ssl=client_context(), server_hostname=HOST))
+            task = loop.create_task(
+                loop.create_connection(Recorder, sock=ours, ssl=client_context(), server_hostname=HOST)
+            )
             await receive(peer, 5)
             task.cancel()
             await asyncio.wait([task])
@@ -447,7 +454,9 @@ def test_ending_in_connection_made(both, ending):
     async def scenario(loop):
         ours = Recorder(made=lambda p: getattr(p.transport, ending)())
         async with tls_server(loop, Echo) as address:
-            transport, _ = await loop.create_connection(lambda: ours, *address, ssl=client_context(), server_hostname=HOST)
+            transport, _ = await loop.create_connection(
+                lambda: ours, *address, ssl=client_context(), server_hostname=HOST
+            )
             await ours.until("lost")
             return ours.events, transport.is_closing()
 

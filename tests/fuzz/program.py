@@ -1,0 +1,220 @@
+"""Random programs over the public API of a loop, each made from a seed.
+
+A program is {"kind", "seed", "debug", ..., "body": [...]}: nested lists of operations, which are tuples of a
+name, numbers and further lists. Any element of any list may be left out and it is still a program; that is
+how minimising works. The operations are the do_*, co_* and op_* methods of the interpreters.
+"""
+
+import random
+import sys
+
+ERRORS = ("Oops", "Oops", "Oops", "CancelledError", "SystemExit", "KeyboardInterrupt")
+EVENTS = ("made", "data", "eof", "pause", "resume", "lost")
+
+
+def make(seed):
+    """The program with that seed."""
+    rng = random.Random(seed)
+    kind = "callbacks" if rng.random() < 0.5 else "wires"
+    program = {"kind": kind, "seed": seed, "debug": rng.random() < 0.15}
+    program.update(_Callbacks(rng).program() if kind == "callbacks" else _wires(rng))
+    return program
+
+
+# ------------------------------------------------------------------ callbacks
+class _Callbacks:
+    """Timers, callbacks, futures, tasks and contexts on a virtual clock."""
+
+    def __init__(self, rng):
+        self.rng = rng
+        self.labels = 0
+        self.left = rng.choice((15, 40, 120))  # operations that this program may still get
+
+    def program(self):
+        eager = sys.version_info >= (3, 12) and self.rng.random() < 0.1
+        return {"eager": eager, "body": [self.block(0) for _ in range(self.rng.randint(1, 6))]}
+
+    def label(self):
+        self.labels += 1
+        return self.labels
+
+    def block(self, depth, asynchronous=False):
+        """Some operations for a callback, or for a coroutine."""
+        ops = []
+        for _ in range(self.rng.choice((1, 2, 2, 3, 4))):
+            if self.left <= 0 or depth > 6:
+                break
+            self.left -= 1
+            waits = asynchronous and self.rng.random() < 0.6
+            ops.append(self.waiting(depth + 1) if waits else self.plain(depth + 1))
+        return ops
+
+    def blocks(self, depth):
+        return [self.block(depth, True) for _ in range(self.rng.randint(1, 3))]
+
+    def plain(self, depth):
+        rng, n = self.rng, self.rng.randrange(8)
+        name = rng.choice(
+            ["soon", "soon", "soon", "soon_ts", "soon_in", "later", "later", "later", "at", "cancel_handle", "cancel_handle", "future", "add_callback", "add_callback", "remove_callback", "set_result", "set_exception", "cancel_future", "task", "task", "task", "task", "cancel_task", "cancel_task", "set_var", "raise", "handler", "report", "stop", "misuse", "bell", "ring", "ring", "unbell", "queue_put", "event"]
+        )
+        if name in ("soon", "soon_ts", "soon_in"):
+            return (name, self.label(), self.block(depth))
+        if name in ("later", "at"):
+            return (name, self.label(), rng.randrange(-1, 6), self.block(depth))
+        if name in ("add_callback",):
+            return (name, self.label(), n, self.block(depth))
+        if name == "bell":
+            return (name, self.label(), self.block(depth))
+        if name == "task":
+            return (name, self.label(), self.block(depth, True))
+        if name == "raise":
+            return (name, self.label(), rng.choice(ERRORS))
+        if name == "handler":
+            return (name, self.label(), rng.choice(("record", "record", "raise", "default", "stop")))
+        return (name, self.label(), n)
+
+    def waiting(self, depth):
+        rng, n, label = self.rng, self.rng.randrange(8), self.label()
+        name = rng.choice(
+            ["sleep", "sleep", "sleep", "sleep", "await_future", "shield_future", "wait_future", "await_task", "shield_task", "wait_task", "guard", "guard", "gather", "group", "timeout", "wait", "lock", "queue_get", "event_wait", "last", "generate"]
+        )
+        if name in ("sleep", "queue_get", "event_wait"):
+            return (name, label, rng.choice((0, 0, 1, 2, 5)))
+        if name in ("wait_future", "wait_task"):
+            return (name, label, n, rng.randrange(4))
+        if name in ("gather", "wait"):
+            return (name, label, rng.randrange(3), self.blocks(depth))
+        if name == "group":
+            return (name, label, self.blocks(depth))
+        if name == "timeout":
+            return (name, label, rng.randrange(4), self.block(depth, True))
+        if name == "guard":
+            kind = rng.choice(("Exception", "CancelledError", "finally"))
+            return (name, label, kind, self.block(depth, True), self.block(depth, True))
+        if name in ("lock", "generate"):
+            return (name, label, self.block(depth, True))
+        return (name, label, n)
+
+
+# ---------------------------------------------------------------------- wires
+def _wires(rng):
+    """Connections, and steps of operations on their ends; after each step the loop comes to rest."""
+    wires = [_wire(rng) for _ in range(rng.choice((1, 1, 2, 3)))]
+    steps = []
+    for _ in range(rng.randint(2, 10)):
+        burst = []
+        for _ in range(rng.choice((1, 1, 2, 3, 5))):
+            at = rng.randrange(len(wires))
+            end = rng.randrange(2)
+            burst.append((at, end, _operation(rng, wires[at], end)))
+        steps.append(burst)
+    return {"wires": wires, "body": steps}
+
+
+def _wire(rng):
+    """(kind, how it is connected, whether it carries bulk, roles of both ends)"""
+    kind = rng.choice(("unix", "unix", "unix", "tcp", "datagram", "udp", "pipe"))
+    bulk = rng.random() < 0.4
+    if kind in ("datagram", "udp"):
+        return (kind, "pair", bulk and kind == "datagram", rng.choice(("protocol", "raw")), "protocol")
+    if kind == "pipe":
+        return (kind, "pair", bulk, *rng.choice((("protocol", "protocol"), ("raw", "protocol"), ("protocol", "raw"))))
+    roles = [rng.choice(("protocol", "protocol", "buffered", "streams")) for _ in range(2)]
+    if rng.random() < 0.4:
+        roles[rng.randrange(2)] = "raw"
+    return (kind, rng.choice(("pair", "pair", "accepted", "serve")), bulk, *roles)
+
+
+def _size(rng, bulk):
+    if bulk and rng.random() < 0.5:
+        return rng.choice((2_000_000, 3_000_000))
+    return rng.choice((0, 1, 10, 100, 700))
+
+
+def _operation(rng, wire, end):
+    kind, _, bulk, *roles = wire
+    role = roles[end]
+    if kind in ("datagram", "udp"):
+        return _raw_datagram(rng, bulk) if role == "raw" else _datagram(rng, bulk)
+    if role == "raw":
+        return _raw(rng, bulk)
+    if role == "streams":
+        return _stream(rng, bulk)
+    return _transport(rng, bulk)
+
+
+def _transport(rng, bulk, depth=0):
+    name = rng.choice(
+        ["write", "write", "write", "write", "writelines", "pause", "pause", "resume", "resume", "resume", "eof", "close", "abort", "protocol", "limits", "react", "react", "react", "react"]
+    )
+    if name == "write":
+        return (name, _size(rng, bulk))
+    if name == "writelines":
+        return (name, [rng.choice((0, 1, 10, 100)) for _ in range(rng.randrange(4))])
+    if name == "protocol":
+        return (name, rng.choice(("protocol", "buffered")))
+    if name == "limits":
+        return (name, *rng.choice(((0, None), (None, None), (100, 50), (1, 2), (1 << 16, 0), (None, 10))))
+    if name == "react":
+        if depth:
+            return ("write", _size(rng, False))
+        # In bulk, how much has come when data_received() is called is no promise: only harmless reactions.
+        event = rng.choice(EVENTS)
+        if bulk and event == "data":
+            return (name, event, [("write", 10)])
+        reaction = [_transport(rng, bulk, 1) for _ in range(rng.randint(1, 2))]
+        extra = rng.random()
+        if extra < 0.3:
+            reaction.append(("raise",))
+        elif event == "eof" and extra < 0.8:
+            reaction.append(("keep",))
+        return (name, event, reaction)
+    return (name,)
+
+
+def _stream(rng, bulk):
+    name = rng.choice(["write", "write", "write", "drain", "read", "read", "readline", "exactly", "eof", "close", "wait_closed", "cancel"])
+    if name in ("write", "read", "exactly"):
+        return (f"stream_{name}", rng.choice((-1, 5, 100)) if name == "read" else _size(rng, bulk and name == "write"))
+    return (f"stream_{name}",)
+
+
+def _raw(rng, bulk):
+    name = rng.choice(["send", "send", "drain", "drain", "shut", "close", "recv", "recv", "sendall", "cancel", "thread", "thread", "thread"])
+    if name == "send":
+        return ("raw_send", _size(rng, False))
+    if name == "recv":
+        return ("raw_recv", rng.choice((1, 50, 100_000)))
+    if name == "sendall":
+        return ("raw_sendall", _size(rng, bulk))
+    if name == "thread":
+        return ("raw_thread", rng.choice(("send", "send", "send", "drain", "shut", "close")), rng.choice((1, 100)))
+    return (f"raw_{name}",)
+
+
+def _datagram(rng, bulk, depth=0):
+    name = rng.choice(["sendto", "sendto", "sendto", "sendto", "close", "abort", "limits", "react", "react"])
+    if name == "sendto":
+        return (name, rng.choice((0, 1, 10, 100)), rng.choice((1, 1, 2, 1500 if bulk else 5)))
+    if name == "limits":
+        return (name, *rng.choice(((0, None), (None, None), (100, 50))))
+    if name == "react":
+        if depth:
+            return ("sendto", 1, 1)
+        event = rng.choice(("made", "datagram", "error", "pause", "resume", "lost"))
+        reaction = [_datagram(rng, False, 1)]
+        if rng.random() < 0.3:
+            reaction.append(("raise",))
+        return (name, event, reaction)
+    return (name,)
+
+
+def _raw_datagram(rng, bulk):
+    name = rng.choice(["send", "send", "drain", "drain", "close", "recvfrom", "cancel", "thread"])
+    if name == "send":
+        return ("raw_send", rng.choice((0, 1, 100)))
+    if name == "recvfrom":
+        return ("raw_recvfrom", 1000)
+    if name == "thread":
+        return ("raw_thread", rng.choice(("send", "send", "drain", "close")), rng.choice((1, 100)))
+    return (f"raw_{name}",)

@@ -1,0 +1,609 @@
+"""Interprets the programs of kind "wires": one actor for each end of a connection.
+
+A step performs its operations in one callback; then the loop comes to rest, and the state of every end is
+written down. What arrives is counted and summed up, since where the kernel cuts a stream is no promise;
+datagrams are written down one by one. Ends called "raw" are plain sockets or pipes, worked on by sock_*
+coroutines and by a thread, so that the loop is also woken from outside.
+"""
+
+import asyncio
+import contextlib
+import os
+import queue
+import random
+import socket
+import threading
+import time
+import zlib
+
+from tracing import Oops, plain
+
+REST = 0.001  # seconds between two looks at whether everything is at rest
+CALM = 2  # looks without an event after which it is; one of them after a real sleep
+BLOCK = random.Random(1).randbytes(65521)  # what is sent, over and over; a prime, unlike all buffers
+ROUNDS = 400  # looks at most: a loop that never comes to rest makes a difference, too
+
+
+def interpret(program, loop, trace):
+    table = _Table(loop, trace)
+    try:
+        loop.run_until_complete(table.play(program))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+    finally:
+        table.clear()
+        loop.close()
+
+
+class _Thread:
+    """Does what it is told a moment later, in a thread of its own."""
+
+    def __init__(self):
+        self.orders = queue.SimpleQueue()
+        self.thread = threading.Thread(target=self.work, daemon=True)
+        self.thread.start()
+
+    def work(self):
+        while (order := self.orders.get()) is not None:
+            time.sleep(0.0005)
+            call, loop, done = order
+            with contextlib.suppress(OSError, ValueError):  # the other side may have closed the file
+                call()
+            loop.call_soon_threadsafe(done.set_result, None)
+
+    def stop(self):
+        self.orders.put(None)
+        self.thread.join()
+
+
+class _Table:
+    """The connections of a program."""
+
+    def __init__(self, loop, trace):
+        self.loop, self.trace = loop, trace
+        self.ends, self.files, self.servers, self.pending, self.thread = [], [], [], [], None
+        loop.set_exception_handler(self.report)
+
+    def report(self, _, context):
+        message = context["message"]
+        if "never retrieved" in message:
+            return
+        protocol = context.get("protocol") or getattr(context.get("transport"), "get_protocol", lambda: None)()
+        actor = getattr(getattr(protocol, "end", None), "actor", "reports")
+        if message.startswith("Exception in callback"):
+            actor = "reports"  # asyncio does not say whose it is
+        # Independent connections' reports come in no particular order, so each end has its own.
+        self.trace.note(f"{actor} reports", plain(message), type(context.get("exception")).__name__)
+
+    async def play(self, program):
+        for number, wire in enumerate(program["wires"]):
+            await self.connect(number, wire)
+        for step, burst in enumerate([[], *program["body"]]):
+            for at, side, op in burst:
+                self.ends[at][side].perform(op)
+            await self.rest()
+            for end in self.all_ends():
+                end.snapshot(step)
+        for end in self.all_ends():
+            end.finish()
+        for server in self.servers:
+            server.close()
+        await self.rest()
+        for server in self.servers:
+            await server.wait_closed()
+        for end in self.all_ends():
+            end.snapshot("end")
+
+    def all_ends(self):
+        return [end for pair in self.ends for end in pair]
+
+    async def rest(self):
+        calm = 0
+        for n in range(ROUNDS):
+            seen = self.trace.activity
+            if n % 2:
+                await asyncio.sleep(REST)
+            else:
+                for _ in range(5):
+                    await asyncio.sleep(0)
+                if self.pending:
+                    orders, self.pending = self.pending, []
+                    await asyncio.gather(*orders)  # nothing else to do: the loop parks
+                    self.trace.activity += 1
+            calm = calm + 1 if self.trace.activity == seen else 0
+            if calm >= CALM:
+                return
+        self.trace.note("table", "no rest")
+
+    def in_thread(self, call):
+        self.thread = self.thread or _Thread()
+        done = self.loop.create_future()
+        self.pending.append(done)
+        self.thread.orders.put((call, self.loop, done))
+
+    def clear(self):
+        if self.thread:
+            self.thread.stop()
+        for file in self.files:
+            with contextlib.suppress(OSError):
+                file.close()
+
+    # -------------------------------------------------------------- connecting
+    async def connect(self, number, wire):
+        kind, how, bulk, *roles = wire
+        ends = [_Raw if role == "raw" else _Stream if role == "streams" else _Wire for role in roles]
+        ends = [
+            cls(self, f"{number}{'ab'[i]}", role, bulk) for i, (cls, role) in enumerate(zip(ends, roles, strict=True))
+        ]
+        ends[0].peer, ends[1].peer = ends[1], ends[0]
+        self.ends.append(ends)
+        if kind == "pipe":
+            files = [os.fdopen(fd, mode, 0) for fd, mode in zip(os.pipe(), ("rb", "wb"), strict=True)]
+            for file in files:
+                os.set_blocking(file.fileno(), False)
+        elif how == "serve" and roles[1] != "raw":
+            await self.serve(kind, *ends)
+            return
+        elif kind == "tcp":
+            files = self.tcp_pair()
+        elif kind == "udp":
+            files = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
+            for sock in files:
+                sock.bind(("127.0.0.1", 0))
+            files[0].connect(files[1].getsockname())
+            files[1].connect(files[0].getsockname())
+        elif kind == "datagram":
+            files = [socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2)]
+            for sock in files:
+                sock.bind("")  # the kernel finds a name; asyncio needs one
+            files[0].connect(files[1].getsockname())
+            files[1].connect(files[0].getsockname())
+        else:
+            files = socket.socketpair()
+        self.files += files
+        for i, (end, file) in enumerate(zip(ends, files, strict=True)):
+            if kind != "pipe":
+                file.setblocking(False)
+            await end.open(kind, how if i else "pair", file)
+
+    async def serve(self, kind, client, server):
+        """The second end is a connection that a server of the loop accepts."""
+        address = ("127.0.0.1", 0) if kind == "tcp" else ""
+        listener = socket.socket(socket.AF_INET if kind == "tcp" else socket.AF_UNIX)
+        listener.bind(address)
+        listener.setblocking(False)
+        listener.listen()
+        self.files.append(listener)
+        self.servers.append(await server.listen(kind, listener))
+        sock = socket.socket(listener.family)
+        sock.setblocking(False)
+        self.files.append(sock)
+        await self.loop.sock_connect(sock, listener.getsockname())
+        await client.open(kind, "pair", sock)
+        await self.rest()
+
+    @staticmethod
+    def tcp_pair():
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            client = socket.create_connection(listener.getsockname())
+            files = [client, listener.accept()[0]]
+        for sock in files:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        return files
+
+
+class _End:
+    """One end: what it has sent and got, and its reactions to events."""
+
+    def __init__(self, table, actor, role, bulk):
+        self.table, self.loop, self.actor, self.role, self.bulk = table, table.loop, actor, role, bulk
+        self.sent = self.total = self.sum = 0
+        self.masked = False  # how much arrives is no promise any more
+        self.transport = None
+        self.reactions = {}
+        self.keep = False
+        self.over = False  # connection_lost() has begun
+
+    def note(self, *event):
+        self.table.trace.note(self.actor, *event)
+
+    def perform(self, op):
+        try:
+            result = getattr(self, f"op_{op[0]}")(*op[1:])
+        except Oops:
+            raise
+        except Exception as exc:
+            self.note(op[0], "raised", type(exc).__name__)
+        else:
+            if result is not None:
+                self.note(op[0], result)
+
+    def payload(self, n):
+        """The next n bytes of what this end sends: no two stretches within a block are alike."""
+        start, self.sent = self.sent % len(BLOCK), self.sent + n
+        return (BLOCK * ((start + n) // len(BLOCK) + 1))[start : start + n]
+
+    def got(self, data):
+        self.total += len(data)
+        self.sum = zlib.crc32(data, self.sum)
+        self.table.trace.activity += 1
+
+    def count(self):
+        return "some" if self.masked else (self.total, self.sum)
+
+    def loses(self):
+        """What is buffered is about to be thrown away: how much of it the kernel had taken is no promise."""
+        if self.transport is not None and self.transport_size():
+            self.peer.masked = True
+
+    def transport_size(self):
+        return getattr(self.transport, "get_write_buffer_size", int)()
+
+    def snapshot(self, step):
+        pass
+
+    def finish(self):
+        pass
+
+
+class _Wire(_End):
+    """A transport driven by a protocol."""
+
+    def kinds(self, kind, file):
+        self.stream = kind in ("unix", "tcp")
+        self.reads = self.stream or (kind == "pipe" and file.readable())
+        self.writes = self.stream or (kind == "pipe" and not file.readable())
+        self.aborts = self.writes or not self.reads
+
+    async def listen(self, kind, listener):
+        self.kinds(kind, listener)
+        serve = self.loop.create_server if kind == "tcp" else self.loop.create_unix_server
+        return await serve(lambda: self.protocol(self.role), sock=listener)
+
+    async def open(self, kind, how, file):
+        self.kinds(kind, file)
+        protocol = self.protocol(self.role if kind not in ("datagram", "udp") else "datagram")
+        if kind in ("datagram", "udp"):
+            await self.loop.create_datagram_endpoint(lambda: protocol, sock=file)
+        elif kind == "pipe":
+            connect = self.loop.connect_read_pipe if file.readable() else self.loop.connect_write_pipe
+            await connect(lambda: protocol, file)
+        elif how == "accepted":
+            await self.loop.connect_accepted_socket(lambda: protocol, file)
+        else:
+            await self.loop.create_connection(lambda: protocol, sock=file)
+
+    def protocol(self, kind):
+        return {"buffered": _Buffered, "datagram": _Datagrams}.get(kind, _Plain)(self)
+
+    def event(self, name, *details):
+        self.note(name, *details)
+        self.keep = False
+        for op in self.reactions.pop(name, ()):
+            self.perform(op)
+        return self.keep
+
+    def data(self, data):
+        self.got(data)
+        for op in self.reactions.pop("data", ()):
+            self.perform(op)
+
+    def lost(self, exc):
+        self.over = True
+        self.event("lost", exc and type(exc).__name__, self.count())
+
+    def snapshot(self, step):
+        t = self.transport
+        if t is not None:
+            state = [t.is_closing(), self.count(), type(t.get_protocol()).__name__]
+            if self.stream:
+                state.append(t.is_reading())
+            if (not self.reads or self.writes) and t.get_protocol() is not None:
+                state += ["full" if t.get_write_buffer_size() else "empty", t.get_write_buffer_limits()]
+            self.note("at rest", step, *state)
+
+    def gone(self):
+        """Some of asyncio's transports still send in connection_lost(), and fail at write() or abort() after it;
+        pipes and datagrams fail as soon as it is scheduled."""
+        t = self.transport
+        if t is None or self.over:
+            return True
+        return not self.stream and t.is_closing() and not self.transport_size()
+
+    def finish(self):
+        self.reactions.clear()
+        if not self.gone():
+            self.loses()
+            if self.aborts:
+                self.transport.abort()
+            else:
+                self.transport.close()
+
+    def op_write(self, n):
+        if self.writes and not self.gone():
+            self.transport.write(self.payload(n))
+
+    def op_writelines(self, sizes):
+        # Released versions of asyncio fail at writelines() while something waits, or after close().
+        if self.writes and not self.gone() and not self.transport.is_closing() and not self.transport_size():
+            self.transport.writelines([self.payload(n) for n in sizes])
+
+    def op_pause(self):
+        if self.reads and not self.gone():
+            self.transport.pause_reading()
+
+    def op_resume(self):
+        if self.reads and not self.gone():
+            self.transport.resume_reading()
+
+    def op_eof(self):
+        if self.writes and not self.gone():
+            self.transport.write_eof()
+
+    def op_close(self):
+        if not self.gone():
+            self.transport.close()
+            return self.transport.is_closing()
+        return None
+
+    def op_abort(self):
+        if self.aborts and not self.gone():
+            self.loses()
+            self.transport.abort()
+            return self.transport.is_closing()
+        return None
+
+    def op_protocol(self, kind):
+        if self.transport.get_protocol() is not None:
+            self.transport.set_protocol(self.protocol(kind if self.stream else "protocol"))
+
+    def op_limits(self, high, low):
+        if self.writes or not self.reads:
+            self.transport.set_write_buffer_limits(high, low)
+
+    def op_react(self, event, ops):
+        self.reactions[event] = ops
+
+    def op_raise(self):
+        raise Oops
+
+    def op_keep(self):
+        self.keep = True
+
+    def op_sendto(self, n, times):
+        for _ in range(times):
+            # After close(), asyncio sends until connection_lost() and fails then; what waits goes first on any loop.
+            if not self.gone():
+                self.transport.sendto(self.payload(n))
+
+
+class _Notes:
+    def __init__(self, end):
+        self.end = end
+
+    def connection_made(self, transport):
+        self.end.transport = transport
+        self.end.event("made")
+
+    def connection_lost(self, exc):
+        self.end.lost(exc)
+
+    def pause_writing(self):
+        self.end.event("pause")
+
+    def resume_writing(self):
+        self.end.event("resume")
+
+    def eof_received(self):
+        return self.end.event("eof", self.end.count())
+
+
+class _Plain(_Notes, asyncio.Protocol):
+    def data_received(self, data):
+        self.end.data(data)
+
+
+class _Buffered(_Notes, asyncio.BufferedProtocol):
+    def __init__(self, end):
+        super().__init__(end)
+        self.buffer = bytearray(1 << 16)
+
+    def get_buffer(self, sizehint):
+        return self.buffer
+
+    def buffer_updated(self, nbytes):
+        self.end.data(self.buffer[:nbytes])
+
+
+class _Datagrams(_Notes, asyncio.DatagramProtocol):
+    def datagram_received(self, data, addr):
+        self.end.got(data)
+        self.end.event("datagram", len(data), zlib.crc32(data))
+
+    def error_received(self, exc):
+        self.end.event("error", type(exc).__name__)
+
+
+class _Tasks(_End):
+    """Ends whose operations wait: at most one at a time for each direction."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.tasks = {}
+
+    def spawn(self, name, wait, *args):
+        if name not in self.tasks or self.tasks[name].done():
+            self.tasks[name] = self.loop.create_task(self.watch(name, wait, *args))
+
+    async def watch(self, name, wait, *args):
+        try:
+            result = await wait(*args)
+        except (Exception, asyncio.CancelledError) as exc:
+            self.note(name, "raised", type(exc).__name__)
+        else:
+            if isinstance(result, bytes):
+                self.got(result)
+                result = "some" if self.masked else (len(result), zlib.crc32(result))
+            self.note(name, result)
+
+    def cancel(self):
+        for task in self.tasks.values():
+            task.cancel()
+
+    def snapshot(self, step):
+        self.note("at rest", step, self.count(), sorted(name for name, task in self.tasks.items() if not task.done()))
+
+    def busy(self):
+        return any(not task.done() for task in self.tasks.values())
+
+
+class _Stream(_Tasks):
+    """asyncio's streams."""
+
+    async def open(self, kind, how, file):
+        self.opened(*await asyncio.open_connection(sock=file, limit=1 << 16))
+
+    async def listen(self, kind, listener):
+        serve = asyncio.start_server if kind == "tcp" else asyncio.start_unix_server
+        return await serve(self.opened, sock=listener, limit=1 << 16)
+
+    def opened(self, reader, writer):
+        self.reader, self.writer, self.transport = reader, writer, writer.transport
+
+    def snapshot(self, step):
+        super().snapshot(step)
+        self.note(self.transport.is_closing(), "full" if self.transport_size() else "empty")
+
+    def finish(self):
+        self.cancel()
+        if self.transport.get_protocol() is not None:
+            self.loses()
+            self.transport.abort()
+
+    def op_stream_write(self, n):
+        if self.transport.get_protocol() is not None:  # asyncio fails later on
+            self.writer.write(self.payload(n))
+
+    def op_stream_drain(self):
+        self.spawn("drain", self.writer.drain)
+
+    def op_stream_read(self, n):
+        # Of a stream that is longer than the reader's buffer, read() returns what there is.
+        self.spawn("read", self.reader.readexactly if n > 0 and self.peer.bulk else self.reader.read, n)
+
+    def op_stream_readline(self):
+        if not self.peer.bulk:  # where it runs into the limit would depend on the chunks
+            self.spawn("read", self.reader.readline)
+
+    def op_stream_exactly(self, n):
+        self.spawn("read", self.reader.readexactly, n)
+
+    def op_stream_eof(self):
+        self.writer.write_eof()
+
+    def op_stream_close(self):
+        self.writer.close()
+
+    def op_stream_wait_closed(self):
+        self.spawn("wait_closed", self.writer.wait_closed)
+
+    def op_stream_cancel(self):
+        self.cancel()
+
+
+class _Raw(_Tasks):
+    """A non-blocking socket, or a pipe's descriptor."""
+
+    async def open(self, kind, how, file):
+        self.kind, self.file = kind, file
+        self.closed = self.shut = False
+
+    def send(self, data):
+        try:
+            return os.write(self.file.fileno(), data)
+        except OSError as exc:
+            return type(exc).__name__
+
+    def drain(self):
+        """Read what there is."""
+        while True:
+            try:
+                data = os.read(self.file.fileno(), 1 << 16)
+            except OSError as exc:
+                return type(exc).__name__
+            if not data and self.kind not in ("datagram", "udp"):
+                return "end"
+            self.got(data)
+
+    def finish(self):
+        self.cancel()
+
+    def loses(self):
+        pass
+
+    def op_raw_send(self, n):
+        if not self.closed and not self.busy():
+            return self.send(self.payload(n))
+        return None
+
+    def op_raw_drain(self):
+        if not self.closed and not self.busy():
+            self.spawn("drain", self.drain_all)
+
+    async def drain_all(self):
+        """Read until nothing comes any more."""
+        calm = 0
+        while calm < 3:
+            before = self.total
+            self.table.trace.activity += 1
+            result = self.drain()
+            if result != "BlockingIOError":
+                return result
+            calm = calm + 1 if self.total == before else 0
+            await asyncio.sleep(REST)
+        return "dry"
+
+    def op_raw_shut(self):
+        if not self.closed and self.kind in ("unix", "tcp"):
+            self.file.shutdown(socket.SHUT_WR)
+
+    def op_raw_close(self):
+        if not self.closed and not self.busy() and not self.table.pending:
+            self.closed = True
+            self.file.close()
+
+    def op_raw_recv(self, n):
+        if not self.closed and self.kind in ("unix", "tcp"):
+            self.spawn("recv", self.loop.sock_recv, self.file, min(n, 50) if self.bulk else n)
+
+    def op_raw_recvfrom(self, n):
+        if not self.closed:
+            self.spawn("recv", self.received, n)
+
+    async def received(self, n):
+        return (await self.loop.sock_recvfrom(self.file, n))[0]
+
+    def op_raw_sendall(self, n):
+        if not self.closed and self.kind in ("unix", "tcp"):
+            self.spawn("send", self.loop.sock_sendall, self.file, self.payload(n))
+
+    def op_raw_cancel(self):
+        if "send" in self.tasks and not self.tasks["send"].done():
+            self.peer.masked = True
+        self.cancel()
+
+    def op_raw_thread(self, what, n):
+        if self.closed or self.busy() or self.table.pending:
+            return
+        if what == "send":
+            data = self.payload(n)
+            self.table.in_thread(lambda: self.send(data))
+        elif what == "drain":
+            self.table.in_thread(self.drain)
+        elif what == "shut":
+            if self.kind in ("unix", "tcp"):
+                self.table.in_thread(lambda: self.file.shutdown(socket.SHUT_WR))
+        else:
+            self.closed = True
+            self.table.in_thread(self.file.close)
