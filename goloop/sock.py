@@ -34,6 +34,7 @@ class SocketMethods(_Base):
         _remove_writer: Any
         _ensure_fd_no_transport: Any
         _ensure_resolved: Any
+        _check_sendfile_params: Any
 
     def _check_socket(self, sock: socket.socket) -> None:
         _refuse_ssl(sock)
@@ -160,7 +161,14 @@ class SocketMethods(_Base):
 
         return await _sendfile(sock.fileno, writable, file, offset, count)
 
+    async def _sendfile_fallback(self, transport: Any, file: Any, offset: int, count: int | None) -> int:
+        if hasattr(file, "seek"):
+            file.seek(offset)  # asyncio leaves the file where it stands if the offset is 0
+        sent: int = await super()._sendfile_fallback(transport, file, offset, count)  # type: ignore[misc]
+        return sent
+
     async def _sendfile_native(self, transport: Any, file: Any, offset: int, count: int | None) -> int:
+        self._check_sendfile_params(transport._sock, file, offset, count)
         emptied = transport._make_empty_waiter()  # RuntimeError while another sendfile() runs
         resume = transport.is_reading()
         transport.pause_reading()

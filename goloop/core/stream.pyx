@@ -18,6 +18,7 @@ from asyncio.log import logger as _logger
 from os import strerror as _strerror
 from socket import AF_INET, AF_INET6, SHUT_WR
 from socket import socket as _Socket
+from sys import version_info
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
@@ -53,6 +54,7 @@ cdef enum:
 cdef object _BufferedProtocol = _protocols.BufferedProtocol
 cdef object _Face = _face("StreamTransport", _transports._FlowControlMixin)
 cdef object _TransportSocket = _trsock.TransportSocket
+cdef str WRITELINES = "writelines" if version_info >= (3, 12) else "write"   # as asyncio names it in its errors
 cdef tuple _TCP_FAMILIES = (AF_INET, AF_INET6)
 cdef object _set_nodelay = _base_events._set_nodelay
 
@@ -304,8 +306,7 @@ cdef class StreamTransport(Transport):
         if self.eof:
             raise RuntimeError(f"Cannot call {method}() after write_eof()")
         if self.empty_waiter is not None:
-            raise RuntimeError("unable to write; sendfile is in progress" if method == "write" else
-                               "unable to writelines; sendfile is in progress")
+            raise RuntimeError(f"unable to {method}; sendfile is in progress")
         return 0
 
     def write(self, data):
@@ -360,7 +361,7 @@ cdef class StreamTransport(Transport):
         """Send an iterable of bytes-like objects, in one system call as far as the socket takes them."""
         cdef object data
         cdef bint idle = self.size == 0
-        self.check_writable("writelines")
+        self.check_writable(WRITELINES)
         pieces = []
         for data in list_of_data:
             if not isinstance(data, (bytes, bytearray, memoryview)):
