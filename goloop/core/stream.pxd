@@ -22,7 +22,6 @@ cdef class StreamTransport(Transport):
 
     cdef bint polling(self)
     cdef int keep_open(self, object sock) except -1
-    cdef int shut_write(self) except -1
     cdef int got_eof(self) except -1
     cdef int push(self, object data, Py_ssize_t skip) except -1
     cdef int flush(self) except -1

@@ -434,7 +434,10 @@ cdef class StreamTransport(Transport):
             if self.closing:
                 self.lose_soon(None)
             elif self.eof:
-                self.shut_write()
+                try:
+                    self.file.shutdown(SHUT_WR)
+                except OSError as exc:
+                    self.fail(exc, "Fatal error on socket transport")
         return 0
 
     cdef int write_failed(self, object exc) except -1:
@@ -449,14 +452,7 @@ cdef class StreamTransport(Transport):
             return
         self.eof = True
         if self.size == 0:
-            self.shut_write()
-
-    cdef int shut_write(self) except -1:
-        try:
             self.file.shutdown(SHUT_WR)
-        except OSError as exc:
-            self.fail(exc, "Fatal error on socket transport")
-        return 0
 
     def can_write_eof(self):
         """Return True: a stream socket can be half closed."""
