@@ -70,7 +70,7 @@ def _account() -> dict[str, Any]:
 
 @contextmanager
 def _folder(name: str) -> Iterator[Path]:
-    """Make a folder for a server; not pytest's tmp_path, which other accounts cannot enter and sockets are too long for."""
+    """Make a folder for a server. Other accounts cannot enter pytest's tmp_path, and it is too long for a socket."""
     folder = Path(tempfile.mkdtemp(prefix=f"e2e-{name}-"))
     try:
         yield folder

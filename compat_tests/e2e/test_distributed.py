@@ -9,10 +9,10 @@ import pytest
 
 pytest.importorskip("distributed", reason="distributed is not installed: pip install distributed")
 
-import loops  # noqa: E402
-from commands import APPS, Command  # noqa: E402
+import loops
+from commands import APPS, Command
 
-SQUARES = [n * n for n in range(2000)]
+SQUARES = [n * n for n in range(1000)]
 
 
 @pytest.mark.timeout(180)
@@ -43,4 +43,4 @@ def test_a_cluster_in_processes(tmp_path, authority, certificate_files, protocol
             "after restart": sum(SQUARES[:100]),
             "loops after restart": [loops.CLASS] * 2,
         }
-        assert "Traceback" not in program.output()
+        assert "Traceback (most" not in program.output()

@@ -54,7 +54,7 @@ def test_load(run, start):
         run(main(address(server, 1)))
         assert server.end(signal.SIGTERM) == 0
         assert server.wait_for("app: down") == ["app: down"]
-        assert "Traceback" not in server.output()
+        assert "Traceback (most" not in server.output()
 
 
 def test_tls(run, start, client_tls, certificate_files):
@@ -69,7 +69,7 @@ def test_tls(run, start, client_tls, certificate_files):
         assert server.wait_for(r"app: up on (\S+)") == [loops.CLASS]
         run(main(f"https://127.0.0.1:{port}"))
         assert server.end(signal.SIGTERM) == 0
-        assert "Traceback" not in server.output()
+        assert "Traceback (most" not in server.output()
 
 
 async def pids(base, wanted):
@@ -107,7 +107,7 @@ def test_workers_and_reload(run, start):
         assert server.end(signal.SIGTERM) == 0
         assert server.wait_for(r"app: up on (\S+)", times=4) == [loops.CLASS] * 4
         assert server.wait_for("app: down", times=4) == ["app: down"] * 4
-        assert "Traceback" not in server.output()
+        assert "Traceback (most" not in server.output()
         assert "did not stop before fork" not in server.output()
 
 
@@ -128,7 +128,7 @@ def test_a_worker_that_dies_is_replaced(run, start):
     with start(1) as server:
         run(main(server, address(server, 1)))
         assert server.end(signal.SIGTERM) == 0
-        assert "Traceback" not in server.output()
+        assert "Traceback (most" not in server.output()
         assert "did not stop before fork" not in server.output()
 
 
@@ -144,7 +144,7 @@ def test_control_socket(start, tmp_path):
                 workers = control.send_command("show workers")
                 assert workers["count"] == 2
         assert server.end(signal.SIGTERM) == 0
-        assert "Traceback" not in server.output()
+        assert "Traceback (most" not in server.output()
 
 
 def test_a_request_in_hand_ends_after_the_signal(run, start, tmp_path, monkeypatch):
@@ -163,4 +163,4 @@ def test_a_request_in_hand_ends_after_the_signal(run, start, tmp_path, monkeypat
         run(main(server, address(server, 1)))
         assert server.end() == 0
         assert server.wait_for("app: down") == ["app: down"]
-        assert "Traceback" not in server.output()
+        assert "Traceback (most" not in server.output()

