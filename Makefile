@@ -16,7 +16,7 @@ $(VENV)/bin/python:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 
 $(VENV)/built: $(BIN)/python $(SOURCES)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,test,lint]'
 	touch $@
 
 demo: build
@@ -26,7 +26,6 @@ test: build
 	$(BIN)/python -X dev -m pytest -n 2 tests $(ARGS)
 
 lint: build
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[lint]'
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/cython-lint goloop/core

@@ -12,7 +12,6 @@ import importlib
 import json
 import os
 import platform
-import signal
 import sys
 import threading
 import time
@@ -177,7 +176,6 @@ def write(rows: list[report.Row], args: argparse.Namespace, console: Console) ->
 
 def main() -> int:
     args = parse()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would tests
     console = Console(width=None if sys.stdout.isatty() else 160)
     if args.merge:
         args.json = None

@@ -13,6 +13,7 @@ import fnmatch
 import json
 import os
 import re
+import signal
 from typing import Any
 
 import pytest
@@ -104,4 +105,8 @@ class Journal:
 
 def pytest_configure(config: pytest.Config) -> None:
     if "COMPAT_JOURNAL" in os.environ:
+        # A shell's background job ignores SIGINT and nohup's SIGHUP; tests and their children would do so too
+        for sig, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+            if signal.getsignal(sig) == signal.SIG_IGN:
+                signal.signal(sig, usual)
         config.pluginmanager.register(Journal(), "compat-journal")

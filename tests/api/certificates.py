@@ -1,9 +1,11 @@
-"""TLS contexts of an authority made up for the test run."""
+"""TLS contexts of an authority made up for the test run, and connections that use them."""
 
+import contextlib
 import functools
 import ssl
 
 import trustme
+from recorders import condition
 
 HOST = "goloop.test"
 
@@ -27,3 +29,33 @@ def client_context(*, trusting=True):
     if trusting:
         _authority()[0].configure_trust(context)
     return context
+
+
+@contextlib.asynccontextmanager
+async def tls_server(loop, factory, **options):
+    """The address of a TLS server; closed without ado if the scenario fails."""
+    server = await loop.create_server(
+        factory, "127.0.0.1", 0, ssl=options.pop("context", None) or server_context(), **options
+    )
+    try:
+        yield server.sockets[0].getsockname()
+    except BaseException:
+        server.close()
+        raise
+    server.close()
+    await server.wait_closed()
+
+
+@contextlib.asynccontextmanager
+async def tls_pair(loop, ours, theirs, **options):
+    """Two protocols connected over TLS, ours being the client's; yields our transport and theirs."""
+    async with tls_server(loop, lambda: theirs) as address:
+        options.setdefault("ssl", client_context())
+        transport, _ = await loop.create_connection(lambda: ours, *address, server_hostname=HOST, **options)
+        await theirs.until("made")
+        sockets = [each.transport.get_extra_info("socket") for each in (ours, theirs)]
+        yield transport, theirs.transport
+        for each in (ours, theirs):
+            each.events = each.events[:]
+            each.transport.abort()
+        await condition(lambda: all(sock.fileno() == -1 for sock in sockets))

@@ -11,7 +11,17 @@ import sys
 
 import pytest
 from certificates import HOST, client_context, server_context
-from recorders import BufferedRecorder, Recorder, aoutcome_of, connected, decreed, outcome_of, receive, settle, socket_pair
+from recorders import (
+    BufferedRecorder,
+    Recorder,
+    aoutcome_of,
+    connected,
+    decreed,
+    outcome_of,
+    receive,
+    settle,
+    socket_pair,
+)
 
 CONTENT = hashlib.shake_256(b"seed").digest(1_000_000)
 

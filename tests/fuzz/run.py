@@ -35,7 +35,11 @@ def main():
         if difference(program, loops):
             found += 1
             smaller = program if args.whole else minimised(program, loops)
-            print(describe(smaller, loops, difference(smaller, loops) or difference(program, loops)), flush=True)
+            again = difference(smaller, loops)
+            if again:
+                print(describe(smaller, loops, again), flush=True)
+            else:
+                print(f"seed {program['seed']}: a difference that did not come again\n{program}", flush=True)
             print(f"program {tried}, after {time.monotonic() - start:.1f} s\n", flush=True)
             if args.first:
                 break

@@ -59,7 +59,7 @@ class _Table:
     """The connections of a program."""
 
     def __init__(self, loop, trace):
-        self.loop, self.trace = loop, trace
+        self.loop, self.trace, self.calm = loop, trace, CALM
         self.ends, self.files, self.servers, self.orders, self.thread = [], [], [], [], None
         loop.set_exception_handler(self.report)
 
@@ -75,6 +75,8 @@ class _Table:
         self.trace.note(f"{actor} reports", plain(message), type(context.get("exception")).__name__)
 
     async def play(self, program):
+        if any(wire and wire[0] == "tcp" and wire[2] for wire in program["wires"]):
+            self.calm *= 4  # the kernel takes its time
         for number, wire in enumerate(program["wires"]):
             if wire is None:  # minimised away
                 self.ends.append(None)
@@ -111,7 +113,7 @@ class _Table:
                     await asyncio.sleep(0)
             now = self.trace.activity, [end.transport_size() for end in self.all_ends()]
             calm, before = calm + 1 if now == before else 0, now
-            if calm < CALM:
+            if calm < self.calm:
                 continue
             if not self.orders:
                 return
@@ -214,9 +216,9 @@ class _End:
     def perform(self, op):
         try:
             result = getattr(self, f"op_{op[0]}")(*op[1:])
-        except Oops:
-            raise
         except Exception as exc:
+            if op[0] == "raise":
+                raise
             self.note(op[0], "raised", type(exc).__name__)
         else:
             if result is not None:
@@ -290,6 +292,9 @@ class _Wire(_End):
 
     def event(self, name, *details):
         self.note(name, *details)
+        return self.react(name)
+
+    def react(self, name):
         self.keep = False
         for op in self.reactions.pop(name, ()):
             self.perform(op)
@@ -297,11 +302,12 @@ class _Wire(_End):
 
     def data(self, data):
         self.got(data)
-        for op in self.reactions.pop("data", ()):
-            self.perform(op)
+        self.react("data")
 
     def lost(self, exc):
         self.over = True
+        if exc is not None and self.bulk:
+            self.masked = self.peer.masked = True  # a reset throws away what was under way
         self.event("lost", exc and type(exc).__name__, self.count())
 
     def snapshot(self, step):
@@ -430,7 +436,9 @@ class _Buffered(_Notes, asyncio.BufferedProtocol):
 class _Datagrams(_Notes, asyncio.DatagramProtocol):
     def datagram_received(self, data, addr):
         self.end.got(data)
-        self.end.event("datagram", len(data), zlib.crc32(data))
+        # With flow control in the other direction, which event comes first is no promise.
+        self.end.table.trace.note(f"{self.end.actor} datagrams", len(data), zlib.crc32(data))
+        self.end.react("datagram")
 
     def error_received(self, exc):
         self.end.event("error", type(exc).__name__)
@@ -612,6 +620,8 @@ class _Raw(_Tasks):
             data = self.payload(n)
             self.table.orders.append(lambda: self.send(data))
         elif what == "drain":
+            if self.bulk:
+                return  # how much there is depends on the moment
             self.table.orders.append(self.drain)
         elif what == "shut":
             if self.kind in ("unix", "tcp"):

@@ -1,0 +1,28 @@
+"""A server for a test, and somebody who talks to it."""
+
+import contextlib
+import socket
+
+from recorders import Echo, receive
+
+
+@contextlib.asynccontextmanager
+async def serving(loop, factory=Echo, **options):
+    """A server on a port of its own, and its address; closed, with its connections, afterwards."""
+    server = await loop.create_server(factory, "127.0.0.1", 0, **options)
+    try:
+        yield server, server.sockets[0].getsockname()
+    except BaseException:
+        server.close()  # no waiting for connections that a failed scenario left open
+        raise
+    server.close()
+    await server.wait_closed()
+
+
+async def talks(loop, address, family=socket.AF_INET):
+    """Whether somebody at that address echoes."""
+    with socket.socket(family) as sock:
+        sock.setblocking(False)
+        await loop.sock_connect(sock, address)
+        sock.send(b"ping")
+        return await receive(sock, 4) == b"ping"
