@@ -9,7 +9,6 @@ import pytest
 
 from goloop.core import handles, netpoll, transports
 
-
 _PYCARES = "_run_safe_shutdown_loop"  # a thread that aiohttp's resolver keeps for the life of the process
 
 

@@ -30,7 +30,8 @@ def start(request, tmp_path):
             args = [sys.executable, "-X", "faulthandler", "-m", "gunicorn"]
             args += ["-c", str(APPS / "gunicorn_worker.py")] if loops.NAME == "goloop" else ["--worker-class", WORKER]
         args += ["--bind", "127.0.0.1:0", "--workers", str(workers), "--control-socket", str(tmp_path / "control")]
-        args += ["--backlog", "1024", *options]
+        # 2 s by default, which a load on a slow machine is over with connections that wait for their turn
+        args += ["--backlog", "1024", "--keep-alive", "60", *options]
         return Command([*args, "aiohttp_app:factory"], tmp_path)
 
     return start

@@ -24,7 +24,7 @@ def command(folder, workers, *options):
     """Start hypercorn. workers 0: in the process itself, on the launcher's loop; otherwise in spawned ones."""
     start = loops.python("-m", "hypercorn") if workers == 0 else [sys.executable, "-m", "hypercorn"]
     args = [*start, "--worker-class", KIND, "--workers", str(workers), "--bind", "127.0.0.1:0", "--backlog", "1024"]
-    return Command([*args, "--access-logfile", "-", *options, "starlette_app:app"], folder)
+    return Command([*args, "--keep-alive", "60", "--access-logfile", "-", *options, "starlette_app:app"], folder)
 
 
 def address(server, workers):

@@ -20,7 +20,7 @@ LOOP = {"goloop": "goloop:new_event_loop"}.get(loops.NAME, loops.NAME)
 
 def command(folder, *options):
     args = [sys.executable, "-X", "faulthandler", "-m", "uvicorn", "starlette_app:app", "--loop", LOOP, "--port", "0"]
-    return Command([*args, "--backlog", "1024", *options], folder)
+    return Command([*args, "--backlog", "1024", "--timeout-keep-alive", "60", *options], folder)
 
 
 def address(server):

@@ -20,8 +20,8 @@ sleep sleep sleep sleep await_future shield_future wait_future await_task shield
 gather group timeout wait lock queue_get event_wait last generate
 """
 TRANSPORT = """
-write write write write write write writelines writelines limits pause pause resume resume resume eof close abort protocol limits
-react react react react
+write write write write write write writelines writelines limits pause pause resume resume resume eof close abort
+protocol limits react react react react
 """
 STREAM = """
 write write write drain read read readline exactly eof close wait_closed cancel
@@ -129,6 +129,9 @@ def _wires(rng):
             at, end = rng.randrange(len(wires)), rng.randrange(2)
             op = _operation(rng, wires[at], end)
             burst.append((at, end, op))
+            if op[0] in ("write", "stream_write") and op[1] > 1000 and rng.random() < 0.3:
+                prefix = op[0].removesuffix("write")
+                burst.append((at, end, (prefix + rng.choice(("close", "eof")),)))
             if rng.random() < 0.6:
                 follow += [(at, *each) for each in _followed(rng, wires[at], end, op)]
         steps.append(burst)
@@ -160,7 +163,8 @@ def _wire(rng):
     kind = rng.choice(("unix", "unix", "unix", "tcp", "datagram", "udp", "pipe"))
     bulk = rng.random() < 0.4
     if kind in ("datagram", "udp"):
-        return (kind, "pair", bulk and kind == "datagram", rng.choice(("protocol", "raw")), "protocol")
+        bulk = bulk and kind == "datagram" and sys.version_info < (3, 13)  # 3.13.0 counts what waits wrongly
+        return (kind, "pair", bulk, rng.choice(("protocol", "raw")), "protocol")
     if kind == "pipe":
         return (kind, "pair", bulk, *rng.choice((("protocol", "protocol"), ("raw", "protocol"), ("protocol", "raw"))))
     roles = [rng.choice(("protocol", "protocol", "buffered", "streams")) for _ in range(2)]
