@@ -39,7 +39,8 @@ cdef class DatagramTransport(Transport):
     cdef object buffer            # (bytes, address) that wait to be sent
     cdef Py_ssize_t size          # bytes that wait, headers included
     cdef object address           # remote address given to create_datagram_endpoint(), or None
-    cdef bint connected
+    cdef bint connected           # to a peer with a name: its datagrams go out by send()
+    cdef bint paired              # to a peer, perhaps without a name (an end of a socketpair)
     cdef bint readable
 
     max_size = READ_SIZE
@@ -59,6 +60,7 @@ cdef class DatagramTransport(Transport):
             except OSError:
                 self.extra["peername"] = None
         self.connected = bool(self.extra["peername"])
+        self.paired = self.extra["peername"] is not None
         self.core.attach(self.fd, self)
         self.announce(waiter)
 
@@ -188,7 +190,7 @@ cdef class DatagramTransport(Transport):
     cdef bint send(self, object data, object addr) except -1:
         """True: the datagram is dealt with; False: the socket is full."""
         try:
-            if self.connected:
+            if self.connected or (addr is None and self.paired):
                 self.file.send(data)
             else:
                 self.file.sendto(data, addr)

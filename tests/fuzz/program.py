@@ -35,7 +35,7 @@ sendto sendto sendto sendto close abort limits react react
 RAW_DATAGRAM = """
 send send drain drain close recvfrom cancel thread
 """
-EVENTS = ("made", "data", "eof", "pause", "resume", "lost")
+EVENTS = ("data", "data", "data", "eof", "eof", "pause", "resume", "lost")
 
 
 def make(seed):
@@ -135,7 +135,16 @@ def _wires(rng):
             if rng.random() < 0.6:
                 follow += [(at, *each) for each in _followed(rng, wires[at], end, op)]
         steps.append(burst)
-    return {"wires": wires, "body": steps}
+    # Reactions that stand before the ends are connected see connection_made().
+    early = []
+    for at, wire in enumerate(wires):
+        if rng.random() < 0.3:
+            end, role = rng.choice([(0, wire[3]), (1, wire[4])])
+            if role in ("protocol", "buffered"):
+                operate = _datagram if wire[0] in ("datagram", "udp") else _transport
+                reaction = [operate(rng, False, 1)] + [("raise",)] * (rng.random() < 0.3)
+                early.append((at, end, ("react", "made", reaction)))
+    return {"wires": wires, "body": (early, steps)}
 
 
 def _followed(rng, wire, end, op):
@@ -247,7 +256,7 @@ def _datagram(rng, bulk, depth=0):
     if name == "react":
         if depth:
             return ("sendto", 1, 1)
-        event = rng.choice(("made", "datagram", "error", "pause", "resume", "lost"))
+        event = rng.choice(("datagram", "datagram", "error", "pause", "resume", "lost"))
         reaction = [_datagram(rng, False, 1)]
         # What error_received() raises comes out of asyncio's sendto(); goloop reports it.
         if event != "error" and rng.random() < 0.3:

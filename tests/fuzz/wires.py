@@ -75,14 +75,15 @@ class _Table:
         self.trace.note(f"{actor} reports", plain(message), type(context.get("exception")).__name__)
 
     async def play(self, program):
+        early, steps = program["body"]
         if any(wire and wire[0] == "tcp" and wire[2] for wire in program["wires"]):
             self.calm *= 4  # the kernel takes its time
         for number, wire in enumerate(program["wires"]):
             if wire is None:  # minimised away
                 self.ends.append(None)
             else:
-                await self.connect(number, wire)
-        for step, burst in enumerate([[], *program["body"]]):
+                await self.connect(number, wire, [(side, op) for at, side, op in early if at == number])
+        for step, burst in enumerate([[], *steps]):
             for at, side, op in burst:
                 if self.ends[at]:
                     self.ends[at][side].perform(op)
@@ -133,7 +134,7 @@ class _Table:
                 file.close()
 
     # -------------------------------------------------------------- connecting
-    async def connect(self, number, wire):
+    async def connect(self, number, wire, early):
         kind, how, bulk, *roles = wire
         ends = [_Raw if role == "raw" else _Stream if role == "streams" else _Wire for role in roles]
         ends = [
@@ -141,6 +142,8 @@ class _Table:
         ]
         ends[0].peer, ends[1].peer = ends[1], ends[0]
         self.ends.append(ends)
+        for side, op in early:
+            ends[side].perform(op)
         if kind == "pipe":
             files = [os.fdopen(fd, mode, 0) for fd, mode in zip(os.pipe(), ("rb", "wb"), strict=True)]
             for file in files:
@@ -386,7 +389,7 @@ class _Wire(_End):
             self.transport.set_protocol(self.protocol(kind if self.stream else "protocol"))
 
     def op_limits(self, high, low):
-        if self.writes or not self.reads:
+        if self.aborts and not self.gone():
             self.transport.set_write_buffer_limits(high, low)
 
     def op_react(self, event, ops):
