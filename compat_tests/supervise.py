@@ -27,6 +27,7 @@ COLLECT_LIMIT = 180.0  # seconds from the start of a process to its first test
 EXIT_LIMIT = 30.0  # seconds from the last test to the end of the process
 ABORT_GRACE = 3.0  # seconds that faulthandler has for the stacks before SIGKILL
 POLL = 0.1  # seconds between two looks at the journal
+LONGEST_POLL = 1.0  # what counts of such a pause at most: a stopped runner or a sleeping machine is no hang
 
 
 @dataclass(frozen=True)
@@ -155,12 +156,16 @@ class _Attempt:
 
     def run(self) -> str | None:
         """Wait for the end; return None, or what was wrong with it."""
-        since = time.monotonic()
+        waited = 0.0
+        before = time.monotonic()
         hung = None
         while self.process.poll() is None:
+            now = time.monotonic()
+            waited += min(now - before, LONGEST_POLL)
+            before = now
             if self.take():
-                since = time.monotonic()
-            elif time.monotonic() - since > self.limit():
+                waited = 0.0
+            elif waited > self.limit():
                 hung = f"hang: cut after {self.limit():g} s"
                 self.cut()
                 break
