@@ -143,7 +143,8 @@ class _Table:
         ends[0].peer, ends[1].peer = ends[1], ends[0]
         self.ends.append(ends)
         for side, op in early:
-            ends[side].perform(op)
+            if kind != "pipe":  # closed in connection_made(), they fail in asyncio's debug messages
+                ends[side].perform(op)
         if kind == "pipe":
             files = [os.fdopen(fd, mode, 0) for fd, mode in zip(os.pipe(), ("rb", "wb"), strict=True)]
             for file in files:
@@ -288,7 +289,7 @@ class _Wire(_End):
         if kind in ("datagram", "udp"):
             await self.loop.create_datagram_endpoint(lambda: protocol, sock=file)
         elif kind == "pipe":
-            connect = self.loop.connect_read_pipe if file.readable() else self.loop.connect_write_pipe
+            connect = self.loop.connect_read_pipe if self.reads else self.loop.connect_write_pipe
             await connect(lambda: protocol, file)
         elif how == "accepted":
             await self.loop.connect_accepted_socket(lambda: protocol, file)
@@ -472,12 +473,16 @@ class _Tasks(_End):
         try:
             result = await wait(*args)
         except (Exception, asyncio.CancelledError) as exc:
-            self.note(name, "raised", self.kind_of(exc))
+            self.done(name, "raised", self.kind_of(exc))
         else:
             if isinstance(result, bytes):
                 self.got(result)
                 result = "some" if self.masked else (len(result), zlib.crc32(result))
-            self.note(name, result)
+            self.done(name, result)
+
+    def done(self, name, *outcome):
+        """The two directions are independent, so each has events of its own."""
+        self.table.trace.note(f"{self.actor} {name}", *outcome)
 
     def cancel(self):
         for task in self.tasks.values():
