@@ -209,7 +209,7 @@ cdef class DatagramTransport(Transport):
         while self.buffer:
             data, addr = self.buffer[0]
             if not self.send(data, addr):
-                return 0
+                break      # full; the low-water mark may be reached all the same
             if self.lost:
                 return 0
             length = len(data)
