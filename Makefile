@@ -23,7 +23,7 @@ demo: build
 	$(BIN)/python examples/demo.py $(ARGS)
 
 test: build
-	$(BIN)/python -X dev -m pytest -n 2 tests --ignore=tests/fuzz $(ARGS)
+	$(BIN)/python -X dev -m pytest -n 2 tests $(ARGS)
 
 lint: build
 	$(BIN)/ruff check .

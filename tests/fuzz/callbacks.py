@@ -99,6 +99,9 @@ class _Interpreter:
         loop.close()
         for sock in self.bell_pair:
             sock.close()
+        # CPython keeps a task that SystemExit ended in its eager first step, and with it the loop, for good.
+        for task in list(getattr(asyncio.tasks, "_eager_tasks", ())):
+            asyncio.tasks._unregister_eager_task(task)
 
     def make_task(self, loop, coro, **kwargs):
         self.made += 1
