@@ -229,6 +229,26 @@ def test_what_a_transport_tells_about_itself(both):
     assert both(scenario) == ("TransportSocket", True, True, False, 0, (16384, 65536), "<>")
 
 
+def test_writer_resumes_at_the_low_water_mark_though_the_socket_is_full(both, tmp_path):
+    async def scenario(loop):
+        name = str(tmp_path / type(loop).__name__)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as theirs:
+            theirs.bind(name)
+            async with endpoint(loop, family=socket.AF_UNIX, remote_addr=name) as (a, recorder):
+                a.set_write_buffer_limits(high=8000, low=4000)
+                for _ in range(1000):
+                    a.sendto(bytes(1000))
+                    if "pause" in recorder.names():
+                        break
+                peak = a.get_write_buffer_size()
+                while "resume" not in recorder.names():
+                    theirs.recv(2000, socket.MSG_DONTWAIT)
+                    await settle()
+                return peak > 8000, 0 < a.get_write_buffer_size() <= 4000, recorder.names()
+
+    assert both(scenario) == (True, True, ["made", "pause", "resume"])
+
+
 @pytest.mark.parametrize("ending", ["close", "abort"])
 def test_end_is_announced_later_and_once(both, ending):
     async def scenario(loop):
