@@ -214,6 +214,7 @@ class _End:
         self.keep = False
         self.resuming = False
         self.over = False  # connection_lost() has begun
+        self.rush = False  # many datagrams are under way: closing one end would make errors of some of them
 
     def note(self, *event):
         self.table.trace.note(self.actor, *event)
@@ -324,6 +325,7 @@ class _Wire(_End):
         self.event("lost", exc and self.kind_of(exc), self.count())
 
     def snapshot(self, step):
+        self.rush = False
         t = self.transport
         if t is not None:
             state = [t.is_closing(), self.count(), type(t.get_protocol()).__name__]
@@ -339,7 +341,7 @@ class _Wire(_End):
         t = self.transport
         if t is None or self.over:
             return True
-        return not self.stream and (self.resuming or t.is_closing()) and not self.transport_size()
+        return not self.stream and (self.resuming or (t.is_closing() and not self.transport_size()))
 
     def finish(self):
         self.reactions.clear()
@@ -373,13 +375,13 @@ class _Wire(_End):
             self.transport.write_eof()
 
     def op_close(self):
-        if not self.gone():
+        if not self.gone() and not self.rush:
             self.transport.close()
             return self.transport.is_closing()
         return None
 
     def op_abort(self):
-        if self.aborts and not self.gone():
+        if self.aborts and not self.gone() and not self.rush:
             self.loses()
             self.transport.abort()
             return self.transport.is_closing()
@@ -403,6 +405,7 @@ class _Wire(_End):
         self.keep = True
 
     def op_sendto(self, n, times):
+        self.rush = self.peer.rush = times > 10 or self.rush
         for _ in range(times):
             # After close(), asyncio sends until connection_lost() and fails then; what waits goes first on any loop.
             if not self.gone():
