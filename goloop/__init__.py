@@ -2,14 +2,45 @@
 
 from typing import TYPE_CHECKING, Any
 
+from goloop.core.goroutine import (
+    Goroutine,
+    blocking,
+    current,
+    go,
+    goexit,
+    gosched,
+    lock_os_thread,
+    num_goroutine,
+    sleep,
+    wait,
+)
 from goloop.loop import Loop
 from goloop.policy import install, new_event_loop, run
+from goloop.runtime.pool import gomaxprocs
 
 if TYPE_CHECKING:
     from goloop.policy import EventLoopPolicy
 
 __version__ = "0.1.0"
-__all__ = ["EventLoopPolicy", "Loop", "__version__", "install", "new_event_loop", "run"]
+__all__ = [
+    "EventLoopPolicy",
+    "Goroutine",
+    "Loop",
+    "__version__",
+    "blocking",
+    "current",
+    "go",
+    "goexit",
+    "gomaxprocs",
+    "gosched",
+    "install",
+    "lock_os_thread",
+    "new_event_loop",
+    "num_goroutine",
+    "run",
+    "sleep",
+    "wait",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -32,6 +32,9 @@ from goloop.sock import SocketMethods
 # by one: as a base class it would bring a selector along.
 _UnixLoop: Any = unix_events._UnixSelectorEventLoop
 
+# runtime.pool's: cancel the goroutines that were started from a loop, which is about to close, and wait for them.
+end_goroutines: Callable[[Loop], None] | None = None
+
 
 class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
     """An asyncio event loop that parks instead of polling.
@@ -86,6 +89,8 @@ class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
             raise RuntimeError("Cannot close a running event loop")
         if self._closed:
             return
+        if end_goroutines is not None:
+            end_goroutines(self)
         if sys.is_finalizing():
             if self._signal_handlers:
                 warnings.warn(

@@ -1,0 +1,133 @@
+#define _GNU_SOURCE
+#include "monitor.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+/* A stress build makes the ticks short. */
+#ifndef GL_TICK
+#define GL_TICK 10000000       /* ns between two looks: Go's sysmon backs off to this */
+#define GL_FAST_TICK 1000000   /* while it brings in one worker after the other */
+#define GL_QUIET 100           /* ticks without any start after which it sleeps until it is woken */
+#endif
+
+static long backlog;       /* atomic; goroutines that wait to be started */
+static uint32_t starts;    /* atomic; counts those that were started */
+static uint32_t asleep;    /* atomic, the futex word: 1 while the monitor sleeps without a deadline */
+static uint32_t stopping;  /* atomic; also a futex word, for the ticks */
+static int running;        /* guard: whoever starts or stops it, see monitor.h */
+static pthread_t thread;
+
+static int futex(uint32_t *word, int op, uint32_t value, const struct timespec *timeout) {
+    return (int)syscall(SYS_futex, word, op | FUTEX_PRIVATE_FLAG, value, timeout, NULL, 0);
+}
+
+static void nap(long ns) {
+    struct timespec timeout = {.tv_nsec = ns};
+    if (!__atomic_load_n(&stopping, __ATOMIC_ACQUIRE))
+        futex(&stopping, FUTEX_WAIT, 0, &timeout);
+}
+
+static void sleep_until_woken(void) {
+    /* seq_cst: "I sleep" comes before the look at the backlog. Pairs with gl_monitor_backlog, which adds before it
+     * looks whether we sleep, and with gl_monitor_stop. */
+    __atomic_store_n(&asleep, 1, __ATOMIC_SEQ_CST);
+    while (__atomic_load_n(&asleep, __ATOMIC_SEQ_CST) && __atomic_load_n(&backlog, __ATOMIC_SEQ_CST) == 0 &&
+           !__atomic_load_n(&stopping, __ATOMIC_SEQ_CST))
+        futex(&asleep, FUTEX_WAIT, 1, NULL);
+    __atomic_store_n(&asleep, 0, __ATOMIC_SEQ_CST);
+}
+
+static void wake(void) {
+    if (__atomic_exchange_n(&asleep, 0, __ATOMIC_SEQ_CST))
+        futex(&asleep, FUTEX_WAKE, 1, NULL);
+}
+
+static void *monitor_main(void *argument) {
+    gl_stuck stuck = (gl_stuck)argument;
+    uint32_t seen = __atomic_load_n(&starts, __ATOMIC_RELAXED), now;
+    int fast = 0, quiet = 0;
+    while (!__atomic_load_n(&stopping, __ATOMIC_ACQUIRE)) {
+        nap(fast ? GL_FAST_TICK : GL_TICK);
+        if (__atomic_load_n(&stopping, __ATOMIC_ACQUIRE))
+            break;
+        now = __atomic_load_n(&starts, __ATOMIC_RELAXED);
+        if (__atomic_load_n(&backlog, __ATOMIC_RELAXED) > 0) {
+            quiet = 0;
+            /* In a fast tick one start is the worker that was brought in just now, and got stuck in its turn. */
+            if (now - seen <= (uint32_t)fast)
+                fast = stuck();
+        } else {
+            fast = 0;
+            quiet = now == seen ? quiet + 1 : 0;
+            if (quiet >= GL_QUIET) {
+                sleep_until_woken();
+                quiet = 0;
+            }
+        }
+        seen = now;
+    }
+    return NULL;
+}
+
+static void after_fork_child(void) {
+    /* The thread stayed in the parent, and so did the goroutines that wait. */
+    running = 0;
+    __atomic_store_n(&stopping, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&asleep, 0, __ATOMIC_RELAXED);
+}
+
+__attribute__((constructor)) static void hook_forks(void) { pthread_atfork(NULL, NULL, after_fork_child); }
+
+int gl_monitor_start(gl_stuck stuck) {
+    sigset_t all, before;
+    int error;
+    if (running)
+        return 0;
+    __atomic_store_n(&stopping, 0, __ATOMIC_RELAXED);
+    sigfillset(&all);  /* signals are for Python's threads */
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    error = pthread_create(&thread, NULL, monitor_main, (void *)stuck);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error)
+        return error;
+    pthread_setname_np(thread, "goloop-monitor");
+    running = 1;
+    return 0;
+}
+
+void gl_monitor_stop(void) {
+    if (!running)
+        return;
+    __atomic_store_n(&stopping, 1, __ATOMIC_SEQ_CST);
+    futex(&stopping, FUTEX_WAKE, INT_MAX, NULL);
+    wake();
+    pthread_join(thread, NULL);
+    running = 0;
+}
+
+void gl_monitor_backlog(long change) {
+    __atomic_fetch_add(&backlog, change, __ATOMIC_SEQ_CST);  /* pairs with sleep_until_woken */
+    if (change > 0 && __atomic_load_n(&asleep, __ATOMIC_SEQ_CST))
+        wake();
+}
+
+void gl_monitor_started(void) { __atomic_fetch_add(&starts, 1, __ATOMIC_RELAXED); }
+
+int gl_thread_clock(void) {
+    clockid_t clock;
+    return pthread_getcpuclockid(pthread_self(), &clock) ? -1 : clock;
+}
+
+int64_t gl_thread_cpu(int clock) {
+    struct timespec now;
+    if (clock == -1 || clock_gettime(clock, &now))
+        return -1;
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}

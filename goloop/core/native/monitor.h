@@ -1,0 +1,22 @@
+/* The monitor: one native thread that notices when goroutines wait to be started and nobody starts them.
+ *
+ * It looks at two counters and never at a Python object; only its report, the function it is given, takes the GIL.
+ * While nothing happens it sleeps without a deadline. Go's name for it is sysmon.
+ */
+#ifndef GOLOOP_MONITOR_H
+#define GOLOOP_MONITOR_H
+
+#include <stdint.h>
+
+typedef int (*gl_stuck)(void);
+
+int gl_monitor_start(gl_stuck stuck);  /* 0, or an error; nothing when it runs already. Under the GIL, or alone */
+void gl_monitor_stop(void);            /* waits for its end: not with the GIL, which its report may want */
+
+void gl_monitor_backlog(long change);  /* so many more goroutines wait; any thread */
+void gl_monitor_started(void);         /* one of them was started; any thread */
+
+int gl_thread_clock(void);             /* the clock id of this thread's processor time, -1: none */
+int64_t gl_thread_cpu(int clock);      /* its value in nanoseconds; -1 for a thread that has ended */
+
+#endif

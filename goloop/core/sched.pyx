@@ -1,0 +1,395 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""Workers and how goroutines take turns on them: park and ready, the run queue, the backlog.
+
+A worker is a thread whose main greenlet, the hub, runs a loop. The worker stands in that loop's ready queue as one
+item; its turn() switches to goroutines, which switch directly to each other as they park, until there is none
+left or the budget is spent, and then back to the hub. HACKING.md has the states and who may change them.
+
+Everything here is guarded by the GIL: no function gives it up between reading a state and changing it.
+"""
+
+from cpython.pycapsule cimport PyCapsule_Import
+from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
+from libc.stdint cimport int64_t
+
+cdef extern from "Python.h":
+    unsigned long PyThread_get_thread_ident() nogil
+
+cdef extern from "native/monitor.h" nogil:
+    ctypedef int (*gl_stuck)() noexcept with gil
+    int gl_monitor_start(gl_stuck stuck)
+    void gl_monitor_stop()
+    void gl_monitor_backlog(long change)
+    void gl_monitor_started()
+    int gl_thread_clock()
+    int64_t gl_thread_cpu(int clock)
+
+cdef extern from *:
+    """
+    static __thread PyObject *gl_worker;  /* the Worker of this thread, borrowed: its thread holds a reference */
+    """
+    PyObject *gl_worker
+
+# greenlet's C interface: a table of functions behind a capsule, by its published numbers. (Without its header, so
+# that building needs nothing installed.)
+ctypedef object (*greenlet_new)(object run, object parent)
+ctypedef object (*greenlet_current)()
+ctypedef object (*greenlet_switch)(object target, PyObject *args, PyObject *kwargs)
+
+cdef void **_api = <void **>PyCapsule_Import("greenlet._C_API", 0)
+cdef greenlet_new new_greenlet = <greenlet_new>_api[3]
+cdef greenlet_current getcurrent = <greenlet_current>_api[4]
+cdef greenlet_switch switch = <greenlet_switch>_api[6]
+
+cdef enum:
+    BUDGET = 61      # switches a turn: Go's schedtick, a prime, so it never beats with a program's own periods
+    SPARES = 64      # runners kept for new goroutines, so that starting one makes no greenlet
+
+cdef Queue backlog = Queue()
+cdef list workers = []            # all that run; the first ones are preferred
+cdef object start_worker = None   # runtime.pool's: starts a thread with a worker, False if there may be no more
+cdef int procs = 1                # gomaxprocs()
+
+
+cdef class G(Pollable):
+    cdef int execute(self) except -1:
+        raise SystemError("G.execute() is abstract")
+
+    cdef object run(self):
+        # Made ready by another thread: the loop took it out of the inbox.
+        self.worker.runnable.push(self)
+        self.worker.turn()
+
+
+cdef class Queue:
+    cdef void push(self, G g) noexcept:
+        if self.head is None:
+            self.head = g
+        else:
+            self.tail.link = g
+        self.tail = g
+        self.count += 1
+
+    cdef G pop(self):
+        cdef G g = self.head
+        if g is not None:
+            self.head = g.link
+            g.link = None
+            if self.head is None:
+                self.tail = None
+            self.count -= 1
+        return g
+
+
+cdef G begin():
+    """Take the oldest goroutine of the backlog."""
+    cdef G g = backlog.pop()
+    if g is not None:
+        gl_monitor_backlog(-1)
+        gl_monitor_started()
+    return g
+
+
+cdef class Worker:
+    """A thread's loop and hub. Made and run by the thread itself: enter(), then the loop, then leave_thread()."""
+
+    def __cinit__(self, LoopCore loop):
+        self.loop = loop
+        self.runnable = Queue()
+        self.spare = []
+        self.tasks = {}
+
+    def enter(self):
+        """Become the worker of this thread."""
+        global gl_worker
+        if gl_worker != NULL:
+            raise SystemError("this thread has a worker")
+        self.hub = getcurrent()
+        self.thread = PyThread_get_thread_ident()
+        self.clock = gl_thread_clock()
+        gl_worker = <PyObject *>self
+        workers.append(self)
+
+    def retire(self):
+        """Take no more goroutines; those that are here go on."""
+        self.retired = True
+        workers.remove(self)
+        if backlog.count:
+            wake_one()
+
+    def exit(self):
+        """Let the spare runners end, and stop being this thread's worker; the loop does not run any more."""
+        global gl_worker
+        while self.spare:
+            switch(self.spare.pop(), NULL, NULL)
+        gl_worker = NULL
+        self.hub = None
+
+    def __repr__(self):
+        return f"<goroutines of worker {self.thread}: {self.live} live, {self.runnable.count} runnable>"
+
+    def kick_self(self):
+        """Let it look at the backlog."""
+        self.kick()
+
+    # ------------------------------------------------------------- scheduling
+    cdef object run(self):
+        self.kicked = False
+        self.turn()
+
+    cdef int turn(self) except -1:
+        """Let goroutines run until none can, or the budget is spent. In the hub only."""
+        cdef object target
+        self.turns += 1
+        self.budget = BUDGET
+        target = self.following()
+        if target is not self.hub:
+            switch(target, NULL, NULL)
+        if self.runnable.count or (backlog.count and not self.locked and not self.retired):
+            self.loop.queue(self)
+        elif backlog.count:
+            wake_one()                # kicked just before it retired or was locked
+        return 0
+
+    cdef object following(self):
+        """Choose what runs next, make it current, and return its greenlet; the hub's when it is the loop's turn."""
+        cdef G g
+        if self.budget > 0:
+            self.budget -= 1
+            g = self.runnable.pop()
+            if g is not None:
+                self.current = g
+                return g.greenlet
+            if backlog.count and not self.locked and not self.retired:
+                g = begin()
+                g.worker = self
+                self.live += 1
+                self.current = self.assigned = g
+                return self.spare.pop() if self.spare else new_greenlet(self._runner, self.hub)
+        self.current = None
+        return self.hub
+
+    cdef int leave(self) except -1:
+        """Switch away from the current goroutine, whose state says already how it comes back."""
+        cdef object target = self.following()
+        if target is not getcurrent():
+            switch(target, NULL, NULL)
+        return 0
+
+    def _runner(self, *_):
+        """What a runner greenlet does: one goroutine after the other, each to its end."""
+        cdef G g = self.assigned
+        cdef object me
+        while g is not None:
+            self.assigned = None
+            g.status = RUNNING
+            g.execute()
+            self.live -= 1
+            self.current = None
+            g = None
+            if self.budget > 0 and self.runnable.head is None and backlog.count and not (self.locked or self.retired):
+                self.budget -= 1
+                g = begin()
+                g.worker = self
+                self.live += 1
+                self.current = g
+            elif len(self.spare) < SPARES:
+                me = getcurrent()
+                self.spare.append(me)
+                self.leave()
+                g = self.assigned
+        # The end of a greenlet is a switch to its parent, the hub.
+
+    # ---------------------------------------------------------- park and yield
+    cdef int park(self, G g, str reason) except -1:
+        """Switch away until ready(g). Only from the goroutine itself."""
+        if self.loop.pollset.foreign():
+            raise RuntimeError("this goroutine belongs to the parent process: it cannot park after a fork")
+        g.reason = reason
+        g.status = PARKED
+        g.greenlet = getcurrent()
+        try:
+            self.leave()
+        finally:
+            g.greenlet = None
+            g.status = RUNNING
+        return 0
+
+    cdef int yield_(self, G g) except -1:
+        """Let the others run first."""
+        g.reason = "gosched"
+        g.status = RUNNABLE
+        g.greenlet = getcurrent()
+        self.runnable.push(g)
+        try:
+            self.leave()
+        finally:
+            g.greenlet = None
+            g.status = RUNNING
+        return 0
+
+    # ------------------------------------------------------- the monitor's view
+    cdef bint idle(self) noexcept:
+        return self.current is None and not self.kicked and not self.queued and not self.locked
+
+    cdef bint computes(self) noexcept:
+        """Whether the thread has used processor time since the last look. One that waits for the GIL wakes up
+        at every switch interval, so that it has; one in a system call has not."""
+        cdef int64_t before = self.cpu
+        self.cpu = gl_thread_cpu(self.clock)
+        return self.cpu != before
+
+    cdef int kick(self) except -1:
+        """Let it look at the backlog; from any thread."""
+        if not self.kicked:
+            self.kicked = True
+            self.node.item = <void *>self
+            Py_INCREF(self)           # the inbox's reference; drain() drops it
+            if not self.loop.pollset.post(&self.node):
+                Py_DECREF(self)
+                self.kicked = False
+        return 0
+
+
+cdef Worker here():
+    return <Worker>gl_worker if gl_worker != NULL else None
+
+
+cdef G current_g():
+    return (<Worker>gl_worker).current if gl_worker != NULL else None
+
+
+cdef int ready(G g) except -1:
+    cdef Worker worker = g.worker
+    if worker.thread == PyThread_get_thread_ident():
+        g.status = RUNNABLE
+        worker.runnable.push(g)
+        if worker.current is None:
+            worker.loop.queue(worker)
+        return 0
+    g.status = RUNNABLE
+    g.node.item = <void *>g
+    Py_INCREF(g)                      # the inbox's reference; drain() drops it
+    if not worker.loop.pollset.post(&g.node):
+        Py_DECREF(g)                  # its worker is gone, and the goroutine with it
+    return 0
+
+
+cdef int submit(G g) except -1:
+    cdef Worker worker = here()
+    backlog.push(g)
+    gl_monitor_backlog(1)
+    if worker is None or worker.locked or worker.retired:
+        wake_one()
+    elif worker.current is None:
+        worker.loop.queue(worker)
+    elif worker.blocked:
+        wake_one()
+    return 0
+
+
+cdef int wake_one() except -1:
+    """See that some worker will look at the backlog. If that one turns out to be stuck, the monitor finds out."""
+    cdef Worker worker
+    cdef Worker chosen = None
+    for worker in workers:
+        if worker.blocked or worker.locked:
+            continue
+        if not worker.idle():
+            return 0                  # it looks when its goroutine parks
+        if chosen is None:
+            chosen = worker
+    if chosen is not None:
+        chosen.kick()
+    else:
+        start_worker()
+    return 0
+
+
+cdef int stuck() noexcept with gil:
+    """The monitor's report that nobody has started a goroutine for a tick, though the backlog is not empty."""
+    cdef Worker worker
+    cdef Worker chosen = None
+    cdef int computing = 0
+    if backlog.count == 0:
+        return 0
+    for worker in workers:
+        if worker.idle():
+            if chosen is None:
+                chosen = worker
+        elif worker.computes():
+            computing += 1
+    if computing >= procs:
+        return 0
+    try:
+        if chosen is not None:
+            chosen.kick()
+        else:
+            start_worker()
+    except BaseException as exc:      # no thread could be started; the next tick tries again
+        _unraisable(exc)
+    return 1
+
+
+def _unraisable(exc):
+    import sys
+    import threading
+    if not sys.is_finalizing():
+        threading.excepthook(threading.ExceptHookArgs((type(exc), exc, exc.__traceback__, threading.current_thread())))
+
+
+# ------------------------------------------------------------- for runtime.pool
+def set_starter(starter):
+    """Say how a worker's thread is started: a function without arguments."""
+    global start_worker
+    start_worker = starter
+
+
+def all_workers():
+    """Return the workers that take goroutines."""
+    return list(workers)
+
+
+def set_procs(int n):
+    """Set how many workers may compute at once; returns the number before."""
+    global procs
+    before, procs = procs, n
+    return before
+
+
+def get_procs():
+    return procs
+
+
+def backlog_size():
+    """Return how many goroutines no worker has started."""
+    return backlog.count
+
+
+def start_monitor():
+    """Start the monitor thread, unless it runs."""
+    cdef int error
+    with nogil:
+        error = gl_monitor_start(stuck)
+    if error:
+        raise OSError(error, "the monitor thread could not be started")
+
+
+def stop_monitor():
+    """Stop the monitor thread and wait for its end."""
+    with nogil:
+        gl_monitor_stop()
+
+
+def forget():
+    """In a forked child: there is no worker any more, and nothing to start."""
+    cdef G g
+    workers.clear()
+    while backlog.count:
+        g = begin()
+        g = None
+
+
+def this_worker():
+    """Return the worker of this thread, or None."""
+    return here()

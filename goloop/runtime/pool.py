@@ -1,0 +1,189 @@
+"""The worker pool: threads with a loop and a hub each, started on demand, retired when idle, ended in good order.
+
+How goroutines take turns is core.sched's matter; this file owns the threads. All its state is guarded by
+`_lock`, which is never held while a goroutine or a callback runs.
+"""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import atexit
+import os
+import sys
+import threading
+import time
+from asyncio.log import logger
+from typing import Any
+
+import goloop.loop
+from goloop.core import goroutine, sched
+from goloop.loop import Loop
+from goloop.runtime import panic
+
+IDLE = 10.0  # seconds without a goroutine after which a worker's thread ends
+PATIENCE = 5.0  # seconds that cancelled goroutines have for their finally blocks, at exit and when a loop closes
+MAX_THREADS = max(1, int(os.environ.get("GOLOOP_MAXTHREADS", "512")))
+
+_lock = _thread.allocate_lock()
+_threads: set[threading.Thread] = set()  # of workers, from before their start to their end
+_starting = 0  # of these, such that have not yet looked at the backlog
+_started = 0  # ever, for their names
+_at_exit = False  # shutdown() is registered
+
+
+def _start_worker() -> None:
+    """Start one more worker, unless one is on its way or there are MAX_THREADS. Any thread."""
+    global _starting, _started, _at_exit
+    with _lock:
+        if _starting or len(_threads) >= MAX_THREADS:
+            return
+        _starting += 1
+        _started += 1
+        thread = threading.Thread(target=_work, name=f"goloop-worker-{_started}", daemon=True)
+        _threads.add(thread)
+        if not _at_exit:
+            _at_exit = True
+            atexit.register(shutdown)
+    try:
+        sched.start_monitor()
+        thread.start()
+    except BaseException:
+        with _lock:
+            _starting -= 1
+            _threads.discard(thread)
+        raise
+
+
+def _work() -> None:
+    """What a worker's thread does."""
+    global _starting
+    try:
+        loop = Loop()
+    except BaseException:
+        with _lock:
+            _starting -= 1
+            _threads.discard(threading.current_thread())
+        raise
+    worker = sched.Worker(loop)
+    try:
+        worker.enter()
+        with _lock:
+            _starting -= 1
+        loop.call_soon(worker.kick_self)
+        loop.call_later(IDLE, _retire_if_idle, worker, worker.turns)
+        loop.run_forever()
+        _end_loop(loop)
+    finally:
+        worker.exit()
+        loop.close()
+        with _lock:
+            _threads.discard(threading.current_thread())
+
+
+def _end_loop(loop: Loop) -> None:
+    """As asyncio.Runner does: cancel the tasks that are left, and shut down the generators and the executor."""
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.run_until_complete(loop.shutdown_default_executor())
+
+
+def _retire_if_idle(worker: sched.Worker, turns: int) -> None:
+    loop = worker.loop
+    if not worker.retired:
+        if worker.live or worker.turns != turns or asyncio.all_tasks(loop):
+            loop.call_later(IDLE, _retire_if_idle, worker, worker.turns)
+            return
+        worker.retire()
+    if worker.live or asyncio.all_tasks(loop):  # it got one at the last moment
+        loop.call_later(IDLE, _retire_if_idle, worker, worker.turns)
+    else:
+        loop.stop()
+
+
+# ------------------------------------------------------------------------- end
+def _end(goroutines: Any, patience: float) -> list[goroutine.Goroutine[Any]]:
+    """Cancel what goroutines() returns until there are none; return those that are left after `patience` seconds."""
+    until = time.monotonic() + patience
+    told: dict[int, float] = {}
+    while True:
+        left: list[goroutine.Goroutine[Any]] = goroutines()
+        if not left or time.monotonic() > until:
+            return left
+        for g in left:
+            # Again after a while: it may have swallowed the first one in a clean-up.
+            if told.get(g.id, 0.0) < time.monotonic() - 1.0:
+                told[g.id] = time.monotonic()
+                g.cancel()
+        time.sleep(0.0005)
+
+
+def _complain(left: list[goroutine.Goroutine[Any]], when: str) -> None:
+    for g in left[:10]:
+        logger.warning("%s: goroutine did not end in %.0f s after its cancellation: %r", when, PATIENCE, g)
+    if len(left) > 10:
+        logger.warning("%s: and %d more", when, len(left) - 10)
+
+
+def _end_goroutines(loop: Loop) -> None:
+    """Cancel the goroutines that were started from a loop, and wait for their ends."""
+    if goroutine.num_goroutine() and sched.this_worker() is None and not sys.is_finalizing():
+        left = _end(lambda: [g for g in goroutine.all_goroutines() if g.home is loop], PATIENCE)
+        _complain(left, f"closing {loop!r}")
+
+
+def shutdown(patience: float = PATIENCE) -> None:
+    """Cancel every goroutine, wait for their ends, and stop the workers and the monitor. They start again on demand.
+
+    patience: seconds. For a thread without a running loop; at exit it is called anyway.
+    """
+    if sched.this_worker() is not None:
+        raise RuntimeError("a goroutine cannot shut down the pool that it runs on")
+    until = time.monotonic() + patience
+    left = _end(goroutine.all_goroutines, patience)
+    _complain(left, "shutdown")
+    while True:
+        for worker in sched.all_workers():
+            worker.retire()
+            worker.loop.call_soon_threadsafe(worker.loop.stop)
+        with _lock:
+            threads = list(_threads)
+        if not threads or time.monotonic() > until:
+            break
+        threads[0].join(0.01)
+    sched.stop_monitor()
+
+
+def _after_fork_in_child() -> None:
+    """The workers and the monitor stayed in the parent, and so did the goroutines."""
+    global _lock, _starting
+    _lock = _thread.allocate_lock()
+    _threads.clear()
+    _starting = 0
+    sched.forget()
+    goroutine.forget()
+
+
+def gomaxprocs(n: int | None = None) -> int:
+    """Set how many workers may run Python at once; return the number before (Go: runtime.GOMAXPROCS).
+
+    n: at least 1 (ValueError); None only asks. Workers stuck in blocking calls do not count. From any thread.
+    """
+    if n is None:
+        return sched.get_procs()
+    if not isinstance(n, int):
+        raise TypeError(f"gomaxprocs() takes an int, got {n!r}")
+    if n < 1:
+        raise ValueError(f"gomaxprocs() takes at least 1, got {n}")
+    return sched.set_procs(n)
+
+
+sched.set_starter(_start_worker)
+sched.set_procs(len(os.sched_getaffinity(0)))
+goroutine.set_reporter(panic.report)
+goloop.loop.end_goroutines = _end_goroutines
+os.register_at_fork(after_in_child=_after_fork_in_child)
