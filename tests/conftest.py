@@ -1,4 +1,4 @@
-"""What every test is held to: it leaves no handle, transport, poll set, thread or descriptor behind."""
+"""What every test is held to: it leaves no handle, transport, poll set, goroutine, thread or descriptor behind."""
 
 import gc
 import os
@@ -8,7 +8,9 @@ import time
 
 import pytest
 
+import goloop
 from goloop.core import handles, netpoll, transports
+from goloop.runtime import pool
 
 _PYCARES = "_run_safe_shutdown_loop"  # a thread that aiohttp's resolver keeps for the life of the process
 
@@ -30,6 +32,7 @@ def _counters():
         "transports": transports.live_transports(),
         "poll sets": netpoll.stats()["pollsets"],
         "threads": sum(1 for t in threading.enumerate() if _PYCARES not in t.name),
+        "goroutines": goloop.num_goroutine(),
         "descriptors": len(os.listdir("/proc/self/fd")),
     }
 
@@ -40,6 +43,7 @@ def _no_leaks():
     gc.collect()
     before = _counters()
     yield
+    pool.shutdown()
     until = time.monotonic() + 5
     while True:
         gc.collect()
