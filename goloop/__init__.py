@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from goloop.chan import Chan, ChannelClosed, aselect, recv, select, send
 from goloop.core.goroutine import (
     Goroutine,
     blocking,
@@ -23,10 +24,13 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "Chan",
+    "ChannelClosed",
     "EventLoopPolicy",
     "Goroutine",
     "Loop",
     "__version__",
+    "aselect",
     "blocking",
     "current",
     "go",
@@ -37,7 +41,10 @@ __all__ = [
     "lock_os_thread",
     "new_event_loop",
     "num_goroutine",
+    "recv",
     "run",
+    "select",
+    "send",
     "sleep",
     "wait",
 ]

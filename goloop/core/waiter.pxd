@@ -45,10 +45,12 @@ cdef class Places:
 
     cdef int join(self, Place place) noexcept
     cdef Place claim_first(self)          # take out and claim the oldest that still waits; None: there is none
+    cdef bint waiting(self) noexcept
     cdef int complete_all(self) except -1
 
 
 cdef Place new_place(Waiter waiter, Py_ssize_t index, object value)
+cdef int may_block(str what, str instead) except -1
 cdef Waiter blocking_waiter(str what, str instead)
 cdef Waiter async_waiter()
 cdef double seconds_of(object timeout) except -2     # None: -1

@@ -139,16 +139,19 @@ cdef class Waiter:
 cdef object _context = __import__("contextvars").Context()
 
 
-cdef Waiter blocking_waiter(str what, str instead):
-    """A waiter for whoever calls: the goroutine that runs here, or else the thread.
+cdef int may_block(str what, str instead) except -1:
+    """RuntimeError on the thread of a running loop outside of a goroutine, where waiting would stop the loop."""
+    if current_g() is None and _events._get_running_loop() is not None:
+        raise RuntimeError(f"{what} would block the event loop: use {instead} here, or call it in a goroutine")
+    return 0
 
-    RuntimeError on the thread of a running loop outside of a goroutine: it would stop the loop.
-    """
+
+cdef Waiter blocking_waiter(str what, str instead):
+    """A waiter for whoever calls: the goroutine that runs here, or else the thread; after may_block()."""
     cdef Waiter waiter = Waiter.__new__(Waiter)
+    may_block(what, instead)
     waiter.g = current_g()
     if waiter.g is None:
-        if _events._get_running_loop() is not None:
-            raise RuntimeError(f"{what} would block the event loop: use {instead} here, or call it in a goroutine")
         waiter.lock = allocate_lock()
         waiter.lock.acquire()
     return waiter
@@ -214,6 +217,12 @@ cdef class Places:
                 place.waiter.index = place.index
                 return place
         return None
+
+    cdef bint waiting(self) noexcept:
+        """Whether somebody here still waits; those who gave up and have not left yet are taken out."""
+        while self.first is not None and self.first.waiter.outcome != WAITING:
+            self.first.leave()
+        return self.first is not None
 
     cdef int complete_all(self) except -1:
         """Complete everything that waits now."""
