@@ -13,10 +13,10 @@ build: $(VENV)/built
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --upgrade pip
 
 $(VENV)/built: $(BIN)/python $(SOURCES)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,test,lint]'
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[demo,test,lint]'
 	touch $@
 
 demo: build
@@ -32,12 +32,12 @@ lint: build
 	$(BIN)/mypy
 
 bench: build
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
 SUITE ?= cpython
 compat: build
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[compat]'
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[compat]'
 	$(BIN)/python compat_tests/run.py --suite $(SUITE) $(ARGS)
 
 clean:

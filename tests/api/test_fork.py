@@ -209,3 +209,30 @@ loop.close()
         )
 
     assert both(scenario) == (0, "{0} end\n")
+
+
+def test_a_child_resolves_names_with_threads_of_its_own(both):
+    def scenario(loop):
+        return run(
+            loop,
+            """
+async def resolve():
+    found = await asyncio.get_running_loop().getaddrinfo("localhost", 80, type=socket.SOCK_STREAM)
+    return all(kind == socket.SOCK_STREAM for _, kind, *_ in found) and len(found) > 0
+
+def child():
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        print("child", runner.run(resolve()))
+
+async def parent():
+    before = await resolve()
+    pid = in_child(child)
+    return before, ended(pid), await resolve()
+
+print("parent", *loop.run_until_complete(parent()))
+loop.run_until_complete(loop.shutdown_default_executor())
+loop.close()
+""",
+        )
+
+    assert both(scenario) == (0, "child True\nparent True 0 True\n")

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import pathlib
+import resource
 import socket
 import sys
 
@@ -180,6 +182,34 @@ def test_five_hundred_connections_leave_no_descriptors(both):
             return {recorder.data for recorder in recorders}
 
     assert both(scenario) == {b"hello"}
+
+
+def test_five_thousand_connections_leave_no_memory(both):
+    def resident():
+        gc.collect()
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+
+    async def rounds(loop, address, count):
+        for _ in range(count // 50):
+            recorders = [Recorder() for _ in range(50)]
+            for recorder in recorders:
+                transport, _ = await loop.create_connection(lambda recorder=recorder: recorder, *address)
+                transport.write(b"hello")
+            for recorder in recorders:
+                await recorder.until(5)
+                recorder.transport.close()
+                await recorder.until("lost")
+
+    async def scenario(loop):
+        async with serving(loop) as (_, address):
+            await rounds(loop, address, 1000)
+            descriptors, before = len(os.listdir("/proc/self/fd")), resident()
+            await rounds(loop, address, 5000)
+            await condition(lambda: len(os.listdir("/proc/self/fd")) <= descriptors)
+            return resident() - before < 5000 * 500  # bytes: a transport that stayed would take more
+
+    assert both(scenario) is True
 
 
 def test_accepting_goes_on_after_running_out_of_descriptors(both):

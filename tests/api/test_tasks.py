@@ -294,6 +294,26 @@ def test_an_eager_task_gives_the_current_task_back(both):
 
 
 @eager
+def test_a_task_made_eagerly_by_hand_runs_to_its_first_wait(both):
+    # as aiohttp makes its tasks on Python 3.12 and later
+    async def scenario(loop):
+        seen = []
+
+        async def inner():
+            seen.append(asyncio.current_task() is not outer)
+            await asyncio.sleep(0)
+            return "end"
+
+        outer = asyncio.current_task()
+        task = asyncio.Task(inner(), loop=loop, eager_start=True)
+        at_once = list(seen), task.done(), asyncio.current_task() is outer
+        done = asyncio.Task(answer(), loop=loop, eager_start=True)
+        return at_once, await task, done.done(), await done
+
+    assert both(scenario) == (([True], False, True), "end", True, "answer")
+
+
+@eager
 def test_an_eager_task_takes_a_context(both):
     async def scenario(loop):
         async def inner():
