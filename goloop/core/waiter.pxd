@@ -13,6 +13,7 @@ cdef enum Outcome:
 cdef class Waiter:
     cdef Outcome outcome
     cdef bint parked              # the goroutine has switched away, or is just about to
+    cdef bint returnable          # who waits gives back what comes at the moment of its cancellation: that one wins
     cdef bint ok                  # the three are the claimer's to fill in, between claim() and wake()
     cdef Py_ssize_t index
     cdef object value

@@ -102,7 +102,7 @@ cdef class Waiter:
             if not self.lock.acquire(True, timeout):
                 self.claim(TIMED_OUT)
         except BaseException as exc:      # a signal handler raised it, KeyboardInterrupt for one
-            if self.claim(CANCELLED):
+            if self.claim(CANCELLED) or self.returnable:
                 raise
             # What it waited for has come, and must not be lost: the exception comes right after it.
             PyThreadState_SetAsyncExc(PyThread_get_thread_ident(), type(exc))
@@ -116,15 +116,15 @@ cdef class Waiter:
     async def suspend(self, double timeout):
         """Wait, in a coroutine, until it is claimed; as block()."""
         cdef object timer = None
-        if self.outcome != WAITING:
-            return
         self.future = self.loop.create_future()
         if timeout >= 0:
             timer = self.loop.call_later(timeout, self._expire)
         try:
-            await self.future
+            # Both calls may run Python code, and another thread's: it may have been claimed before there was a future.
+            if self.outcome == WAITING:
+                await self.future
         except asyncio.CancelledError as exc:
-            if self.claim(CANCELLED):
+            if self.claim(CANCELLED) or self.returnable:
                 raise
             # Claimed before: what it waited for is here and must not be lost. The cancellation comes at the next await.
             task = asyncio.current_task()
