@@ -141,8 +141,8 @@ def drive(
         got = json.loads(_line(load.stdout))
         cpu = cpu_of(server.process.pid) - cpu
         memory = (memory_of(server.process.pid) - before) / idle if idle else None
-        load.communicate(timeout=PATIENCE)
     finally:
+        server.process.kill()  # first, so that it does not report the load's going as errors
         load.kill()
         load.wait()
     operations = got["operations"]

@@ -11,6 +11,7 @@ cdef class LoopCore:
     cdef Py_ssize_t count
     cdef Py_ssize_t capacity      # a power of two
     cdef unsigned long owner      # ident of the thread that runs the loop, 0: none
+    cdef int thread_wakes         # sleeps in a row that other threads ended
     cdef bint own_clock           # time() was not replaced: no need to call it through Python
     cdef object clock             # what replaced it in this object, or None
     cdef char *read_buffer        # scratch for recv, READ_SIZE bytes, made on first use
@@ -24,6 +25,7 @@ cdef class LoopCore:
     cdef int grow(self) except -1
     cdef int drain(self) except -1
     cdef int collect(self) except -1
+    cdef int dispatch(self, epoll_event *events, int n) except -1
     cdef int wake_due(self) except -1
     cdef double now(self) except? -1
     cdef int sleep(self) except -1

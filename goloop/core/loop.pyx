@@ -35,6 +35,7 @@ cdef object _coroutines = asyncio.coroutines
 cdef enum:
     HARVEST = 256             # events per epoll_wait; what is left over comes in the next iteration
     RING_START = 64
+    THREAD_WAKES = 8          # after that many wake-ups by threads the next is expected from one as well
 
 cdef double MAXIMUM_SLEEP = 24 * 3600.0     # seconds, as asyncio's MAXIMUM_SELECT_TIMEOUT
 cdef double CLOCK_RESOLUTION = 1e-9
@@ -128,19 +129,25 @@ cdef class LoopCore:
     cdef int collect(self) except -1:
         """Look at the poll set without waiting, and queue what is ready."""
         cdef epoll_event events[HARVEST]
-        cdef PollSet ps = self.pollset
-        cdef Pollable owner
-        cdef Slot *slot
-        cdef unsigned int mask
-        cdef int i, index, n = ps.harvest(events, HARVEST)
+        cdef int n = self.pollset.harvest(events, HARVEST)
         if n < 0:
             if errno == EINTR:
                 return 0
             raise OSError(errno, "epoll_wait failed")
+        return self.dispatch(events, n)
+
+    cdef int dispatch(self, epoll_event *events, int n) except -1:
+        """Queue what the events are for."""
+        cdef PollSet ps = self.pollset
+        cdef Pollable owner
+        cdef Slot *slot
+        cdef unsigned int mask
+        cdef int i, index
         for i in range(n):
             slot = ps.event_slot(events[i].data.u64)
             if slot == NULL:
                 continue
+            self.thread_wakes = 0
             index = <int>(slot - ps.slots)
             mask = events[i].events
             if mask & ~<unsigned int>EPOLLOUT and ps.readers[index] is not None:
@@ -169,20 +176,35 @@ cdef class LoopCore:
         return 0
 
     cdef int sleep(self) except -1:
-        """Nothing is ready: park until something may be, or the first timer is due."""
+        """Nothing is ready: park until something may be, or the first timer is due; queue what is ready by then.
+
+        The kind of the last wake-ups foretells the next: a loop that descriptors wake sleeps in its own poll set,
+        one that threads wake sleeps on the futex, which is cheaper for them.
+        """
+        cdef epoll_event events[HARVEST]
         cdef double seconds
         cdef int64_t deadline = -1
-        cdef int error
+        cdef int n
         cdef PollSet ps = self.pollset
         if self.timers.size:
             seconds = self.timers.first() - self.now()
             if seconds <= 0:
                 return 0
             deadline = now_ns() + <int64_t>(min(seconds, MAXIMUM_SLEEP) * 1e9)
-        with nogil:
-            error = ps.park(deadline)
-        if error != 0 and error != EINTR and error != ETIMEDOUT:
-            raise OSError(error, "the netpoller could not be started")
+        if self.thread_wakes < THREAD_WAKES:
+            with nogil:
+                n = ps.poll(deadline, events, HARVEST)
+            if n < 0 and -n != EINTR:
+                raise OSError(-n, "epoll_wait failed")
+            self.dispatch(events, n)
+        else:
+            with nogil:
+                n = ps.park(deadline)
+            if n != 0 and n != EINTR and n != ETIMEDOUT:
+                raise OSError(n, "the netpoller could not be started")
+            self.collect()
+        if self.thread_wakes < THREAD_WAKES and not ps.inbox_empty():
+            self.thread_wakes += 1
         return 0
 
     cdef int run_once(self) except -1:
@@ -197,7 +219,6 @@ cdef class LoopCore:
             self.sleep()
             PyErr_CheckSignals()
             self.drain()
-            self.collect()
         self.wake_due()
         todo = self.count      # what these schedule waits for the next iteration
         while todo > 0 and self.count > 0:     # a nested iteration may have run some of them

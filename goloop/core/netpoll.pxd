@@ -47,6 +47,7 @@ cdef extern from "native/netpoll.h" nogil:
     void gl_pollset_close(gl_pollset *ps)
     bint gl_pollset_foreign(const gl_pollset *ps)
     int gl_park(gl_pollset *ps, int64_t deadline)
+    int gl_poll(gl_pollset *ps, int64_t deadline, epoll_event *events, int room)
     void gl_unpark(gl_pollset *ps)
     int64_t gl_now()
     void gl_get_stats(gl_stats *out)
@@ -85,6 +86,7 @@ cdef class PollSet:
     cdef gl_node *take(self) noexcept nogil
     cdef bint inbox_empty(self) noexcept nogil
     cdef int park(self, int64_t deadline) noexcept nogil
+    cdef int poll(self, int64_t deadline, epoll_event *events, int room) noexcept nogil
     cdef void unpark(self) noexcept nogil
     cdef int harvest(self, epoll_event *events, int room) noexcept nogil
     cdef bint foreign(self) noexcept nogil

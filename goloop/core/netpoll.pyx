@@ -83,6 +83,9 @@ cdef class PollSet:
     cdef int park(self, int64_t deadline) noexcept nogil:
         return gl_park(self.ps, deadline)
 
+    cdef int poll(self, int64_t deadline, epoll_event *events, int room) noexcept nogil:
+        return gl_poll(self.ps, deadline, events, room)
+
     cdef void unpark(self) noexcept nogil:
         cdef gl_pollset *ps = self.ps
         if ps != NULL:
@@ -214,8 +217,11 @@ cdef class PollSet:
         return 0
 
     cdef Slot *event_slot(self, uint64_t key) noexcept:
-        """The slot an event is for; NULL for a stale one."""
-        cdef Slot *slot = &self.slots[<uint32_t>key]
+        """The slot an event is for; NULL for a stale one, and for the bell's."""
+        cdef Slot *slot
+        if <uint32_t>key >= <uint32_t>self.slot_count:
+            return NULL
+        slot = &self.slots[<uint32_t>key]
         return slot if slot.fd >= 0 and slot.generation == <uint32_t>(key >> 32) else NULL
 
     # ------------------------------------------------------- watchers, owners

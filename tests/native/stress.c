@@ -298,17 +298,30 @@ static void control(world *w, source *s, int op) {
     CHECK(epoll_ctl(w->ps->epfd, op, s->in, &event) == 0, "epoll_ctl: %s", strerror(errno));
 }
 
-static void park(world *w) {
+static void read_events(const struct epoll_event *events, int n) {
+    for (int i = 0; i < n; i++)
+        if (events[i].data.u64 != GL_BELL)
+            read_tokens(events[i].data.ptr);
+}
+
+static void park(world *w) {  /* in either way */
+    struct epoll_event events[3];
     int64_t deadline = -1;
-    int result;
+    int result, n = 0, polls = rnd(2);
     if (w->with & DEADLINES && rnd(2))
         deadline = rnd(4) ? gl_now() + rnd(200000) : rnd(2) ? gl_now() : 0;
-    result = gl_park(w->ps, deadline);
+    if (polls) {
+        n = gl_poll(w->ps, deadline, events, 1 + rnd(3));
+        result = n < 0 ? -n : 0;
+    } else {
+        result = gl_park(w->ps, deadline);
+    }
     if (result == ETIMEDOUT)
-        CHECK(deadline >= 0 && gl_now() >= deadline, "the park timed out too early");
+        CHECK(!polls && deadline >= 0 && gl_now() >= deadline, "the park timed out too early");
     else
         CHECK(result == 0 || (result == EINTR && w->with & SIGNALS), "the park returned %d", result);
-    CHECK(__atomic_load_n(&w->ps->state, __ATOMIC_RELAXED) == GL_RUNNING, "state PARKED after a park");
+    CHECK(__atomic_load_n(&w->ps->state, __ATOMIC_RELAXED) == GL_RUNNING, "a state of sleep after a park");
+    read_events(events, n);
 }
 
 static void *consume(void *arg) {
@@ -330,8 +343,7 @@ static void *consume(void *arg) {
             CHECK(errno == EINTR, "epoll_wait: %s", strerror(errno));
             continue;
         }
-        for (int i = 0; i < n; i++)
-            read_tokens(events[i].data.ptr);
+        read_events(events, n);
         received = 0;
         for (int i = 0; i < w->count; i++)
             received += w->sources[i].got;
@@ -445,16 +457,17 @@ static unsigned run_worlds(int letters, int files, int with) {
 /* A park without a deadline ends with a signal whose handler does nothing for it. */
 static void *park_for_signal(void *arg) {
     world *w = arg;
-    int result;
-    while ((result = gl_park(w->ps, -1)) == 0)
+    struct epoll_event event;
+    int result, polls = w->with;
+    while ((polls ? (result = gl_poll(w->ps, -1, &event, 1)) > 0 : (result = gl_park(w->ps, -1)) == 0))
         ;
-    CHECK(result == EINTR, "the park returned %d after a signal", result);
+    CHECK(result == (polls ? -EINTR : EINTR), "the park returned %d after a signal", result);
     __atomic_store_n(&w->done, 1, __ATOMIC_RELEASE);
     return NULL;
 }
 
-static void check_interrupt(void) {
-    world w = {.ps = open_set()};
+static void check_interrupt(int polls) {
+    world w = {.ps = open_set(), .with = polls};
     pthread_t thread = start(park_for_signal, &w);
     while (!__atomic_load_n(&w.done, __ATOMIC_ACQUIRE)) {
         pthread_kill(thread, SIGUSR1);
@@ -480,6 +493,33 @@ static void check_one_event(void) {
     close(ready);
 }
 
+/* Nothing ready: a poll ends when its time is over, not before; without a deadline, when the bell rings. */
+static void *ring_late(void *arg) {
+    gl_pollset *ps = arg;
+    static gl_node node;
+    nap(2000);
+    CHECK(gl_inbox_push(ps->inbox, &node) == GL_INBOX_FIRST, "the inbox was not empty");
+    gl_unpark(ps);
+    return NULL;
+}
+
+static void check_poll_deadline(void) {
+    gl_pollset *ps = open_set();
+    struct epoll_event event;
+    int64_t deadline = gl_now() + 300000;
+    pthread_t thread;
+    int n;
+    CHECK(gl_poll(ps, deadline, &event, 1) == 0, "something was ready in an empty poll set");
+    CHECK(gl_now() >= deadline, "the poll ended too early");
+    CHECK(gl_poll(ps, 0, &event, 1) == 0, "something was ready in an empty poll set");
+    thread = start(ring_late, ps);
+    n = gl_poll(ps, -1, &event, 1);
+    CHECK(n == 0 || (n == 1 && event.data.u64 == GL_BELL), "the poll returned %d", n);
+    pthread_join(thread, NULL);
+    CHECK(gl_inbox_take(ps->inbox) != NULL, "the poll ended without a reason");
+    close_set(ps);
+}
+
 static unsigned case_parking(void) { return run_worlds(3, 0, 0); }
 
 static unsigned case_files(void) {
@@ -488,7 +528,9 @@ static unsigned case_files(void) {
 }
 
 static unsigned case_both(void) {
-    check_interrupt();
+    check_interrupt(0);
+    check_interrupt(1);
+    check_poll_deadline();
     return run_worlds(2, 3, DEADLINES | SPURIOUS | SIGNALS);
 }
 
@@ -535,19 +577,20 @@ static void *churn(void *arg) {
             uint64_t value;
             int mine = 0;
             if (rnd(2)) {
-                gl_park(ps, gl_now() + rnd(100000));
+                rnd(2) ? gl_park(ps, gl_now() + rnd(100000)) : gl_poll(ps, gl_now() + rnd(100000), &event, 1);
                 continue;
             }
             CHECK(epoll_ctl(ps->epfd, EPOLL_CTL_ADD, own, &event) == 0, "epoll_ctl: %s", strerror(errno));
             __atomic_store_n(&mail[me], own + 1, __ATOMIC_RELEASE);
             while (!mine) {
-                while (epoll_wait(ps->epfd, &event, 1, 0) == 1)
-                    if (event.data.fd == own) {
-                        mine = 1;
-                        CHECK(read(own, &value, sizeof value) == sizeof value, "read: %s", strerror(errno));
-                    }
-                if (!mine)
+                int polls = rnd(2), got = polls ? gl_poll(ps, -1, &event, 1) : epoll_wait(ps->epfd, &event, 1, 0);
+                CHECK(got >= 0, "the poll returned %d", got);
+                if (got == 1 && event.data.fd == own) {
+                    mine = 1;
+                    CHECK(read(own, &value, sizeof value) == sizeof value, "read: %s", strerror(errno));
+                } else if (got == 0 && !polls) {
                     CHECK(gl_park(ps, -1) == 0, "a park without a deadline failed");
+                }
             }
             CHECK(epoll_ctl(ps->epfd, EPOLL_CTL_DEL, own, NULL) == 0, "epoll_ctl: %s", strerror(errno));
             beat();
@@ -652,9 +695,13 @@ static void live_as_child(gl_pollset *parked, gl_pollset *idle, int parent_maste
     CHECK(ps != NULL && !gl_pollset_foreign(ps), "the child's poll set is foreign");
     CHECK(epoll_ctl(ps->epfd, EPOLL_CTL_ADD, bell, &event) == 0, "epoll_ctl: %s", strerror(errno));
     thread = start(ring, (void *)(intptr_t)bell);
-    while (epoll_wait(ps->epfd, &event, 1, 0) == 0)
-        CHECK(gl_park(ps, -1) == 0, "a park without a deadline failed");
+    if (rnd(2))
+        CHECK(gl_poll(ps, -1, &event, 1) == 1, "a poll without a deadline failed");
+    else
+        while (epoll_wait(ps->epfd, &event, 1, 0) == 0)
+            CHECK(gl_park(ps, -1) == 0, "a park without a deadline failed");
     pthread_join(thread, NULL);
+    gl_unpark(parked);  /* wakes nobody, and rings no bell of the parent's */
     if (depth > 0) {
         int status, own_master = master;
         pid_t pid = fork();
@@ -672,7 +719,7 @@ static void live_as_child(gl_pollset *parked, gl_pollset *idle, int parent_maste
     CHECK(stats.pollsets == 1, "closing the parent's poll sets closed the child's");
     CHECK(gl_park(ps, -1) == 0, "a park without a deadline failed");  /* the bell still rings */
     close_set(ps);
-    check_all_closed(fds - 2);
+    check_all_closed(fds - 4);  /* epoll and bell of each */
 }
 
 /* A child that still has the parent's descriptors does not keep a closed poll set in the master. */

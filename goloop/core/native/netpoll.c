@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -126,17 +127,32 @@ static int futex(uint32_t *word, int op, uint32_t value, const struct timespec *
     return (int)syscall(SYS_futex, word, op | FUTEX_PRIVATE_FLAG, value, until, NULL, FUTEX_BITSET_MATCH_ANY);
 }
 
-void gl_unpark(gl_pollset *ps) {
-    uint32_t parked = GL_PARKED;
-    /* seq_cst: comes after the producer's push, or the netpoller's store to `armed`; pairs with gl_park. */
-    if (__atomic_load_n(&ps->state, __ATOMIC_SEQ_CST) != GL_PARKED)
-        return;
+static void ring_bell(gl_pollset *ps) {
+    uint32_t polling = GL_POLLING;
+    uint64_t one = 1;
+    /* The loop may return, and close the bell, before we write to it: its number could be another file's by then.
+     * So be counted before the state says that there is something to ring for; pairs with gl_pollset_close. */
+    __atomic_fetch_add(&ps->ringers, 1, __ATOMIC_SEQ_CST);
     GL_YIELD();
-    if (__atomic_compare_exchange_n(&ps->state, &parked, GL_RUNNING, 0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) {
-        int saved = errno;
-        futex(&ps->state, FUTEX_WAKE, 1, NULL);
-        errno = saved;
+    if (__atomic_compare_exchange_n(&ps->state, &polling, GL_RUNNING, 0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) {
+        GL_YIELD();
+        if (!gl_pollset_foreign(ps) && write(ps->bell, &one, sizeof one) != sizeof one)
+            gl_fatal("unpark: eventfd");
     }
+    __atomic_fetch_sub(&ps->ringers, 1, __ATOMIC_RELEASE);
+}
+
+void gl_unpark(gl_pollset *ps) {
+    /* seq_cst: comes after the producer's push, or the netpoller's store to `armed`; pairs with gl_park, gl_poll. */
+    uint32_t state = __atomic_load_n(&ps->state, __ATOMIC_SEQ_CST);
+    int saved = errno;
+    GL_YIELD();
+    if (state == GL_POLLING)
+        ring_bell(ps);
+    else if (state == GL_PARKED && __atomic_compare_exchange_n(&ps->state, &state, GL_RUNNING, 0, __ATOMIC_SEQ_CST,
+                                                               __ATOMIC_RELAXED))
+        futex(&ps->state, FUTEX_WAKE, 1, NULL);
+    errno = saved;
 }
 
 static uint64_t epoll_key(const gl_pollset *ps, uint32_t generation) {
@@ -256,6 +272,8 @@ static void after_fork_child(void) {
     /* The master epoll is the parent's. Poll sets opened before stay foreign for ever; the first one opened
      * here makes a master of this process's own. */
     __atomic_fetch_add(&fork_epoch, 1, __ATOMIC_RELAXED);
+    for (uint32_t i = 0; i < table_size; i++)  /* the threads that were ringing are not here */
+        __atomic_store_n(&table_at(i)->ringers, 0, __ATOMIC_RELAXED);
     master_close();
     open_count = 0;
     pthread_mutex_unlock(&table_lock);
@@ -268,14 +286,27 @@ __attribute__((constructor)) static void hook_forks(void) {
 }
 
 /* --------------------------------------------------------------- poll set */
+static int bell_open(int epfd) {  /* the bell of a poll set; -1 with errno */
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data = {.u64 = GL_BELL}};
+    int bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (bell >= 0 && epoll_ctl(epfd, EPOLL_CTL_ADD, bell, &event) < 0) {
+        int saved = errno;
+        close(bell);
+        errno = saved;
+        return -1;
+    }
+    return bell;
+}
+
 gl_pollset *gl_pollset_open(gl_inbox *inbox) {
     gl_pollset *ps = NULL;
     struct epoll_event event = {.events = EPOLLONESHOT};
     uint32_t generation;
-    int epfd;
+    int epfd, bell = -1;
     pthread_mutex_lock(&table_lock);
     epfd = epoll_create1(EPOLL_CLOEXEC);
-    if (epfd < 0 || (open_count == 0 && master_open() < 0) || (ps = table_take()) == NULL)
+    if (epfd < 0 || (bell = bell_open(epfd)) < 0 || (open_count == 0 && master_open() < 0) ||
+        (ps = table_take()) == NULL)
         goto failed;
     generation = __atomic_add_fetch(&ps->generation, 1, __ATOMIC_RELEASE);
     event.data.u64 = epoll_key(ps, generation);
@@ -284,6 +315,7 @@ gl_pollset *gl_pollset_open(gl_inbox *inbox) {
     if (epoll_ctl(master, EPOLL_CTL_ADD, epfd, &event) < 0)
         goto failed;
     ps->epfd = epfd;
+    ps->bell = bell;
     ps->epoch = gl_fork_epoch();
     ps->inbox = inbox;
     __atomic_store_n(&ps->parks, 0, __ATOMIC_RELAXED);
@@ -299,6 +331,8 @@ failed: {
     }
     if (open_count == 0)
         master_close();
+    if (bell >= 0)
+        close(bell);
     if (epfd >= 0)
         close(epfd);
     pthread_mutex_unlock(&table_lock);
@@ -316,9 +350,14 @@ void gl_pollset_close(gl_pollset *ps) {
     if (!gl_pollset_foreign(ps)) {
         epoll_ctl(master, EPOLL_CTL_DEL, ps->epfd, NULL);
         open_count--;
+        /* The state is RUNNING, so nobody begins to ring; whoever has begun is between two instructions. seq_cst:
+         * the store of RUNNING by gl_poll comes before this load; acquire: the write before the close. */
+        while (__atomic_load_n(&ps->ringers, __ATOMIC_SEQ_CST))
+            sched_yield();
     }
+    close(ps->bell);
     close(ps->epfd);
-    ps->epfd = -1;
+    ps->epfd = ps->bell = -1;
     __atomic_add_fetch(&ps->generation, 1, __ATOMIC_RELEASE);  /* an event in flight is stale from here */
     table_put(ps);
     if (open_count == 0) {
@@ -381,6 +420,44 @@ int gl_park(gl_pollset *ps, int64_t deadline) {
     }
     __atomic_store_n(&ps->state, GL_RUNNING, __ATOMIC_SEQ_CST);
     return error;
+}
+
+/* epoll_wait with a timeout in nanoseconds where the kernel has it (5.11), else in milliseconds, rounded up. */
+static int wait_for(int epfd, struct epoll_event *events, int room, int64_t ns) {
+    int64_t ms = ns / 1000000 + (ns % 1000000 != 0);
+#ifdef SYS_epoll_pwait2
+    static uint32_t missing;  /* atomic, relaxed: a hint; an old kernel says ENOSYS, an old sandbox EPERM */
+    if (ns > 0 && !__atomic_load_n(&missing, __ATOMIC_RELAXED)) {
+        struct { int64_t seconds, nanoseconds; } timeout = {ns / 1000000000, ns % 1000000000};
+        int n = (int)syscall(SYS_epoll_pwait2, epfd, events, room, &timeout, NULL, 0);
+        if (n >= 0 || (errno != ENOSYS && errno != EPERM))
+            return n;
+        __atomic_store_n(&missing, 1, __ATOMIC_RELAXED);
+    }
+#endif
+    return epoll_wait(epfd, events, room, ms < INT_MAX ? (int)ms : INT_MAX);
+}
+
+int gl_poll(gl_pollset *ps, int64_t deadline, struct epoll_event *events, int room) {
+    int n, error;
+    if (gl_pollset_foreign(ps))
+        return -EPERM;
+    __atomic_fetch_add(&ps->parks, 1, __ATOMIC_RELAXED);
+    /* seq_cst: "I sleep" comes before the look at the inbox. Pairs with gl_inbox_push + gl_unpark. Descriptors need
+     * no such look: epoll itself keeps what became ready since the last harvest. */
+    __atomic_store_n(&ps->state, GL_POLLING, __ATOMIC_SEQ_CST);
+    GL_YIELD();
+    if (!gl_inbox_empty(ps->inbox)) {
+        n = 0;
+    } else if (deadline < 0) {
+        n = epoll_wait(ps->epfd, events, room, -1);
+    } else {
+        int64_t left = deadline - gl_now();
+        n = wait_for(ps->epfd, events, room, left > 0 ? left : 0);
+    }
+    error = errno;
+    __atomic_store_n(&ps->state, GL_RUNNING, __ATOMIC_SEQ_CST);
+    return n < 0 ? -error : n;
 }
 
 void gl_get_stats(gl_stats *out) {

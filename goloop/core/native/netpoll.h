@@ -8,6 +8,7 @@
 #define GOLOOP_NETPOLL_H
 
 #include <stdint.h>
+#include <sys/epoll.h>
 
 /* A stress build shrinks the capacities and yields at every step of a protocol. */
 #ifndef GL_YIELD
@@ -40,13 +41,20 @@ gl_node *gl_inbox_close(gl_inbox *in);           /* refuse from now on; hand out
 /* --------------------------------------------------------------- poll set
  * The part of a loop that other threads may touch. The memory is type-stable: a poll set that was
  * released is used again for another loop and never freed, so a late wake-up is at worst spurious. */
-enum { GL_RUNNING = 0, GL_PARKED = 1 };
+enum {
+    GL_RUNNING = 0,
+    GL_PARKED = 1,   /* sleeps on the futex; the netpoller watches the poll set */
+    GL_POLLING = 2,  /* sleeps in its poll set; a thread that wants it rings the bell */
+};
+#define GL_BELL UINT64_MAX  /* epoll data of the bell: no slot has it */
 
 typedef struct gl_pollset {
     int epfd;               /* owner writes at open and close; epoll_ctl and epoll_wait by the owner only */
+    int bell;               /* an eventfd in the poll set, edge-triggered and never read; written and closed as epfd */
     uint32_t index;         /* place in the table; constant */
     uint32_t generation;    /* atomic; odd while in use; netpoller drops events of another generation */
-    uint32_t state;         /* atomic, the futex word: GL_RUNNING or GL_PARKED */
+    uint32_t state;         /* atomic, the futex word: GL_RUNNING, GL_PARKED or GL_POLLING */
+    uint32_t ringers;       /* atomic; threads that may be about to write to the bell: close waits for them */
     uint32_t armed;         /* atomic; the entry in the master epoll will fire */
     uint32_t epoch;         /* fork epoch in which it was opened; constant while in use */
     gl_inbox *inbox;        /* looked at by gl_park; constant while in use. Not part of this memory, because
@@ -59,10 +67,17 @@ gl_pollset *gl_pollset_open(gl_inbox *inbox);  /* NULL: errno tells why. Opens t
 void gl_pollset_close(gl_pollset *ps);  /* owner only, once; stops the netpoller after the last one */
 int gl_pollset_foreign(const gl_pollset *ps);  /* opened by the parent of this forked process */
 
-/* Sleep until woken, or until `deadline` (CLOCK_MONOTONIC nanoseconds, negative: none). Returns 0 when
- * woken or when there was no need to sleep, ETIMEDOUT, EINTR after a signal, EPERM for a foreign poll set,
- * or the error with which the netpoller could not be started. */
+/* Both sleep until woken, or until `deadline` (CLOCK_MONOTONIC nanoseconds, negative: none). Which one is better
+ * depends on who will wake the loop: descriptors or threads. See HACKING.md.
+ *
+ * gl_park sleeps on a futex and leaves the poll set to the netpoller. Returns 0 when woken or when there was no need to
+ * sleep, ETIMEDOUT, EINTR after a signal, EPERM for a foreign poll set, or the error with which the netpoller could
+ * not be started.
+ *
+ * gl_poll sleeps in the poll set and takes what is ready there. Returns the number of events, the bell's among them;
+ * 0 when the time is over or there was no need to sleep; or an error as a negative number, EINTR and EPERM as above. */
 int gl_park(gl_pollset *ps, int64_t deadline);
+int gl_poll(gl_pollset *ps, int64_t deadline, struct epoll_event *events, int room);
 /* Wake it if it sleeps; any thread, also a signal handler. A wake-up of a loop that runs is not remembered:
  * whoever calls has put something where the loop looks before it sleeps (the inbox, a descriptor). */
 void gl_unpark(gl_pollset *ps);
