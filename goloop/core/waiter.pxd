@@ -13,6 +13,7 @@ cdef enum Outcome:
 cdef class Waiter:
     cdef Outcome outcome
     cdef bint parked              # the goroutine has switched away, or is just about to
+    cdef bint back                # a coroutine that has ended its wait; from then on, what it was given is its to handle
     cdef bint returnable          # who waits gives back what comes at the moment of its cancellation: that one wins
     cdef bint ok                  # the three are the claimer's to fill in, between claim() and wake()
     cdef Py_ssize_t index
@@ -25,6 +26,7 @@ cdef class Waiter:
 
     cdef bint claim(self, Outcome outcome) noexcept
     cdef bint wake(self) except -1                # False: nobody is there any more
+    cdef bint give_up(self) noexcept
     cdef int block_thread(self, double timeout) except -1
     cdef int block(self, str reason, double timeout, bint cancellable=*) except -1
 

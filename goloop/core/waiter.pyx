@@ -70,8 +70,13 @@ cdef class Waiter:
                 try:
                     self.loop.call_soon_threadsafe(_resolve, self.future)
                 except RuntimeError:      # the loop was closed, and its coroutine will not go on
-                    return False
+                    return self.back or self.give_up()
         return True
+
+    cdef bint give_up(self) noexcept:
+        """Take back what it was given, once: another one is to have it. Returns False."""
+        self.outcome = CANCELLED
+        return False
 
     # ------------------------------------------------- goroutines and threads
     cdef int block(self, str reason, double timeout, bint cancellable=True) except -1:
@@ -131,6 +136,7 @@ cdef class Waiter:
             task.uncancel()
             task.cancel(*exc.args)
         finally:
+            self.back = True
             self.future = None
             if timer is not None:
                 timer.cancel()

@@ -20,3 +20,29 @@ def test_a_coroutine_claimed_while_it_makes_its_future():
         return await chan.arecv(timeout=10)
 
     assert goloop.run(main()) == "came"
+
+
+def test_one_that_comes_back_by_itself_before_its_loop_closes_has_what_it_was_given():
+    # Seen from the sender: it has chosen a coroutine, and finds its loop closed when it comes to wake it. In between
+    # the coroutine was cancelled, and so it noticed that it had the value. The value must not go to another one, too.
+    loop = asyncio.SelectorEventLoop()
+    chan = goloop.Chan()
+    got = []
+
+    async def receives():
+        got.append(await chan.arecv())
+        await asyncio.sleep(0)
+
+    task = loop.create_task(receives())
+    loop.run_until_complete(asyncio.sleep(0))
+
+    def closes(*args):
+        task.cancel()
+        loop.run_until_complete(asyncio.wait([task]))
+        loop.close()
+        raise RuntimeError("Event loop is closed")
+
+    loop.call_soon_threadsafe = closes
+    assert chan.send_nowait("once")
+    assert got == ["once"]
+    assert task.cancelled()
