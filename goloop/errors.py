@@ -3,3 +3,10 @@
 
 class ChannelClosed(Exception):
     """Receiving from a channel that is closed and drained, sending on a closed one, or closing it twice."""
+
+
+class ClosedError(OSError):
+    """Using a connection or listener of goloop.net that was closed, also while the call waits (Go: net.ErrClosed).
+
+    Its errno is EBADF.
+    """

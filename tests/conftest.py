@@ -9,7 +9,7 @@ import time
 import pytest
 
 import goloop
-from goloop.core import handles, netpoll, transports
+from goloop.core import handles, netpoll, polldesc, transports
 from goloop.runtime import pool
 
 _PYCARES = "_run_safe_shutdown_loop"  # a thread that aiohttp's resolver keeps for the life of the process
@@ -30,6 +30,7 @@ def _counters():
     return {
         "handles": handles.live_handles(),
         "transports": transports.live_transports(),
+        "poll descriptors": polldesc.live_polldescs(),
         "poll sets": netpoll.stats()["pollsets"],
         "threads": sum(1 for t in threading.enumerate() if _PYCARES not in t.name),
         "goroutines": goloop.num_goroutine(),

@@ -7,7 +7,9 @@ from goloop.core.timers cimport TimerHeap
 cdef class Pollable:
     cdef unsigned int events    # collected since the last run
     cdef bint queued            # stands in the ready queue
+    cdef bint prompt            # run() is called as soon as events are collected, and raises nothing
     cdef object run(self)       # lets only SystemExit and KeyboardInterrupt through
+    cdef object loop_closed(self)      # the poll set that it owned a descriptor of is closed
 
 
 cdef class Handle:

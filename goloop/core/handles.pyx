@@ -42,6 +42,9 @@ cdef class Pollable:
     cdef object run(self):
         raise SystemError("Pollable.run() is abstract")
 
+    cdef object loop_closed(self):
+        return None
+
 
 @cython.freelist(512)
 cdef class Handle:
@@ -180,5 +183,8 @@ cdef TimerHandle new_timer(double when, object callback, object args, object loo
 
 cdef int trace_source(Handle handle) except -1:
     """Remember the caller's stack (debug mode). Compiled code has no frames, so the top is the user's."""
-    handle._source_traceback = _extract_stack(_getframe())
+    try:
+        handle._source_traceback = _extract_stack(_getframe())
+    except ValueError:
+        handle._source_traceback = []     # no Python frame at all: a goroutine whose function is compiled
     return 0

@@ -157,7 +157,10 @@ cdef class LoopCore:
             if ps.owners[index] is not None:
                 owner = <Pollable>ps.owners[index]
                 owner.events |= mask
-                self.queue(owner)
+                if owner.prompt:
+                    owner.run()
+                else:
+                    self.queue(owner)
         return 0
 
     cdef int ready(self, object watcher) except -1:
@@ -547,6 +550,7 @@ cdef class LoopCore:
         cdef gl_node *node
         cdef PollSet ps = self.pollset
         cdef list ring = self.ring
+        cdef list owners = ps.owners
         cdef object item
         node = ps.shut()
         while node != NULL:
@@ -560,6 +564,9 @@ cdef class LoopCore:
         self.capacity = RING_START
         ring.clear()
         self.timers.clear()
+        for item in owners:
+            if item is not None:
+                (<Pollable>item).loop_closed()
 
     def _add_callback(self, handle):
         """Run a handle in the next iteration, as often as it is added; asyncio.Handle objects do as well."""

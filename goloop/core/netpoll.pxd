@@ -50,6 +50,7 @@ cdef extern from "native/netpoll.h" nogil:
     int gl_poll(gl_pollset *ps, int64_t deadline, epoll_event *events, int room)
     void gl_unpark(gl_pollset *ps)
     int64_t gl_now()
+    uint32_t gl_fork_epoch()
     void gl_get_stats(gl_stats *out)
 
 
@@ -105,3 +106,4 @@ cdef class PollSet:
 
 
 cdef int64_t now_ns() noexcept nogil
+cdef uint32_t fork_epoch() noexcept nogil      # counts the forks between this process and the one that loaded us

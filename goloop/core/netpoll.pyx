@@ -23,6 +23,10 @@ cdef int64_t now_ns() noexcept nogil:
     return gl_now()
 
 
+cdef uint32_t fork_epoch() noexcept nogil:
+    return gl_fork_epoch()
+
+
 def stats():
     """Counters of the process's netpoller: events seen, stale events dropped, open poll sets, running."""
     cdef gl_stats st
