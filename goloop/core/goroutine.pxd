@@ -8,16 +8,20 @@ cdef class Goroutine(G):
     cdef object function, args, kwargs, context
     cdef object outcome           # the result; the exception if `failed`
     cdef bint failed
+    cdef object trace             # the exception's traceback as it came out of the goroutine
     cdef bint observed            # somebody was given the exception, or will be
     cdef bint cancelled_
     cdef object task              # the Task of a coroutine; belongs to the worker's thread
     cdef readonly object home     # the loop that it was started from, directly or by goroutines; None: no loop
     cdef Places joiners
-    cdef list callbacks           # of (callback, loop or None)
+    cdef list callbacks           # of (callback, loop or None, context)
     cdef list origin              # of (code, instruction): the stack of the go(), innermost first
     cdef object __weakref__
 
     cdef object get(self)
     cdef int wait_done(self, str what, object timeout) except -1
-    cdef int call(self, object callback, object loop) except -1
+    cdef int check_here(self) except -1
+    cdef int begin_task(self, object coroutine) except -1
     cdef int finish(self, object outcome, bint failed) except -1
+    cdef int call_all(self, list callbacks) except -1
+    cdef int call(self, object callback, object loop, object context) except -1

@@ -9,12 +9,15 @@ import asyncio
 import traceback
 import types
 from asyncio import events as _events
+from collections.abc import Coroutine
+from contextvars import ContextVar
 
 from cpython.ref cimport PyObject, Py_XDECREF
 
-from goloop.core.sched cimport DONE, PARKED, G, Worker, backlog, current_g, here, submit, wake_one
+from goloop.core.sched cimport DONE, PARKED, RUNNING, UNSTARTED, G, Worker, backlog, current_g, here, submit, wake_one
 from goloop.core.waiter cimport (
-    CANCELLED, COMPLETED, Place, Places, Waiter, async_waiter, blocking_waiter, new_place, raise_outcome, seconds_of,
+    CANCELLED, COMPLETED, TIMED_OUT, Outcome, Place, Places, Waiter, async_waiter, blocking_waiter, new_place,
+    raise_outcome, seconds_of,
 )
 
 import time as _time
@@ -43,7 +46,10 @@ cdef enum:
 
 cdef long long last_id = 0
 cdef set alive = set()            # every goroutine that is not done
+cdef list stacks = []             # greenlets of abandoned goroutines: letting go of one would run it
 cdef object report_unobserved = None      # runtime.pool's
+cdef object _Coroutine = Coroutine
+cdef object _home = ContextVar("goloop.home")   # set in coroutine goroutines, for the tasks that they make
 
 
 class GoExit(BaseException):
@@ -75,7 +81,7 @@ cdef object home_here():
     cdef Goroutine g = goroutine_here()
     if g is not None:
         return g.home
-    return None if here() is not None else _events._get_running_loop()
+    return _home.get(None) if here() is not None else _events._get_running_loop()
 
 
 cdef Goroutine goroutine_here():
@@ -109,27 +115,31 @@ cdef class Goroutine(G):
     cdef int execute(self) except -1:
         cdef object result = None
         cdef bint failed = False
-        if self.cancelling:                 # before it began
-            self.cancelling = False
-            return self.finish(asyncio.CancelledError(), True)
         PyContext_Enter(self.context)
         try:
             result = PyObject_Call(self.function, self.args, <PyObject *>self.kwargs if self.kwargs else NULL)
-            if result is not None and (PyCoro_CheckExact(result) or asyncio.iscoroutine(result)):
-                self.task = self.worker.loop.create_task(result)
+            # (asyncio.iscoroutine() is true for generators, too, up to Python 3.11.)
+            if result is not None and (PyCoro_CheckExact(result) or isinstance(result, _Coroutine)):
+                self.begin_task(result)
         except GoExit:
             result = None
         except BaseException as exc:
             result, failed = exc, True
         finally:
             PyContext_Exit(self.context)
-        if self.task is None:
-            return self.finish(result, failed)
-        # A coroutine: the loop runs it from here on. It counts as live on its worker until it is done.
-        self.worker.live += 1
-        self.worker.tasks[self.task] = self
-        if self.name is not None:
-            self.task.set_name(self.name)
+        return self.finish(result, failed) if self.task is None else 0
+
+    cdef int begin_task(self, object coroutine) except -1:
+        """A coroutine: the loop runs it from here on. It counts as live on its worker until it is done."""
+        cdef Worker worker = self.worker
+        _home.set(self.home)
+        worker.current = None           # an eager task factory runs it up to its first await
+        try:
+            self.task = worker.loop.create_task(coroutine, name=self.name)
+        finally:
+            worker.current = self
+        worker.live += 1
+        worker.tasks[self.task] = self
         self.task.add_done_callback(self._task_done)
         if self.cancelling:
             self.cancelling = False
@@ -137,11 +147,16 @@ cdef class Goroutine(G):
         return 0
 
     def _task_done(self, task):
+        if self.status == DONE:         # abandoned
+            return
         self.worker.live -= 1
         del self.worker.tasks[task]
         self.task = None
         if task.cancelled():
-            self.finish(asyncio.CancelledError(), True)
+            try:
+                task.result()
+            except BaseException as exc:
+                self.finish(exc, True)
             return
         exc = task.exception()
         if exc is None:
@@ -152,34 +167,56 @@ cdef class Goroutine(G):
             self.finish(exc, True)
 
     cdef int finish(self, object outcome, bint failed) except -1:
+        """Make it done, and tell whoever waits. Once; on its worker's thread, or before it was started on any."""
         cdef list callbacks = self.callbacks
         self.outcome = outcome
-        self.failed = failed
-        self.cancelled_ = failed and isinstance(outcome, asyncio.CancelledError)
+        if failed:
+            self.failed = True
+            self.cancelled_ = isinstance(outcome, asyncio.CancelledError)
+            self.trace = outcome.__traceback__
         self.status = DONE
         self.reason = None
+        self.cancelling = False
         self.callbacks = None
+        if self.locks:
+            self.worker.locked -= self.locks
+            self.locks = 0
         alive.discard(self)
         if self.joiners is not None:
             self.joiners.complete_all()
         if callbacks is not None:
-            for callback, loop in callbacks:
-                self.call(callback, loop)
+            self.call_all(callbacks)
         self.function = self.args = self.kwargs = self.context = None
         return 0
 
-    cdef int call(self, object callback, object loop) except -1:
+    cdef int call_all(self, list callbacks) except -1:
+        """Run the done callbacks. Outside of any goroutine: this one cannot park any more."""
+        cdef Worker worker = here()
+        cdef G current = None
+        if worker is not None:
+            current = worker.current
+            worker.current = None
+        try:
+            for callback, loop, context in callbacks:
+                try:
+                    self.call(callback, loop, context)
+                except BaseException as exc:
+                    report_unobserved("Exception in a goroutine's done callback", exc, self, None)
+        finally:
+            if worker is not None:
+                worker.current = current
+        return 0
+
+    cdef int call(self, object callback, object loop, object context) except -1:
         """Run a done callback: on the loop where it was added, or else here."""
-        if loop is not None:
-            try:
-                loop.call_soon_threadsafe(callback, self)
-            except RuntimeError:          # closed
-                pass
+        if loop is None:
+            context.run(callback, self)
             return 0
         try:
-            callback(self)
-        except BaseException as exc:
-            report_unobserved("Exception in a goroutine's done callback", exc, self, None)
+            loop.call_soon_threadsafe(callback, self, context=context)
+        except RuntimeError:
+            if not loop.is_closed():      # then there is nothing left for a callback to be run by
+                raise
         return 0
 
     def __del__(self):
@@ -190,8 +227,14 @@ cdef class Goroutine(G):
     cdef object get(self):
         if self.failed:
             self.observed = True
-            raise self.outcome
+            # With the traceback that it came with: each of several waiters would add its own to one object.
+            raise self.outcome.with_traceback(self.trace)
         return self.outcome
+
+    cdef int check_here(self) except -1:
+        if self not in alive:
+            raise RuntimeError("this goroutine belongs to the parent process: nobody runs it after a fork")
+        return 0
 
     cdef int wait_done(self, str what, object timeout) except -1:
         cdef Waiter waiter
@@ -203,11 +246,13 @@ cdef class Goroutine(G):
         waiter = blocking_waiter(f"Goroutine.{what}()", "await goroutine")
         if waiter.g is self:
             raise RuntimeError("a goroutine cannot wait for its own end")
+        waiter.returnable = True          # what it is given stays where it is
         place = new_place(waiter, 0, None)
         if self.joiners is None:
             self.joiners = Places()
         if self.status == DONE:
             return 0
+        self.check_here()
         self.joiners.join(place)
         try:
             waiter.block("goroutine join", seconds)
@@ -237,7 +282,7 @@ cdef class Goroutine(G):
         if self.status != DONE:
             raise asyncio.InvalidStateError("the goroutine is not done")
         if self.cancelled_:
-            raise self.outcome
+            raise self.outcome.with_traceback(self.trace)
         self.observed = True
         return self.outcome if self.failed else None
 
@@ -246,12 +291,14 @@ cdef class Goroutine(G):
         cdef Place place
         if self.status != DONE:
             waiter = async_waiter()
+            waiter.returnable = True
             place = new_place(waiter, 0, None)
             if self.joiners is None:
                 self.joiners = Places()
             if goroutine_here() is self:
                 raise RuntimeError("a goroutine cannot wait for its own end")
             if self.status != DONE:
+                self.check_here()
                 self.joiners.join(place)
                 try:
                     await waiter.suspend(-1)
@@ -281,20 +328,22 @@ cdef class Goroutine(G):
     def cancel(self):
         """Raise asyncio.CancelledError in it, where it is parked or at its next park. From any thread.
 
-        One that has not started never runs. Returns False if it is done already.
+        One that has not started never runs, and is done when this returns. Returns False if it is done already.
         """
         cdef Waiter waiter
-        if self.status == DONE:
+        if self.status == DONE or self not in alive:      # not alive: the parent's, in a forked child
             return False
+        if self.status == UNSTARTED:
+            self.finish(asyncio.CancelledError(), True)   # the backlog lets go of it in its turn
+            return True
         if self.task is not None:
-            loop = self.worker.loop
             if here() is self.worker:
                 self.task.cancel()
             else:
                 try:
-                    loop.call_soon_threadsafe(self.task.cancel)
+                    self.worker.loop.call_soon_threadsafe(self.task.cancel)
                 except RuntimeError:
-                    return False
+                    return False          # closed: nothing runs the task, and abandon() ends it
             return True
         waiter = self.waiter
         if waiter is not None and waiter.claim(CANCELLED):
@@ -305,17 +354,18 @@ cdef class Goroutine(G):
 
     def add_done_callback(self, callback):
         """Call callback(goroutine) when it is done: in the running loop of the thread that adds it, or, where
-        there is none, in the thread that ends the goroutine. One that is done calls at once, or in the loop's
-        next iteration. From any thread."""
+        there is none and in a goroutine, in the thread that ends the goroutine, where it must not wait. One that is
+        done calls at once, or in the loop's next iteration. In the caller's context. From any thread."""
         if not callable(callback):
             raise TypeError(f"a callable object was expected, got {callback!r}")
         loop = None if current_g() is not None else _events._get_running_loop()
+        context = PyContext_CopyCurrent()
         if self.status == DONE:
-            self.call(callback, loop)
+            self.call(callback, loop, context)
         elif self.callbacks is None:
-            self.callbacks = [(callback, loop)]
+            self.callbacks = [(callback, loop, context)]
         else:
-            self.callbacks.append((callback, loop))
+            self.callbacks.append((callback, loop, context))
 
     def creator(self):
         """Return the stack of the go() that started it, as a traceback.StackSummary, outermost frame first."""
@@ -354,7 +404,12 @@ def go(function, /, *args, **kwargs):
     g.origin = origin_here()
     g.home = home_here()
     alive.add(g)
-    submit(g)
+    try:
+        submit(g)
+    except BaseException:
+        if g.status == UNSTARTED:
+            g.finish(asyncio.CancelledError(), True)      # go() has failed, and so it does not start later
+        raise
     return g
 
 
@@ -418,9 +473,27 @@ def sleep(seconds):
         raise asyncio.CancelledError()
 
 
-def _complete(Waiter waiter, future):
-    if waiter.claim(COMPLETED):
-        waiter.wake()
+cdef class Completion:
+    """The done callback of a future that a goroutine waits for."""
+    cdef Waiter waiter
+
+    def __call__(self, future):
+        if self.waiter.claim(COMPLETED):
+            self.waiter.wake()
+
+
+cdef Outcome park_for(object future, double seconds) except *:
+    """Park until a future of this worker's loop is done; how that ended."""
+    cdef Completion done = Completion()
+    cdef Waiter waiter = blocking_waiter("wait()", "await")
+    done.waiter = waiter
+    future.add_done_callback(done)
+    try:
+        waiter.block("wait", seconds)
+    finally:
+        if waiter.outcome != COMPLETED:
+            future.remove_done_callback(done)
+    return waiter.outcome
 
 
 def wait(awaitable, timeout=None):
@@ -431,7 +504,7 @@ def wait(awaitable, timeout=None):
     is not cancelled. RuntimeError outside of a plain goroutine; a coroutine simply awaits.
     """
     cdef G g = current_g()
-    cdef Waiter waiter
+    cdef Outcome how = COMPLETED
     cdef double seconds = seconds_of(timeout)
     if isinstance(awaitable, Goroutine):
         return awaitable.result(timeout)
@@ -442,25 +515,27 @@ def wait(awaitable, timeout=None):
             "wait() parks a goroutine, and this is none: await it in a coroutine, or start what calls wait() with "
             "go(). Plain code called by a coroutine cannot wait; call it with `await go(f, ...)`"
         )
-    future = asyncio.ensure_future(awaitable, loop=g.worker.loop)
+    g.worker.current = None               # an eager task factory runs it up to its first await
+    try:
+        future = asyncio.ensure_future(awaitable, loop=g.worker.loop)
+    finally:
+        g.worker.current = g
     if not future.done():
-        waiter = blocking_waiter("wait()", "await")
-        future.add_done_callback(lambda future: _complete(waiter, future))
-        waiter.block("wait", seconds)
-        if waiter.outcome != COMPLETED:
+        how = park_for(future, seconds)
+    if how == COMPLETED:
+        return future.result()
+    future.cancel()
+    while not future.done():              # its clean-up is part of it; cancelling the goroutine again goes there, too
+        if park_for(future, -1) == CANCELLED:
+            how = CANCELLED
             future.cancel()
-            how = waiter.outcome
-            if not future.done():         # its clean-up is part of it
-                waiter = blocking_waiter("wait()", "await")
-                future.add_done_callback(lambda future: _complete(waiter, future))
-                waiter.block("wait", -1, False)
-            if how == CANCELLED:
-                if not future.cancelled():
-                    future.exception()
-                raise asyncio.CancelledError()
-            if future.cancelled():
-                raise TimeoutError("wait: timed out")
-    return future.result()
+    if how == TIMED_OUT:
+        if future.cancelled():
+            raise TimeoutError("wait: timed out")
+        return future.result()
+    if not future.cancelled() and future.exception() is not None:
+        raise asyncio.CancelledError() from future.exception()
+    raise asyncio.CancelledError()
 
 
 class blocking:
@@ -472,39 +547,49 @@ class blocking:
 
     def __enter__(self):
         cdef Worker worker = here()
-        self._worker = worker
+        cdef G g
+        self._place = None
         if worker is not None:
-            worker.blocked += 1
+            g = worker.current
+            if g is not None:
+                g.blocked += 1
+            else:
+                worker.blocked += 1
+            self._place = worker if g is None else g
             if backlog.count:
                 wake_one()
         return self
 
     def __exit__(self, *exc):
-        cdef Worker worker = self._worker
-        if worker is not None:
-            worker.blocked -= 1
+        if isinstance(self._place, G):
+            (<G>self._place).blocked -= 1
+        elif self._place is not None:
+            (<Worker>self._place).blocked -= 1
 
 
 class lock_os_thread:
     """Keep other goroutines from starting on this goroutine's thread, until it ends or unlock() (Go:
     runtime.LockOSThread). A goroutine never changes its thread; this makes the thread its own, but for those that
-    run there already. Also a context manager. RuntimeError outside of a goroutine."""
+    run there already. Also a context manager. RuntimeError outside of a goroutine, and in a coroutine."""
 
     def __init__(self):
-        cdef Worker worker = here()
-        if worker is None or worker.current is None:
+        cdef G g = current_g()
+        if g is None:
             raise RuntimeError("lock_os_thread() locks a goroutine's thread, and this is no goroutine")
-        self._worker = worker
-        worker.locked += 1
+        self._g = g
+        g.locks += 1
+        g.worker.locked += 1
         if backlog.count:
             wake_one()
 
     def unlock(self):
         """Let others start here again; once for each lock."""
-        cdef Worker worker = self._worker
-        if worker is not None:
-            self._worker = None
-            worker.locked -= 1
+        cdef G g = self._g
+        if g is not None:
+            self._g = None
+            if g.locks:                   # not ended, which unlocks
+                g.locks -= 1
+                g.worker.locked -= 1
 
     def __enter__(self):
         return self
@@ -525,13 +610,40 @@ def all_goroutines():
     return sorted(alive, key=_by_id)
 
 
+def goroutines_of(loop):
+    """Return those that were started from a loop, directly or by goroutines, and are not done."""
+    cdef Goroutine g
+    cdef list found = []
+    for g in list(alive):
+        if g.home is loop:
+            found.append(g)
+    return found
+
+
 def _by_id(Goroutine g):
     return g.id
 
 
+def abandon(Worker worker):
+    """Its loop has ended for good, with goroutines that did not: let nobody wait for them in vain.
+
+    They are done, with a RuntimeError that says so. What is left of their stacks is never run again. Returns them.
+    """
+    cdef Goroutine g
+    cdef Waiter waiter
+    left = [g for g in all_goroutines() if (<Goroutine>g).worker is worker]
+    for g in left:
+        waiter = g.waiter
+        if waiter is not None:
+            waiter.claim(CANCELLED)
+        if g.greenlet is not None:
+            stacks.append(g.greenlet)
+        g.finish(RuntimeError("the goroutine was left behind: it had not ended when its worker's loop did"), True)
+        g.observed = True                 # runtime.pool has reported it
+    return left
+
+
 def forget():
-    """In a forked child: the parent's goroutines are not here, but for the one that forked."""
-    cdef Goroutine g = goroutine_here()
+    """In a forked child: the goroutines stayed in the parent. The one that forked is none here: it goes on as what a
+    plain thread runs."""
     alive.clear()
-    if g is not None:
-        alive.add(g)

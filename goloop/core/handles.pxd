@@ -8,6 +8,7 @@ cdef class Pollable:
     cdef unsigned int events    # collected since the last run
     cdef bint queued            # stands in the ready queue
     cdef bint prompt            # run() is called as soon as events are collected, and raises nothing
+    cdef bint slow              # may take its time: goroutines, which may block their thread
     cdef object run(self)       # lets only SystemExit and KeyboardInterrupt through
     cdef object loop_closed(self)      # the poll set that it owned a descriptor of is closed
 

@@ -258,7 +258,7 @@ cdef class LoopCore:
             else:
                 (<Handle>item).run()
             took = (now_ns() - start) / 1e9
-            if took >= self.slow_callback_duration:
+            if took >= self.slow_callback_duration and not (isinstance(item, Pollable) and (<Pollable>item).slow):
                 what = _base_events._format_handle(item) if isinstance(item, Handle) else repr(item)
                 _base_events.logger.warning("Executing %s took %.3f seconds", what, took)
         finally:

@@ -21,6 +21,8 @@ cdef class G(Pollable):
     cdef Status status
     cdef str reason               # why it is parked
     cdef bint cancelling          # CancelledError is to be raised at its next park
+    cdef int blocked              # depth of blocking() regions
+    cdef int locks                # of lock_os_thread() that it holds
 
     cdef int execute(self) except -1      # run the body to its end, in the current greenlet; raises nothing
 
@@ -35,39 +37,54 @@ cdef class Queue:
     cdef G pop(self)
 
 
+# What another thread posts to a worker, to have it look at the backlog. Its own item, and not the worker: that may
+# stand in the ready queue as well, and running from there must not pass for having left the inbox.
+cdef class Kick(Pollable):
+    cdef gl_node node
+    cdef Worker worker
+    cdef bint posted              # in the inbox, or taken out and not run yet
+
+
 cdef class Worker(Pollable):
-    cdef gl_node node             # links it into its own inbox, which is how another thread kicks it
-    cdef bint kicked              # stands there
+    cdef Kick kicker
     cdef readonly LoopCore loop
+    cdef object context           # an empty one, for the timers of parked goroutines
     cdef object hub               # the greenlet that runs the loop
     cdef G current                # the goroutine that runs; None: the hub does
     cdef Queue runnable
-    cdef int budget               # switches left until the loop gets its turn
+    cdef int budget               # switches left until the loop gets its turn; only the worker's own turn renews it
+    cdef bint fresh               # the next choice is for the backlog: at the start of a turn, or goroutines that keep
+                                  # each other busy would starve it, and for one that yields to all others
     cdef list spare               # runner greenlets that wait for a goroutine
     cdef G assigned               # what the runner that is switched to begins with; None: it is to end
     cdef readonly Py_ssize_t live      # goroutines started here and not done
     cdef readonly unsigned long long turns
-    cdef int blocked              # depth of blocking() regions
-    cdef readonly bint retired             # takes no more from the backlog
-    cdef int locked               # depth of lock_os_thread()
+    cdef int blocked              # depth of blocking() regions of what its loop runs outside of goroutines
+    cdef readonly bint retired    # takes no more from the backlog
+    cdef int locked               # lock_os_thread()s that its goroutines hold
     cdef readonly unsigned long thread
     cdef long long cpu            # the thread's processor time when the monitor looked last, in ns
     cdef int clock                # clockid of that
     cdef readonly dict tasks      # the goroutines that are coroutines, by task
 
     cdef int turn(self) except -1
+    cdef bint takes(self) noexcept
+    cdef object runner(self)
     cdef object following(self)
     cdef int leave(self) except -1
+    cdef int prepare(self) except -1
     cdef int park(self, G g, str reason) except -1
     cdef int yield_(self, G g) except -1
     cdef bint idle(self) noexcept
+    cdef bint stands(self) noexcept
     cdef bint computes(self) noexcept
-    cdef int kick(self) except -1
+    cdef bint kick(self) except -1
 
 
 cdef Queue backlog                # goroutines that no worker has started
 cdef Worker here()                # the worker of this thread, or None
 cdef G current_g()                # the goroutine that runs here, or None
 cdef int ready(G g) except -1     # let a parked goroutine go on; any thread, once for each park
-cdef int submit(G g) except -1    # put a new goroutine into the backlog and see that a worker looks there
+cdef int submit(G g) except -1    # put a new goroutine into the backlog and see that a worker looks there. An
+                                  # exception: there is no worker, and none could be started
 cdef int wake_one() except -1

@@ -8,6 +8,8 @@ left or the budget is spent, and then back to the hub. HACKING.md has the states
 Everything here is guarded by the GIL: no function gives it up between reading a state and changing it.
 """
 
+from contextvars import Context
+
 from cpython.pycapsule cimport PyCapsule_Import
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.stdint cimport int64_t
@@ -49,16 +51,25 @@ cdef Queue backlog = Queue()
 cdef list workers = []            # all that run; the first ones are preferred
 cdef object start_worker = None   # runtime.pool's: starts a thread with a worker, False if there may be no more
 cdef int procs = 1                # gomaxprocs()
+cdef bint complained = False      # the monitor has reported that no thread can be started
 
 
 cdef class G(Pollable):
+    def __cinit__(self):
+        self.slow = True
+
     cdef int execute(self) except -1:
         raise SystemError("G.execute() is abstract")
 
     cdef object run(self):
-        # Made ready by another thread: the loop took it out of the inbox.
-        self.worker.runnable.push(self)
-        self.worker.turn()
+        # Made ready by another thread: the loop took it out of the inbox. It shares the budget with those that came
+        # along: a crowd of them must not keep the loop from its timers and descriptors.
+        cdef Worker worker = self.worker
+        worker.runnable.push(self)
+        if worker.budget > 0:
+            worker.turn()
+        else:
+            worker.loop.queue(worker)
 
 
 cdef class Queue:
@@ -81,23 +92,43 @@ cdef class Queue:
         return g
 
 
-cdef G begin():
-    """Take the oldest goroutine of the backlog."""
+cdef G begin(Worker worker):
+    """Give the oldest goroutine of the backlog to a worker. None: those that were left have been cancelled."""
     cdef G g = backlog.pop()
-    if g is not None:
+    while g is not None:
         gl_monitor_backlog(-1)
-        gl_monitor_started()
-    return g
+        if g.status == UNSTARTED:
+            gl_monitor_started()
+            g.status = RUNNING
+            g.worker = worker
+            worker.live += 1
+            return g
+        g = backlog.pop()
+    return None
+
+
+cdef class Kick(Pollable):
+    def __cinit__(self):
+        self.slow = True
+
+    cdef object run(self):
+        self.posted = False
+        self.worker.run()
 
 
 cdef class Worker:
     """A thread's loop and hub. Made and run by the thread itself: enter(), then the loop, then leave_thread()."""
 
     def __cinit__(self, LoopCore loop):
+        self.slow = True
+        self.kicker = Kick()
+        self.kicker.worker = self
         self.loop = loop
+        self.context = Context()
         self.runnable = Queue()
         self.spare = []
         self.tasks = {}
+        self.budget = BUDGET
 
     def enter(self):
         """Become the worker of this thread."""
@@ -111,19 +142,23 @@ cdef class Worker:
         workers.append(self)
 
     def retire(self):
-        """Take no more goroutines; those that are here go on."""
-        self.retired = True
-        workers.remove(self)
-        if backlog.count:
-            wake_one()
+        """Take no more goroutines; those that are here go on. From any thread; twice is harmless."""
+        if not self.retired:
+            self.retired = True
+            workers.remove(self)
+            if backlog.count:
+                wake_one()
 
     def exit(self):
         """Let the spare runners end, and stop being this thread's worker; the loop does not run any more."""
         global gl_worker
+        if self in workers:           # its loop has failed
+            self.retire()
         while self.spare:
             switch(self.spare.pop(), NULL, NULL)
         gl_worker = NULL
         self.hub = None
+        self.kicker = None
 
     def __repr__(self):
         return f"<goroutines of worker {self.thread}: {self.live} live, {self.runnable.count} runnable>"
@@ -134,38 +169,49 @@ cdef class Worker:
 
     # ------------------------------------------------------------- scheduling
     cdef object run(self):
-        self.kicked = False
+        self.budget = BUDGET
+        self.fresh = True
         self.turn()
 
     cdef int turn(self) except -1:
         """Let goroutines run until none can, or the budget is spent. In the hub only."""
         cdef object target
         self.turns += 1
-        self.budget = BUDGET
         target = self.following()
         if target is not self.hub:
             switch(target, NULL, NULL)
-        if self.runnable.count or (backlog.count and not self.locked and not self.retired):
+        if self.runnable.count or self.takes():
             self.loop.queue(self)
         elif backlog.count:
             wake_one()                # kicked just before it retired or was locked
         return 0
 
+    cdef bint takes(self) noexcept:
+        """Whether there is a goroutine to start, and it may start it."""
+        return backlog.count > 0 and not self.locked and not self.retired
+
+    cdef object runner(self):
+        return self.spare.pop() if self.spare else new_greenlet(self._runner, self.hub)
+
     cdef object following(self):
         """Choose what runs next, make it current, and return its greenlet; the hub's when it is the loop's turn."""
         cdef G g
+        cdef object runner
         if self.budget > 0:
-            self.budget -= 1
+            if self.takes() and (self.fresh or self.runnable.head is None):
+                self.fresh = False
+                runner = self.runner()            # first, because this can fail
+                g = begin(self)
+                if g is not None:
+                    self.budget -= 1
+                    self.current = self.assigned = g
+                    return runner
+                self.spare.append(runner)
             g = self.runnable.pop()
             if g is not None:
+                self.budget -= 1
                 self.current = g
                 return g.greenlet
-            if backlog.count and not self.locked and not self.retired:
-                g = begin()
-                g.worker = self
-                self.live += 1
-                self.current = self.assigned = g
-                return self.spare.pop() if self.spare else new_greenlet(self._runner, self.hub)
         self.current = None
         return self.hub
 
@@ -182,18 +228,20 @@ cdef class Worker:
         cdef object me
         while g is not None:
             self.assigned = None
-            g.status = RUNNING
-            g.execute()
+            try:
+                g.execute()
+            except BaseException as exc:          # none of the goroutine's own: no memory, for one
+                _unraisable(exc)
             self.live -= 1
             self.current = None
             g = None
-            if self.budget > 0 and self.runnable.head is None and backlog.count and not (self.locked or self.retired):
-                self.budget -= 1
-                g = begin()
-                g.worker = self
-                self.live += 1
-                self.current = g
-            elif len(self.spare) < SPARES:
+            if self.budget > 0 and self.runnable.head is None and self.takes():
+                g = begin(self)
+                if g is not None:
+                    self.budget -= 1
+                    self.current = g
+                    continue
+            if len(self.spare) < SPARES:
                 me = getcurrent()
                 self.spare.append(me)
                 self.leave()
@@ -201,10 +249,15 @@ cdef class Worker:
         # The end of a greenlet is a switch to its parent, the hub.
 
     # ---------------------------------------------------------- park and yield
+    cdef int prepare(self) except -1:
+        """Do what may fail, or run a finalizer, while the current goroutine's state is still "running"."""
+        if not self.spare and self.takes():
+            self.spare.append(new_greenlet(self._runner, self.hub))
+        return 0
+
     cdef int park(self, G g, str reason) except -1:
         """Switch away until ready(g). Only from the goroutine itself."""
-        if self.loop.pollset.foreign():
-            raise RuntimeError("this goroutine belongs to the parent process: it cannot park after a fork")
+        self.prepare()
         g.reason = reason
         g.status = PARKED
         g.greenlet = getcurrent()
@@ -217,10 +270,12 @@ cdef class Worker:
 
     cdef int yield_(self, G g) except -1:
         """Let the others run first."""
+        self.prepare()
         g.reason = "gosched"
         g.status = RUNNABLE
         g.greenlet = getcurrent()
         self.runnable.push(g)
+        self.fresh = True
         try:
             self.leave()
         finally:
@@ -230,7 +285,11 @@ cdef class Worker:
 
     # ------------------------------------------------------- the monitor's view
     cdef bint idle(self) noexcept:
-        return self.current is None and not self.kicked and not self.queued and not self.locked
+        return self.current is None and not self.kicker.posted and not self.queued and not self.locked
+
+    cdef bint stands(self) noexcept:
+        """Whether what runs here has said, with blocking(), that it may block the thread."""
+        return (self.blocked if self.current is None else self.current.blocked) > 0
 
     cdef bint computes(self) noexcept:
         """Whether the thread has used processor time since the last look. One that waits for the GIL wakes up
@@ -239,16 +298,20 @@ cdef class Worker:
         self.cpu = gl_thread_cpu(self.clock)
         return self.cpu != before
 
-    cdef int kick(self) except -1:
-        """Let it look at the backlog; from any thread."""
-        if not self.kicked:
-            self.kicked = True
-            self.node.item = <void *>self
-            Py_INCREF(self)           # the inbox's reference; drain() drops it
-            if not self.loop.pollset.post(&self.node):
-                Py_DECREF(self)
-                self.kicked = False
-        return 0
+    cdef bint kick(self) except -1:
+        """Let it look at the backlog; from any thread. False: it has ended."""
+        cdef Kick kicker = self.kicker
+        if kicker is None:
+            return False
+        if not kicker.posted:
+            kicker.posted = True
+            kicker.node.item = <void *>kicker
+            Py_INCREF(kicker)         # the inbox's reference; drain() drops it
+            if not self.loop.pollset.post(&kicker.node):
+                Py_DECREF(kicker)
+                kicker.posted = False
+                return False
+        return True
 
 
 cdef Worker here():
@@ -261,17 +324,16 @@ cdef G current_g():
 
 cdef int ready(G g) except -1:
     cdef Worker worker = g.worker
-    if worker.thread == PyThread_get_thread_ident():
-        g.status = RUNNABLE
+    g.status = RUNNABLE
+    if <PyObject *>worker == gl_worker:
         worker.runnable.push(g)
         if worker.current is None:
             worker.loop.queue(worker)
         return 0
-    g.status = RUNNABLE
     g.node.item = <void *>g
     Py_INCREF(g)                      # the inbox's reference; drain() drops it
     if not worker.loop.pollset.post(&g.node):
-        Py_DECREF(g)                  # its worker is gone, and the goroutine with it
+        Py_DECREF(g)                  # its worker has ended, and goroutine.abandon() says so to whoever waits for it
     return 0
 
 
@@ -279,12 +341,10 @@ cdef int submit(G g) except -1:
     cdef Worker worker = here()
     backlog.push(g)
     gl_monitor_backlog(1)
-    if worker is None or worker.locked or worker.retired:
+    if worker is None or worker.locked or worker.retired or worker.stands():
         wake_one()
     elif worker.current is None:
         worker.loop.queue(worker)
-    elif worker.blocked:
-        wake_one()
     return 0
 
 
@@ -293,21 +353,27 @@ cdef int wake_one() except -1:
     cdef Worker worker
     cdef Worker chosen = None
     for worker in workers:
-        if worker.blocked or worker.locked:
+        if worker.locked or worker.stands():
             continue
         if not worker.idle():
             return 0                  # it looks when its goroutine parks
         if chosen is None:
             chosen = worker
-    if chosen is not None:
-        chosen.kick()
-    else:
+    if chosen is not None and chosen.kick():
+        return 0
+    try:
         start_worker()
+    except BaseException:
+        if not workers:
+            raise
+        # Otherwise it waits for one of those, as with GOLOOP_MAXTHREADS of them, or until the monitor can start one.
     return 0
 
 
 cdef int stuck() noexcept with gil:
-    """The monitor's report that nobody has started a goroutine for a tick, though the backlog is not empty."""
+    """The monitor's report that nobody has started a goroutine for a tick, though the backlog is not empty. Returns
+    whether that was changed."""
+    global complained
     cdef Worker worker
     cdef Worker chosen = None
     cdef int computing = 0
@@ -322,12 +388,14 @@ cdef int stuck() noexcept with gil:
     if computing >= procs:
         return 0
     try:
-        if chosen is not None:
-            chosen.kick()
-        else:
-            start_worker()
-    except BaseException as exc:      # no thread could be started; the next tick tries again
-        _unraisable(exc)
+        if (chosen is None or not chosen.kick()) and not start_worker():
+            return 0
+        complained = False
+    except BaseException as exc:      # no thread could be started; the next tick tries again, and says nothing
+        if not complained:
+            complained = True
+            _unraisable(exc)
+        return 0
     return 1
 
 
@@ -335,12 +403,14 @@ def _unraisable(exc):
     import sys
     import threading
     if not sys.is_finalizing():
-        threading.excepthook(threading.ExceptHookArgs((type(exc), exc, exc.__traceback__, threading.current_thread())))
+        # Without a thread: the monitor's would get a dummy object that stays.
+        threading.excepthook(threading.ExceptHookArgs((type(exc), exc, exc.__traceback__, None)))
 
 
 # ------------------------------------------------------------- for runtime.pool
 def set_starter(starter):
-    """Say how a worker's thread is started: a function without arguments."""
+    """Say how a worker's thread is started: a function without arguments, which returns False if there may be no
+    more of them."""
     global start_worker
     start_worker = starter
 
@@ -382,12 +452,23 @@ def stop_monitor():
 
 
 def forget():
-    """In a forked child: there is no worker any more, and nothing to start."""
-    cdef G g
+    """In a forked child: there is no worker any more, and nothing to start.
+
+    The goroutine that forked goes on as what a plain thread runs; its worker only brings it to its end.
+    """
+    global gl_worker
+    cdef Worker worker = here()
     workers.clear()
+    if worker is not None:
+        gl_worker = NULL
+        worker.retired = True
+        worker.current = None
+        worker.budget = 0
+        while worker.runnable.count:
+            worker.runnable.pop()
     while backlog.count:
-        g = begin()
-        g = None
+        gl_monitor_backlog(-1)
+        backlog.pop()
 
 
 def this_worker():

@@ -12,6 +12,7 @@ cdef enum Outcome:
 # One wait of one actor. claim() decides, once, how it ends; whoever claimed it calls wake(). Guard: the GIL.
 cdef class Waiter:
     cdef Outcome outcome
+    cdef unsigned int forks       # of the process that it waits in
     cdef bint parked              # the goroutine has switched away, or is just about to
     cdef bint back                # a coroutine that has ended its wait; from then on, what it was given is its to handle
     cdef bint returnable          # who waits gives back what comes at the moment of its cancellation: that one wins
@@ -24,8 +25,10 @@ cdef class Waiter:
     cdef object future
     cdef TimerHandle timer
 
+    cdef bint waits(self) noexcept                # it can still be claimed
     cdef bint claim(self, Outcome outcome) noexcept
     cdef bint wake(self) except -1                # False: nobody is there any more
+    cdef bint wake_loop(self) except -1
     cdef bint give_up(self) noexcept
     cdef int block_thread(self, double timeout) except -1
     cdef int block(self, str reason, double timeout, bint cancellable=*) except -1

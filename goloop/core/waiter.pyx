@@ -8,13 +8,14 @@ nothing between a look and a claim gives it up.
 """
 
 import asyncio
+import os
 from _thread import allocate_lock
 from asyncio import events as _events
 
 cimport cython
 from libc.math cimport isnan
 
-from goloop.core.sched cimport current_g, ready
+from goloop.core.sched cimport Worker, current_g, ready
 
 
 cdef extern from "Python.h":
@@ -22,6 +23,7 @@ cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() nogil
 
 cdef double LONGEST = 24 * 3600.0 * 365       # seconds; what a lock's acquire() still takes
+cdef unsigned int forks = 0                   # how many there were between this process and the first one
 
 
 cdef double seconds_of(object timeout) except -2:
@@ -50,8 +52,13 @@ def _resolve(future):
 
 @cython.freelist(256)
 cdef class Waiter:
+    cdef bint waits(self) noexcept:
+        if self.outcome == WAITING and self.forks != forks:
+            self.outcome = CANCELLED      # the one who waits is in the parent process
+        return self.outcome == WAITING
+
     cdef bint claim(self, Outcome outcome) noexcept:
-        if self.outcome != WAITING:
+        if not self.waits():
             return False
         self.outcome = outcome
         return True
@@ -67,10 +74,22 @@ cdef class Waiter:
             if _events._get_running_loop() is self.loop:
                 _resolve(self.future)
             else:
-                try:
-                    self.loop.call_soon_threadsafe(_resolve, self.future)
-                except RuntimeError:      # the loop was closed, and its coroutine will not go on
-                    return self.back or self.give_up()
+                return self.wake_loop()
+        return True
+
+    cdef bint wake_loop(self) except -1:
+        """Wake a coroutine of a loop that another thread runs."""
+        try:
+            self.loop.call_soon_threadsafe(_resolve, self.future)
+        except RuntimeError:
+            if self.loop.is_closed():     # its coroutine will not go on
+                return self.back or self.give_up()
+            raise
+        except BaseException as exc:
+            # asyncio's own loops are Python code there, in which a signal handler may raise. The wake-up must not
+            # be lost, nor the exception.
+            self.loop.call_soon_threadsafe(_resolve, self.future)
+            PyThreadState_SetAsyncExc(PyThread_get_thread_ident(), type(exc))
         return True
 
     cdef bint give_up(self) noexcept:
@@ -84,22 +103,23 @@ cdef class Waiter:
         if self.g is None:
             return self.block_thread(timeout)
         cdef G g = self.g
+        cdef Worker worker = g.worker
         if timeout >= 0:
-            self.timer = g.worker.loop.schedule(g.worker.loop.now() + timeout, self._expire, (), _context)
-        if g.cancelling and cancellable and self.claim(CANCELLED):
-            g.cancelling = False
-        elif self.outcome == WAITING:
-            if cancellable:
-                g.waiter = self
-            self.parked = True
-            try:
-                g.worker.park(g, reason)
-            finally:
-                self.parked = False
-                g.waiter = None
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
+            self.timer = worker.loop.schedule(worker.loop.now() + timeout, self._expire, (), worker.context)
+        try:
+            if g.cancelling and cancellable and self.claim(CANCELLED):
+                g.cancelling = False
+            elif self.outcome == WAITING:
+                if cancellable:
+                    g.waiter = self
+                self.parked = True
+                worker.park(g, reason)
+        finally:
+            self.parked = False
+            g.waiter = None
+            if self.timer is not None:
+                self.timer.cancel()
+                self.timer = None
         return 0
 
     cdef int block_thread(self, double timeout) except -1:
@@ -142,9 +162,6 @@ cdef class Waiter:
                 timer.cancel()
 
 
-cdef object _context = __import__("contextvars").Context()
-
-
 cdef int may_block(str what, str instead) except -1:
     """RuntimeError on the thread of a running loop outside of a goroutine, where waiting would stop the loop."""
     if current_g() is None and _events._get_running_loop() is not None:
@@ -155,9 +172,10 @@ cdef int may_block(str what, str instead) except -1:
 cdef Waiter blocking_waiter(str what, str instead):
     """A waiter for whoever calls: the goroutine that runs here, or else the thread; after may_block()."""
     cdef Waiter waiter = Waiter.__new__(Waiter)
-    may_block(what, instead)
+    waiter.forks = forks
     waiter.g = current_g()
     if waiter.g is None:
+        may_block(what, instead)
         waiter.lock = allocate_lock()
         waiter.lock.acquire()
     return waiter
@@ -166,6 +184,7 @@ cdef Waiter blocking_waiter(str what, str instead):
 cdef Waiter async_waiter():
     """A waiter for the coroutine that calls."""
     cdef Waiter waiter = Waiter.__new__(Waiter)
+    waiter.forks = forks
     waiter.loop = _events.get_running_loop()
     return waiter
 
@@ -226,13 +245,14 @@ cdef class Places:
 
     cdef bint waiting(self) noexcept:
         """Whether somebody here still waits; those who gave up and have not left yet are taken out."""
-        while self.first is not None and self.first.waiter.outcome != WAITING:
+        while self.first is not None and not self.first.waiter.waits():
             self.first.leave()
         return self.first is not None
 
     cdef int complete_all(self) except -1:
-        """Complete everything that waits now."""
+        """Complete everything that waits now; an exception on the way comes when all have been woken."""
         cdef Places gone = Places.__new__(Places)
+        cdef object failure = None
         cdef Place place
         while True:
             place = self.claim_first()
@@ -242,5 +262,19 @@ cdef class Places:
         while gone.first is not None:
             place = gone.first
             place.leave()
-            place.waiter.wake()
+            try:
+                place.waiter.wake()
+            except BaseException as exc:
+                failure = exc
+        if failure is not None:
+            raise failure
         return 0
+
+
+def _forked():
+    """In a forked child: nobody waits."""
+    global forks
+    forks += 1
+
+
+os.register_at_fork(after_in_child=_forked)

@@ -23,62 +23,106 @@ from goloop.runtime import panic
 
 IDLE = 10.0  # seconds without a goroutine after which a worker's thread ends
 PATIENCE = 5.0  # seconds that cancelled goroutines have for their finally blocks, at exit and when a loop closes
-MAX_THREADS = max(1, int(os.environ.get("GOLOOP_MAXTHREADS", "512")))
+
+
+def _thread_limit(setting: str) -> int:
+    try:
+        limit = int(setting)
+    except ValueError:
+        limit = 0
+    if limit < 1:
+        raise ValueError(f"GOLOOP_MAXTHREADS is a number of threads, at least 1, not {setting!r}")
+    return limit
+
+
+MAX_THREADS = _thread_limit(os.environ.get("GOLOOP_MAXTHREADS", "512"))
 
 _lock = _thread.allocate_lock()
 _threads: set[threading.Thread] = set()  # of workers, from before their start to their end
+_ending: set[sched.Worker] = set()  # told to stop
 _starting = 0  # of these, such that have not yet looked at the backlog
 _started = 0  # ever, for their names
 _at_exit = False  # shutdown() is registered
 
 
-def _start_worker() -> None:
-    """Start one more worker, unless one is on its way or there are MAX_THREADS. Any thread."""
+def _start_worker() -> bool:
+    """Start one more worker, unless one is on its way. False: there are MAX_THREADS. Any thread."""
     global _starting, _started, _at_exit
     with _lock:
-        if _starting or len(_threads) >= MAX_THREADS:
-            return
+        if _starting:
+            return True
+        if len(_threads) >= MAX_THREADS:
+            return False
         _starting += 1
         _started += 1
-        thread = threading.Thread(target=_work, name=f"goloop-worker-{_started}", daemon=True)
-        _threads.add(thread)
+        name = f"goloop-worker-{_started}"
         if not _at_exit:
             _at_exit = True
             atexit.register(shutdown)
+    loop = thread = None
     try:
         sched.start_monitor()
+        loop = Loop()  # here, for whoever starts it to learn what it failed for
+        thread = threading.Thread(target=_work, args=(loop,), name=name, daemon=True)
+        with _lock:
+            _threads.add(thread)
         thread.start()
     except BaseException:
-        with _lock:
-            _starting -= 1
-            _threads.discard(thread)
+        # An exception from a signal handler may come when the thread runs: then the rest is the thread's.
+        if thread is None or thread.ident is None:
+            with _lock:
+                _starting -= 1
+                if thread is not None:
+                    _threads.discard(thread)
+            if loop is not None:
+                loop.close()
         raise
+    return True
 
 
-def _work() -> None:
+def _work(loop: Loop) -> None:
     """What a worker's thread does."""
     global _starting
-    try:
-        loop = Loop()
-    except BaseException:
-        with _lock:
-            _starting -= 1
-            _threads.discard(threading.current_thread())
-        raise
     worker = sched.Worker(loop)
     try:
-        worker.enter()
-        with _lock:
-            _starting -= 1
+        try:
+            worker.enter()
+        finally:
+            with _lock:
+                _starting -= 1
         loop.call_soon(worker.kick_self)
         loop.call_later(IDLE, _retire_if_idle, worker, worker.turns)
-        loop.run_forever()
+        _run(worker)
         _end_loop(loop)
+    except RuntimeError:
+        if not loop._is_foreign():
+            raise
+        # In a forked child, when the goroutine that forked has ended: as with a thread that forks, the process ends
+        # when no other thread is left.
+        shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
     finally:
         worker.exit()
         loop.close()
+        left = goroutine.abandon(worker)
+        if left:
+            _complain(left, "the end of a worker")
         with _lock:
             _threads.discard(threading.current_thread())
+            _ending.discard(worker)
+
+
+def _run(worker: sched.Worker) -> None:
+    while True:
+        try:
+            worker.loop.run_forever()
+            return
+        except (SystemExit, KeyboardInterrupt):
+            # A task of the loop raised it, and asyncio lets such through. Its goroutine has it as its exception, and
+            # the others of this worker go on.
+            if worker in _ending:
+                return
 
 
 def _end_loop(loop: Loop) -> None:
@@ -95,14 +139,21 @@ def _end_loop(loop: Loop) -> None:
 def _retire_if_idle(worker: sched.Worker, turns: int) -> None:
     loop = worker.loop
     if not worker.retired:
-        if worker.live or worker.turns != turns or asyncio.all_tasks(loop):
+        if worker.turns != turns or _is_used(worker):
             loop.call_later(IDLE, _retire_if_idle, worker, worker.turns)
             return
         worker.retire()
-    if worker.live or asyncio.all_tasks(loop):  # it got one at the last moment
+    if _is_used(worker):  # it got a goroutine at the last moment
         loop.call_later(IDLE, _retire_if_idle, worker, worker.turns)
     else:
+        _ending.add(worker)
         loop.stop()
+
+
+def _is_used(worker: sched.Worker) -> bool:
+    """Whether goroutines, or what they left on the loop - tasks, timers, servers, connections - need the worker."""
+    stats = worker.loop._stats()
+    return bool(worker.live or stats["timers"] or stats["descriptors"] or asyncio.all_tasks(worker.loop))
 
 
 # ------------------------------------------------------------------------- end
@@ -110,6 +161,7 @@ def _end(goroutines: Any, patience: float) -> list[goroutine.Goroutine[Any]]:
     """Cancel what goroutines() returns until there are none; return those that are left after `patience` seconds."""
     until = time.monotonic() + patience
     told: dict[int, float] = {}
+    nap = 0.0002
     while True:
         left: list[goroutine.Goroutine[Any]] = goroutines()
         if not left or time.monotonic() > until:
@@ -119,7 +171,8 @@ def _end(goroutines: Any, patience: float) -> list[goroutine.Goroutine[Any]]:
             if told.get(g.id, 0.0) < time.monotonic() - 1.0:
                 told[g.id] = time.monotonic()
                 g.cancel()
-        time.sleep(0.0005)
+        time.sleep(nap)
+        nap = min(2 * nap, 0.01)
 
 
 def _complain(left: list[goroutine.Goroutine[Any]], when: str) -> None:
@@ -132,7 +185,7 @@ def _complain(left: list[goroutine.Goroutine[Any]], when: str) -> None:
 def _end_goroutines(loop: Loop) -> None:
     """Cancel the goroutines that were started from a loop, and wait for their ends."""
     if goroutine.num_goroutine() and sched.this_worker() is None and not sys.is_finalizing():
-        left = _end(lambda: [g for g in goroutine.all_goroutines() if g.home is loop], PATIENCE)
+        left = _end(lambda: goroutine.goroutines_of(loop), PATIENCE)
         _complain(left, f"closing {loop!r}")
 
 
@@ -148,8 +201,12 @@ def shutdown(patience: float = PATIENCE) -> None:
     _complain(left, "shutdown")
     while True:
         for worker in sched.all_workers():
+            _ending.add(worker)
             worker.retire()
-            worker.loop.call_soon_threadsafe(worker.loop.stop)
+            try:
+                worker.loop.call_soon_threadsafe(worker.loop.stop)
+            except RuntimeError:
+                _ending.discard(worker)  # it has just ended by itself
         with _lock:
             threads = list(_threads)
         if not threads or time.monotonic() > until:
@@ -158,11 +215,18 @@ def shutdown(patience: float = PATIENCE) -> None:
     sched.stop_monitor()
 
 
+def _before_fork() -> None:
+    """A process whose goroutines have all ended is to look single-threaded, and Python warns of forking others."""
+    if not _threads:
+        sched.stop_monitor()
+
+
 def _after_fork_in_child() -> None:
     """The workers and the monitor stayed in the parent, and so did the goroutines."""
     global _lock, _starting
     _lock = _thread.allocate_lock()
     _threads.clear()
+    _ending.clear()
     _starting = 0
     sched.forget()
     goroutine.forget()
@@ -186,4 +250,4 @@ sched.set_starter(_start_worker)
 sched.set_procs(len(os.sched_getaffinity(0)))
 goroutine.set_reporter(panic.report)
 goloop.loop.end_goroutines = _end_goroutines
-os.register_at_fork(after_in_child=_after_fork_in_child)
+os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)

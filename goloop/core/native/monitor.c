@@ -10,8 +10,9 @@
 #include <time.h>
 #include <unistd.h>
 
-/* A stress build makes the ticks short. */
+/* A stress build makes the ticks short, and yields at every step of a protocol. */
 #ifndef GL_TICK
+#define GL_YIELD() ((void)0)
 #define GL_TICK 10000000       /* ns between two looks: Go's sysmon backs off to this */
 #define GL_FAST_TICK 1000000   /* while it brings in one worker after the other */
 #define GL_QUIET 100           /* ticks without any start after which it sleeps until it is woken */
@@ -21,8 +22,10 @@ static long backlog;       /* atomic; goroutines that wait to be started */
 static uint32_t starts;    /* atomic; counts those that were started */
 static uint32_t asleep;    /* atomic, the futex word: 1 while the monitor sleeps without a deadline */
 static uint32_t stopping;  /* atomic; also a futex word, for the ticks */
-static int running;        /* guard: whoever starts or stops it, see monitor.h */
-static pthread_t thread;
+static int running;        /* guard: control */
+static pthread_t thread;   /* guard: control */
+static pthread_mutex_t control = PTHREAD_MUTEX_INITIALIZER;
+static __thread int is_monitor;
 
 static int futex(uint32_t *word, int op, uint32_t value, const struct timespec *timeout) {
     return (int)syscall(SYS_futex, word, op | FUTEX_PRIVATE_FLAG, value, timeout, NULL, 0);
@@ -38,6 +41,7 @@ static void sleep_until_woken(void) {
     /* seq_cst: "I sleep" comes before the look at the backlog. Pairs with gl_monitor_backlog, which adds before it
      * looks whether we sleep, and with gl_monitor_stop. */
     __atomic_store_n(&asleep, 1, __ATOMIC_SEQ_CST);
+    GL_YIELD();
     while (__atomic_load_n(&asleep, __ATOMIC_SEQ_CST) && __atomic_load_n(&backlog, __ATOMIC_SEQ_CST) == 0 &&
            !__atomic_load_n(&stopping, __ATOMIC_SEQ_CST))
         futex(&asleep, FUTEX_WAIT, 1, NULL);
@@ -53,6 +57,7 @@ static void *monitor_main(void *argument) {
     gl_stuck stuck = (gl_stuck)argument;
     uint32_t seen = __atomic_load_n(&starts, __ATOMIC_RELAXED), now;
     int fast = 0, quiet = 0;
+    is_monitor = 1;
     while (!__atomic_load_n(&stopping, __ATOMIC_ACQUIRE)) {
         nap(fast ? GL_FAST_TICK : GL_TICK);
         if (__atomic_load_n(&stopping, __ATOMIC_ACQUIRE))
@@ -77,7 +82,9 @@ static void *monitor_main(void *argument) {
 }
 
 static void after_fork_child(void) {
-    /* The thread stayed in the parent, and so did the goroutines that wait. */
+    /* The thread stayed in the parent, and so did whoever held the mutex. The goroutines that wait are taken out of
+     * the backlog by who put them there. */
+    pthread_mutex_init(&control, NULL);
     running = 0;
     __atomic_store_n(&stopping, 0, __ATOMIC_RELAXED);
     __atomic_store_n(&asleep, 0, __ATOMIC_RELAXED);
@@ -85,11 +92,9 @@ static void after_fork_child(void) {
 
 __attribute__((constructor)) static void hook_forks(void) { pthread_atfork(NULL, NULL, after_fork_child); }
 
-int gl_monitor_start(gl_stuck stuck) {
+static int start(gl_stuck stuck) {  /* under control */
     sigset_t all, before;
     int error;
-    if (running)
-        return 0;
     __atomic_store_n(&stopping, 0, __ATOMIC_RELAXED);
     sigfillset(&all);  /* signals are for Python's threads */
     pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -102,18 +107,33 @@ int gl_monitor_start(gl_stuck stuck) {
     return 0;
 }
 
-void gl_monitor_stop(void) {
+int gl_monitor_start(gl_stuck stuck) {
+    int error = 0;
+    if (is_monitor)  /* its report asks for it: it runs, if perhaps not for long */
+        return 0;
+    pthread_mutex_lock(&control);
     if (!running)
-        return;
-    __atomic_store_n(&stopping, 1, __ATOMIC_SEQ_CST);
-    futex(&stopping, FUTEX_WAKE, INT_MAX, NULL);
-    wake();
-    pthread_join(thread, NULL);
-    running = 0;
+        error = start(stuck);
+    pthread_mutex_unlock(&control);
+    return error;
+}
+
+void gl_monitor_stop(void) {
+    pthread_mutex_lock(&control);
+    if (running) {
+        __atomic_store_n(&stopping, 1, __ATOMIC_SEQ_CST);
+        GL_YIELD();
+        futex(&stopping, FUTEX_WAKE, INT_MAX, NULL);
+        wake();
+        pthread_join(thread, NULL);
+        running = 0;
+    }
+    pthread_mutex_unlock(&control);
 }
 
 void gl_monitor_backlog(long change) {
     __atomic_fetch_add(&backlog, change, __ATOMIC_SEQ_CST);  /* pairs with sleep_until_woken */
+    GL_YIELD();
     if (change > 0 && __atomic_load_n(&asleep, __ATOMIC_SEQ_CST))
         wake();
 }

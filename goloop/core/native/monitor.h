@@ -10,8 +10,9 @@
 
 typedef int (*gl_stuck)(void);
 
-int gl_monitor_start(gl_stuck stuck);  /* 0, or an error; nothing when it runs already. Under the GIL, or alone */
-void gl_monitor_stop(void);            /* waits for its end: not with the GIL, which its report may want */
+/* Each waits for the other, and the second one for the thread's end: not with the GIL, which its report may want. */
+int gl_monitor_start(gl_stuck stuck);  /* 0, or an error; nothing when it runs already. Any thread */
+void gl_monitor_stop(void);            /* nothing when it does not run. Any thread but its own */
 
 void gl_monitor_backlog(long change);  /* so many more goroutines wait; any thread */
 void gl_monitor_started(void);         /* one of them was started; any thread */
