@@ -12,7 +12,7 @@ from libc.stdint cimport uint64_t
 
 from goloop.core.netpoll cimport now_ns
 from goloop.core.waiter cimport (
-    COMPLETED, Place, Places, Waiter, async_waiter, blocking_waiter, may_block, new_place, raise_outcome, seconds_of,
+    Place, Places, Waiter, async_waiter, blocking_waiter, may_block, new_place, raise_outcome, seconds_of,
 )
 
 from goloop.errors import ChannelClosed

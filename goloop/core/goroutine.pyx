@@ -14,7 +14,7 @@ from contextvars import ContextVar
 
 from cpython.ref cimport PyObject, Py_XDECREF
 
-from goloop.core.sched cimport DONE, PARKED, RUNNING, UNSTARTED, G, Worker, backlog, current_g, here, submit, wake_one
+from goloop.core.sched cimport DONE, PARKED, UNSTARTED, G, Worker, backlog, current_g, here, submit, wake_one
 from goloop.core.waiter cimport (
     CANCELLED, COMPLETED, TIMED_OUT, Outcome, Place, Places, Waiter, async_waiter, blocking_waiter, new_place,
     raise_outcome, seconds_of,

@@ -53,8 +53,9 @@ cdef class Worker(Pollable):
     cdef G current                # the goroutine that runs; None: the hub does
     cdef Queue runnable
     cdef int budget               # switches left until the loop gets its turn; only the worker's own turn renews it
-    cdef bint fresh               # the next choice is for the backlog: at the start of a turn, or goroutines that keep
-                                  # each other busy would starve it, and for one that yields to all others
+    # The next choice is for the backlog: at the start of a turn, or goroutines that keep each other busy would starve
+    # it, and for one that yields to all others.
+    cdef bint fresh
     cdef list spare               # runner greenlets that wait for a goroutine
     cdef G assigned               # what the runner that is switched to begins with; None: it is to end
     cdef readonly Py_ssize_t live      # goroutines started here and not done
@@ -85,6 +86,7 @@ cdef Queue backlog                # goroutines that no worker has started
 cdef Worker here()                # the worker of this thread, or None
 cdef G current_g()                # the goroutine that runs here, or None
 cdef int ready(G g) except -1     # let a parked goroutine go on; any thread, once for each park
-cdef int submit(G g) except -1    # put a new goroutine into the backlog and see that a worker looks there. An
-                                  # exception: there is no worker, and none could be started
+# Put a new goroutine into the backlog and see that a worker looks there. An exception: there is no worker, and none
+# could be started.
+cdef int submit(G g) except -1
 cdef int wake_one() except -1
