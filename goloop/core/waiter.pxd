@@ -14,7 +14,7 @@ cdef class Waiter:
     cdef Outcome outcome
     cdef unsigned int forks       # of the process that it waits in
     cdef bint parked              # the goroutine has switched away, or is just about to
-    cdef bint back                # a coroutine that has ended its wait; from then on, what it was given is its to handle
+    cdef bint back                # a coroutine that has ended its wait: from then on, what it was given is its own
     cdef bint returnable          # who waits gives back what comes at the moment of its cancellation: that one wins
     cdef bint ok                  # the three are the claimer's to fill in, between claim() and wake()
     cdef Py_ssize_t index
