@@ -161,9 +161,15 @@ class SocketMethods(_Base):
 
         return await _sendfile(sock.fileno, writable, file, offset, count)
 
+    async def _sock_sendfile_fallback(self, sock: socket.socket, file: Any, offset: int, count: int | None) -> int:
+        if hasattr(file, "seek"):
+            file.seek(offset)  # up to Python 3.13 asyncio leaves the file where it stands if the offset is 0
+        sent: int = await super()._sock_sendfile_fallback(sock, file, offset, count)  # type: ignore[misc]
+        return sent
+
     async def _sendfile_fallback(self, transport: Any, file: Any, offset: int, count: int | None) -> int:
         if hasattr(file, "seek"):
-            file.seek(offset)  # asyncio leaves the file where it stands if the offset is 0
+            file.seek(offset)  # as above
         sent: int = await super()._sendfile_fallback(transport, file, offset, count)  # type: ignore[misc]
         return sent
 
@@ -235,5 +241,4 @@ async def _sendfile(
             total += sent
         return total
     finally:
-        if total:
-            os.lseek(source, offset + total, os.SEEK_SET)
+        os.lseek(source, offset + total, os.SEEK_SET)

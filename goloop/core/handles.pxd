@@ -13,6 +13,12 @@ cdef class Pollable:
     cdef object loop_closed(self)      # the poll set that it owned a descriptor of is closed
 
 
+cdef enum Sharing:      # whether other threads may cancel a handle: call_soon_threadsafe() from Python 3.14 on
+    OWN
+    SHARED
+    SHARED_RUNS         # its callback runs; cancel() and cancelled() wait for the end of it
+
+
 cdef class Handle:
     cdef gl_node node               # links the handle into an inbox
     cdef Py_ssize_t place           # in the timer heap; -1: not there
@@ -25,10 +31,15 @@ cdef class Handle:
     cdef public object _source_traceback
     cdef public object _repr
     cdef readonly bint _cancelled
+    cdef Sharing sharing            # guarded by the GIL, as is `finished`
+    cdef object finished            # an Event, if another thread waits for the end of the run
     cdef object __weakref__
 
     cdef object run(self)
+    cdef object run_shared(self)
     cdef object report(self, object exc)
+    cdef int wait_for_the_run(self) except -1
+    cdef int share(self) except -1
 
 
 cdef class TimerHandle(Handle):

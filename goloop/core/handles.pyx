@@ -7,6 +7,7 @@ no fields of its own, so that it shares the list with Handle.
 """
 
 import sys
+import threading
 from asyncio import events as _events
 from asyncio import format_helpers as _format_helpers
 
@@ -26,6 +27,9 @@ cdef extern from "Python.h":
 
 cdef object _AsyncioHandle = _events.Handle
 cdef object _AsyncioTimerHandle = _events.TimerHandle
+# From Python 3.14 on: what call_soon_threadsafe() returns there.
+cdef object _AsyncioThreadSafeHandle = getattr(_events, "_ThreadSafeHandle", None)
+cdef bint SHARING = _AsyncioThreadSafeHandle is not None
 cdef object _getframe = sys._getframe
 cdef object _extract_stack = _format_helpers.extract_stack
 
@@ -48,7 +52,11 @@ cdef class Pollable:
 
 @cython.freelist(512)
 cdef class Handle:
-    """A callback scheduled to run, as asyncio.Handle. Use it on the loop's own thread."""
+    """A callback scheduled to run, as asyncio.Handle. Use it on the loop's own thread.
+
+    One from call_soon_threadsafe() can be cancelled from any thread. From Python 3.14 on, cancel() and
+    cancelled() wait there for a callback that is just running: after a cancel() it does not run, or has run.
+    """
 
     def __cinit__(self):
         global live
@@ -61,12 +69,45 @@ cdef class Handle:
 
     @property
     def __class__(self):
-        return _AsyncioHandle
+        return _AsyncioHandle if self.sharing == OWN else _AsyncioThreadSafeHandle
+
+    cdef int share(self) except -1:
+        """Let other threads cancel this handle, if the running Python's asyncio knows such handles."""
+        if SHARING:
+            self.sharing = SHARED
+        return 0
+
+    cdef object run_shared(self):
+        self.sharing = SHARED_RUNS
+        try:
+            self.run()
+        finally:
+            self.sharing = SHARED
+            if self.finished is not None:
+                self.finished.set()
+
+    cdef int wait_for_the_run(self) except -1:
+        """Wait until the run of the callback is over, except on the thread that runs the loop.
+
+        That one is inside the callback itself, or has taken the loop over from a thread that is: then the callback
+        waits for the loop, and waiting for the callback would never end.
+        """
+        cdef object event
+        if self._loop._on_own_thread():
+            return 0
+        event = threading.Event()
+        if self.finished is None:
+            self.finished = event
+        if self.sharing == SHARED_RUNS:
+            self.finished.wait()
+        return 0
 
     cdef object run(self):
         cdef object callback = self._callback, args = self._args, context = self._context
         if self._cancelled:
             return None
+        if self.sharing == SHARED:
+            return self.run_shared()
         try:
             PyContext_Enter(context)
             try:
@@ -93,6 +134,8 @@ cdef class Handle:
 
     def cancel(self):
         """Cancel the callback; it and its arguments are released at once."""
+        if self.sharing == SHARED_RUNS:
+            self.wait_for_the_run()
         if self._cancelled:
             return
         self._cancelled = True
@@ -106,6 +149,8 @@ cdef class Handle:
 
     def cancelled(self):
         """Return True if the handle was cancelled."""
+        if self.sharing == SHARED_RUNS:
+            self.wait_for_the_run()
         return self._cancelled
 
     def get_context(self):

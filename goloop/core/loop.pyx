@@ -31,6 +31,10 @@ cdef extern from "Python.h":
 
 cdef object _Future = asyncio.Future
 cdef object _coroutines = asyncio.coroutines
+# The public name warns from Python 3.14 on, where the private one is what asyncio itself uses.
+cdef object _iscoroutinefunction = (
+    getattr(_coroutines, "_iscoroutinefunction", None) or _coroutines.iscoroutinefunction
+)
 
 cdef enum:
     HARVEST = 256             # events per epoll_wait; what is left over comes in the next iteration
@@ -345,8 +349,12 @@ cdef class LoopCore:
             raise RuntimeError("Non-thread-safe operation invoked on an event loop other than the current one")
         return 0
 
+    def _on_own_thread(self):
+        """Return whether the calling thread is the one that runs the loop."""
+        return self.owner == PyThread_get_thread_ident()
+
     cdef int check_callback(self, object callback, str method) except -1:
-        if self._debug and (_coroutines.iscoroutine(callback) or _coroutines.iscoroutinefunction(callback)):
+        if self._debug and (_coroutines.iscoroutine(callback) or _iscoroutinefunction(callback)):
             raise TypeError(f"coroutines cannot be used with {method}()")
         if not callable(callback):
             raise TypeError(f"a callable object was expected by {method}(), got {callback!r}")
@@ -391,10 +399,12 @@ cdef class LoopCore:
             self.check_callback(callback, "call_soon_threadsafe")
         if self.owner == PyThread_get_thread_ident():
             handle = self.soon(callback, args, context)
+            handle.share()
             if self._debug:
                 trace_source(handle)
             return handle
         handle = new_handle(callback, args, self, context)
+        handle.share()
         if self._debug:
             trace_source(handle)
         handle.node.item = <void *>handle

@@ -55,6 +55,7 @@ cdef object _BufferedProtocol = _protocols.BufferedProtocol
 cdef object _Face = _face("StreamTransport", _transports._FlowControlMixin)
 cdef object _TransportSocket = _trsock.TransportSocket
 cdef str WRITELINES = "writelines" if version_info >= (3, 12) else "write"   # as asyncio names it in its errors
+cdef str WANTED = "bytes, bytearray, or memoryview" if version_info >= (3, 14) else "bytes-like"   # likewise
 cdef tuple _TCP_FAMILIES = (AF_INET, AF_INET6)
 cdef object _set_nodelay = _base_events._set_nodelay
 
@@ -315,7 +316,7 @@ cdef class StreamTransport(Transport):
         cdef Py_ssize_t n = 0, length
         cdef int error = 0
         if not isinstance(data, (bytes, bytearray, memoryview)):
-            raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
+            raise TypeError(f"data argument must be a {WANTED} object, not {type(data).__name__!r}")
         self.check_writable("write")
         if type(data) is memoryview and not data.c_contiguous:
             data = bytes(data)
@@ -365,7 +366,7 @@ cdef class StreamTransport(Transport):
         pieces = []
         for data in list_of_data:
             if not isinstance(data, (bytes, bytearray, memoryview)):
-                raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
+                raise TypeError(f"data argument must be a {WANTED} object, not {type(data).__name__!r}")
             data = as_bytes(data)
             if data:
                 pieces.append(data)

@@ -5,6 +5,8 @@ import contextvars
 import functools
 import gc
 import sys
+import threading
+import time
 import weakref
 
 import pytest
@@ -144,7 +146,13 @@ def test_the_repr_of_a_handle_names_the_callback(both):
     pending, cancelled = both(scenario)
     assert pending[0].startswith("<Handle noop(1, 'text')") or pending[0].startswith("<Handle noop() at ")
     assert pending[3].startswith("<TimerHandle when=S noop() at ")
-    assert cancelled == ["<Handle cancelled>"] * 3 + ["<TimerHandle cancelled when=S>"]
+    shared = "_ThreadSafeHandle" if sys.version_info >= (3, 14) else "Handle"
+    assert cancelled == [
+        "<Handle cancelled>",
+        f"<{shared} cancelled>",
+        "<Handle cancelled>",
+        "<TimerHandle cancelled when=S>",
+    ]
 
 
 def test_the_repr_of_a_handle_in_debug_mode_says_where_it_was_made(both):
@@ -163,3 +171,76 @@ def test_the_repr_of_a_handle_in_debug_mode_says_where_it_was_made(both):
     before, cancelled = both(scenario, debug=True)
     assert all(f" created at {__file__}:" in text for text in before)
     assert all("noop" in text and " cancelled " in text for text in cancelled)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="asyncio's handles are not thread-safe before Python 3.14")
+@pytest.mark.parametrize("method", ["cancel", "cancelled"])
+def test_another_threads_cancel_waits_for_the_callback_that_runs(both, method):
+    def scenario(loop):
+        started, finished = threading.Event(), threading.Event()
+        handles, seen = [], []
+
+        def callback():
+            started.set()
+            time.sleep(0.05)
+            finished.set()
+
+        def other_thread():
+            handles.append(loop.call_soon_threadsafe(callback))
+            started.wait()
+            seen.append((getattr(handles[0], method)(), finished.is_set()))
+            loop.call_soon_threadsafe(loop.stop)
+
+        thread = threading.Thread(target=other_thread)
+        thread.start()
+        loop.run_forever()
+        thread.join()
+        return seen, handles[0].cancelled(), isinstance(handles[0], asyncio.Handle)
+
+    before = None if method == "cancel" else False
+    assert both(scenario) == ([(before, True)], method == "cancel", True)
+
+
+def test_another_threads_cancel_of_a_callback_that_waits_takes_effect_at_once(both):
+    def scenario(loop):
+        cancelled, seen = threading.Event(), []
+
+        def other_thread():
+            handle = loop.call_soon_threadsafe(seen.append, "ran")
+            handle.cancel()
+            seen.append(handle.cancelled())
+            cancelled.set()
+            loop.call_soon_threadsafe(loop.stop)
+
+        loop.call_soon(cancelled.wait)
+        thread = threading.Thread(target=other_thread)
+        thread.start()
+        loop.run_forever()
+        thread.join()
+        return seen
+
+    assert both(scenario) == [True]
+
+
+def test_a_callback_from_another_thread_cancels_itself_to_no_effect(both):
+    def scenario(loop):
+        seen, handles = [], []
+        given = threading.Event()
+
+        def callback():
+            given.wait()
+            handles[0].cancel()
+            seen.append(handles[0].cancelled())
+            loop.stop()
+
+        def other_thread():
+            handles.append(loop.call_soon_threadsafe(callback))
+            given.set()
+
+        thread = threading.Thread(target=other_thread)
+        thread.start()
+        loop.run_forever()
+        thread.join()
+        return seen
+
+    assert both(scenario) == [True]

@@ -67,6 +67,9 @@ def expected(offset, count):
 
 @RANGES
 def test_part_of_a_file(both, link, path, offset, count):
+    outcome = (len(expected(offset, count)), True, offset + len(expected(offset, count)))
+
+    @decreed(outcome, because="asyncio up to 3.13 leaves the file alone if it sent nothing", when=not outcome[0])
     async def scenario(loop):
         async with link(loop, Recorder()) as (transport, peer):
             with path.open("rb") as file:
@@ -77,9 +80,7 @@ def test_part_of_a_file(both, link, path, offset, count):
             transport.close()
             return sent, await reading == expected(offset, count), position
 
-    sent, same, position = both(scenario)
-    assert (sent, same) == (len(expected(offset, count)), True)
-    assert position == (offset + sent if sent else position)
+    assert both(scenario) == outcome
 
 
 @RANGES
