@@ -38,7 +38,7 @@ bench: build
 		$(if $(REPEATS),--repeats $(REPEATS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(QUICK),--quick) \
 		$(if $(FULL),--full) $(ARGS)
 
-SUITE ?= cpython
+SUITE ?= all
 compat: build
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[compat]'
 	$(BIN)/python compat_tests/run.py --suite $(SUITE) $(ARGS)

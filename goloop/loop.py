@@ -89,7 +89,7 @@ class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
             raise RuntimeError("Cannot close a running event loop")
         if self._closed:
             return
-        if end_goroutines is not None:
+        if end_goroutines is not None and not sys.is_finalizing():  # its module may be gone by then
             end_goroutines(self)
         if sys.is_finalizing():
             if self._signal_handlers:

@@ -404,3 +404,13 @@ def test_an_interpreter_ends_with_a_loop_left_open(both):
         return run_script(loop, source)
 
     assert both(scenario) == (0, "end\n")
+
+
+def test_an_interpreter_ends_with_the_current_loop_left_open(both, capsys):
+    """asyncio's module holds it, and drops it when most other modules are gone."""
+
+    def scenario(loop):
+        return run_script(loop, "asyncio.set_event_loop(loop)\ndel loop\nprint('end')\n")
+
+    assert both(scenario) == (0, "end\n")
+    assert "Traceback" not in capsys.readouterr().err
