@@ -27,7 +27,7 @@ class Row:
     python: str
     verdicts: dict[str, Verdict]
     outcomes: dict[str, dict[str, Outcome]]
-    left_out: str
+    note: str
     seconds: float
 
 
@@ -59,12 +59,7 @@ def show(rows: list[Row], loops: list[str], console: Console) -> None:
     console.print(table)
     console.print(NOTE, style="dim")
     for row in rows:
-        touched = max((v.touched for v in row.verdicts.values()), default=0)
-        console.print(
-            f"{row.suite}: {row.left_out} left out by list; {touched} of those run make a loop of their own "
-            f"through the replaced names; {row.seconds:.0f} s",
-            style="dim",
-        )
+        console.print(f"{row.suite}, Python {row.python}: {row.note}; {row.seconds:.0f} s", style="dim", highlight=False)
 
 
 def markdown(rows: list[Row], loops: list[str]) -> str:
@@ -80,7 +75,7 @@ def as_json(rows: list[Row]) -> list[dict[str, Any]]:
             "suite": row.suite,
             "version": row.version,
             "python": row.python,
-            "left_out": row.left_out,
+            "note": row.note,
             "seconds": round(row.seconds, 1),
             "loops": {loop: vars(verdict) for loop, verdict in row.verdicts.items()},
             "failures": {
@@ -101,7 +96,7 @@ def rows_from_json(path: Path) -> list[Row]:
             entry["python"],
             {loop: Verdict(**verdict) for loop, verdict in entry["loops"].items()},
             {},
-            entry["left_out"],
+            entry["note"],
             entry["seconds"],
         )
         for entry in json.loads(path.read_text())

@@ -27,7 +27,7 @@ from supervise import Job, JobResult, Outcome, run_job
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".compat"
-SUITES = ("cpython", "aiohttp", "uvloop")
+SUITES = ("cpython", "uvloop", "aiohttp", "e2e")
 LOOPS = ("asyncio", "uvloop", "goloop")
 
 
@@ -85,6 +85,8 @@ class Run:
         self.left_out: set[str] = set()
         self.modules_out = 0
         self.lock = threading.Lock()
+        if hasattr(suite, "prepare"):
+            suite.prepare(lambda text: console.print(f"{suite.NAME}: {text}", highlight=False))
 
     def modules(self) -> list[str]:
         names: list[str] = self.suite.modules(CACHE)
@@ -149,8 +151,18 @@ class Run:
             platform.python_version(),
             verdicts,
             self.outcomes,
-            f"{self.modules_out} modules and {len(self.left_out)} tests",
+            self.notes(verdicts),
             time.monotonic() - started,
+        )
+
+    def notes(self, verdicts: dict[str, expected.Verdict]) -> str:
+        """Return what a reader of the numbers should know."""
+        if hasattr(self.suite, "note"):
+            return str(self.suite.note())
+        touched = max((verdict.touched for verdict in verdicts.values()), default=0)
+        return (
+            f"{self.modules_out} modules and {len(self.left_out)} tests left out by list; {touched} of those run make "
+            "a loop of their own through the replaced names"
         )
 
 

@@ -238,6 +238,8 @@ class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
             except BaseException:
                 transport.close()
                 raise
+            finally:
+                del waiter  # an exception in it refers to this frame
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:

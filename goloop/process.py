@@ -93,4 +93,6 @@ async def spawn(
         transport.close()
         await transport._wait()
         raise
+    finally:
+        del waiter  # an exception in it refers to this frame
     return transport

@@ -72,6 +72,7 @@ class SocketMethods(_Base):
             return await done
         finally:
             stop()
+            del done  # an exception in it refers to this frame
 
     async def sock_recv(self, sock: socket.socket, nbytes: int) -> bytes:
         """Receive up to nbytes bytes; b"" at the end of the stream."""
@@ -188,6 +189,7 @@ class SocketMethods(_Base):
 
             return await _sendfile(fileno, transport._make_writable_waiter, file, offset, count)
         finally:
+            del emptied  # an exception in it refers to this frame
             transport._reset_empty_waiter()
             if resume:
                 transport.resume_reading()

@@ -14,9 +14,14 @@ pytest.importorskip("gunicorn", reason="gunicorn is not installed: pip install g
 
 import loops
 import traffic
-from commands import APPS, Command
+from commands import Command
 
-WORKER = {"uvloop": "aiohttp.GunicornUVLoopWebWorker"}.get(loops.NAME, "aiohttp.GunicornWebWorker")
+STOCK_WORKER = "aiohttp.GunicornWebWorker"
+WORKERS = {
+    "asyncio": STOCK_WORKER,
+    "uvloop": "aiohttp.GunicornUVLoopWebWorker",
+    "goloop": "goloop.contrib.gunicorn.AiohttpWorker",
+}
 
 
 @pytest.fixture(params=["launcher", "worker class"] if loops.NAME == "goloop" else ["worker class"])
@@ -25,10 +30,9 @@ def start(request, tmp_path):
 
     def start(workers, *options):
         if request.param == "launcher":  # everything is on goloop, the master's control socket too
-            args = [*loops.python("-m", "gunicorn"), "--worker-class", WORKER]
+            args = [*loops.python("-m", "gunicorn"), "--worker-class", STOCK_WORKER]
         else:
-            args = [sys.executable, "-X", "faulthandler", "-m", "gunicorn"]
-            args += ["-c", str(APPS / "gunicorn_worker.py")] if loops.NAME == "goloop" else ["--worker-class", WORKER]
+            args = [sys.executable, "-X", "faulthandler", "-m", "gunicorn", "--worker-class", WORKERS[loops.NAME]]
         args += ["--bind", "127.0.0.1:0", "--workers", str(workers), "--control-socket", str(tmp_path / "control")]
         # 2 s by default, which a load on a slow machine is over with connections that wait for their turn
         args += ["--backlog", "1024", "--keep-alive", "60", *options]

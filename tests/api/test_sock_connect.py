@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import socket
 import ssl
 
@@ -89,6 +90,19 @@ def test_a_refused_connection_names_the_address(both):
     assert kind == "ConnectionRefusedError"
     assert str(address) in text
     assert registered is False
+
+
+def test_an_error_is_not_kept_alive_by_the_future_that_brought_it(both):
+    async def scenario(loop):
+        with listening() as server, client() as sock:
+            address = server.getsockname()
+            server.close()
+            try:
+                await loop.sock_connect(sock, address)
+            except ConnectionRefusedError as exc:
+                return [type(holder).__name__ for holder in gc.get_referrers(exc) if asyncio.isfuture(holder)]
+
+    assert both(scenario) == []
 
 
 def test_a_missing_unix_path_is_an_error(both, tmp_path):
