@@ -100,6 +100,7 @@ def test_an_error_is_not_kept_alive_by_the_future_that_brought_it(both):
             try:
                 await loop.sock_connect(sock, address)
             except ConnectionRefusedError as exc:
+                await asyncio.sleep(0)  # the future has woken this task up, and until it waits again it is in use
                 return [type(holder).__name__ for holder in gc.get_referrers(exc) if asyncio.isfuture(holder)]
 
     assert both(scenario) == []
