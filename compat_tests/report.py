@@ -59,7 +59,8 @@ def show(rows: list[Row], loops: list[str], console: Console) -> None:
     console.print(table)
     console.print(NOTE, style="dim")
     for row in rows:
-        console.print(f"{row.suite}, Python {row.python}: {row.note}; {row.seconds:.0f} s", style="dim", highlight=False)
+        line = f"{row.suite}, Python {row.python}: {row.note}; {row.seconds:.0f} s"
+        console.print(line, style="dim", highlight=False)
 
 
 def markdown(rows: list[Row], loops: list[str]) -> str:

@@ -72,7 +72,7 @@ class SocketMethods(_Base):
             return await done
         finally:
             stop()
-            del done  # an exception in it refers to this frame
+            done = None  # type: ignore[assignment]  # an exception in it refers to this frame
 
     async def sock_recv(self, sock: socket.socket, nbytes: int) -> bytes:
         """Receive up to nbytes bytes; b"" at the end of the stream."""

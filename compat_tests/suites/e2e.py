@@ -1,4 +1,4 @@
-"""Real servers and clients, in e2e/: libraries at the versions that the `e2e` extra pins, servers from Debian's packages.
+"""Real servers and clients, in e2e/: libraries as the `e2e` extra pins them, servers from Debian's packages.
 
 Other suites get their loop by a StandIn; these programs get it as a user would put it in, and each test checks
 the class of the loop that it was on.
