@@ -19,6 +19,7 @@ cdef class LoopCore:
     cdef public bint _closed
     cdef public bint _stopping
     cdef public object _thread_id
+    cdef public object _task_factory
     cdef object __weakref__
 
     cdef int enqueue(self, object item) except -1

@@ -9,6 +9,7 @@ class LoopCore(asyncio.BaseEventLoop):
     _closed: bool
     _stopping: bool
     _thread_id: Any
+    _task_factory: Any
     @property
     def _ready(self) -> list[Any]: ...
     @property

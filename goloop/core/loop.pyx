@@ -7,6 +7,7 @@ call_soon_threadsafe().
 """
 
 import asyncio
+import time
 from asyncio import base_events as _base_events
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -30,6 +31,9 @@ cdef extern from "Python.h":
         PyObject **ob_item
 
 cdef object _Future = asyncio.Future
+cdef object _tasks = asyncio.tasks      # by its name there: tests put other classes in its place
+cdef object _create_task = asyncio.BaseEventLoop.create_task
+cdef object _monotonic = time.monotonic
 cdef object _coroutines = asyncio.coroutines
 # The public name warns from Python 3.14 on, where the private one is what asyncio itself uses.
 cdef object _iscoroutinefunction = (
@@ -316,14 +320,10 @@ cdef class LoopCore:
     cdef double now(self) except? -1:
         return now_ns() / 1e9 if self.own_clock else self.time()
 
-    def _monotonic(self):
-        """Return the loop's time: the monotonic clock, in seconds."""
-        return now_ns() / 1e9
-
     @property
     def time(self):
         """Call it for the loop's time: the monotonic clock, in seconds."""
-        return self._monotonic if self.clock is None else self.clock
+        return _monotonic if self.clock is None else self.clock
 
     @time.setter
     def time(self, clock):
@@ -336,6 +336,19 @@ cdef class LoopCore:
         self.own_clock = type(self).time is _clock
 
     # ----------------------------------------------------------------- checks
+    # A new future asks for get_debug(), whatever is done for a connection for the others.
+    def get_debug(self):
+        """Return True in debug mode."""
+        return self._debug
+
+    def is_closed(self):
+        """Return True once the loop has been closed."""
+        return self._closed
+
+    def is_running(self):
+        """Return True while a thread runs the loop."""
+        return self._thread_id is not None
+
     cdef int check_closed(self) except -1:
         if self._closed:
             raise RuntimeError("Event loop is closed")
@@ -445,6 +458,20 @@ cdef class LoopCore:
     def create_future(self):
         """Return a new asyncio.Future attached to this loop."""
         return _Future(loop=self)
+
+    def create_task(self, coro, **kwargs):
+        """Run a coroutine as an asyncio.Task, and return that; name and context are keyword arguments.
+
+        As BaseEventLoop.create_task(), which has the say in everything but the ordinary case.
+        """
+        cdef Py_ssize_t known = 0
+        if kwargs:
+            known = <bint>("name" in kwargs) + <bint>("context" in kwargs)
+        if self._task_factory is not None or known != len(kwargs):
+            return _create_task(self, coro, **kwargs)
+        self.check_closed()
+        # In debug mode a task keeps the stack of its making. Compiled code has no frame in it to take out.
+        return _tasks.Task(coro, loop=self, **kwargs) if kwargs else _tasks.Task(coro, loop=self)
 
     def _write_to_self(self):
         """Make the loop run an iteration, from any thread."""
