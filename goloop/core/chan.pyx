@@ -4,6 +4,10 @@
 A value goes straight from a sender to a receiver that waits, else through the buffer, and always in the order of
 the sends. It is handed over only to a waiter that was claimed for it (waiter.pyx), so that none is lost or
 delivered twice, whoever is cancelled or times out when. Semantics and fairness are Go's (runtime/chan.go, select.go).
+
+A goroutine has its value as soon as it is claimed. A coroutine may still be cancelled before it is back, and a thread
+be interrupted, so theirs stay in the channel: `owed` counts them, and who comes back takes the oldest value, whichever
+that is by then. One that was cancelled leaves it to the next receiver, and no order is broken.
 """
 
 import types
@@ -12,7 +16,7 @@ from libc.stdint cimport uint64_t
 
 from goloop.core.netpoll cimport now_ns
 from goloop.core.waiter cimport (
-    Place, Places, Waiter, async_waiter, blocking_waiter, may_block, new_place, raise_outcome, seconds_of,
+    COMPLETED, Place, Places, Waiter, async_waiter, blocking_waiter, may_block, new_place, raise_outcome, seconds_of,
 )
 
 from goloop.errors import ChannelClosed
@@ -50,12 +54,12 @@ cdef class Chan:
         if n < 0:
             raise ValueError(f"a channel's capacity cannot be negative, got {n}")
         self.cap = n
-        self.ring = [None] * n
+        self.ring = []
         self.receivers = Places()
         self.senders = Places()
 
     def __len__(self):
-        return self.count
+        return self.count - self.owed
 
     def __bool__(self):
         return True
@@ -63,57 +67,135 @@ cdef class Chan:
     def __repr__(self):
         state = "closed, " if self.closed else ""
         waiting = f", {self.receivers.count} receiving, {self.senders.count} sending"
-        return f"<Chan {state}{self.count} of {self.cap}{waiting}>"
+        return f"<Chan {state}{len(self)} of {self.cap}{waiting}>"
 
     # --------------------------------------------------------------- the state
+    cdef int append(self, object value) except -1:
+        while self.count == len(self.ring):
+            self.grow()
+        self.ring[(self.head + self.count) & (len(self.ring) - 1)] = value
+        self.count += 1
+        return 0
+
+    cdef int grow(self) except -1:
+        cdef list old = self.ring
+        cdef list fresh = [None] * max(8, 2 * len(old))
+        cdef Py_ssize_t i
+        if self.ring is old:              # else: the collector ran, a finalizer sent something, and that grew it
+            for i in range(self.count):
+                fresh[i] = old[(self.head + i) & (len(old) - 1)]
+            self.ring = fresh
+            self.head = 0
+        return 0
+
+    cdef object pop(self):
+        cdef object value = self.ring[self.head]
+        self.ring[self.head] = None
+        self.head = (self.head + 1) & (len(self.ring) - 1)
+        self.count -= 1
+        return value
+
     cdef bint put(self, object value) except -1:
         """Hand the value to a receiver or the buffer. False: it has to wait."""
         cdef Place place
-        while True:
-            if self.closed:
-                raise ChannelClosed("send on a closed channel")
+        if self.closed:
+            raise ChannelClosed("send on a closed channel")
+        place = self.receivers.claim_first()
+        if place is not None:
+            self.hand_over(place.waiter, value)
+        elif self.count - self.owed < self.cap:
+            self.append(value)
+        else:
+            return False
+        return True
+
+    cdef int hand_over(self, Waiter waiter, object value) except -1:
+        """Give a claimed receiver a value; if older ones are on their way to others, give it one of those instead."""
+        waiter.ok = True
+        if waiter.g is None:
+            self.append(value)
+            self.owed += 1
+            if not waiter.wake():         # its loop is gone
+                self.owed -= 1
+                self.offer()
+            return 0
+        if self.count:
+            self.append(value)
+            value = self.pop()
+        waiter.value = value
+        waiter.wake()
+        return 0
+
+    cdef int offer(self) except -1:
+        """Something has become available that no send brought: it may be what receivers wait for."""
+        cdef Place place
+        cdef Waiter waiter
+        while self.count > self.owed:
             place = self.receivers.claim_first()
             if place is None:
                 break
-            place.waiter.value = value
-            place.waiter.ok = True
-            if place.waiter.wake():
-                return True
-            place.waiter.value = None      # its loop is gone: the value is for somebody else
-        if self.count < self.cap:
-            self.ring[(self.head + self.count) % self.cap] = value
-            self.count += 1
-            return True
-        return False
+            waiter = place.waiter
+            waiter.ok = True
+            if waiter.g is not None:
+                waiter.value = self.pop()
+                waiter.wake()
+            else:
+                self.owed += 1
+                if not waiter.wake():
+                    self.owed -= 1
+        return 0
 
     cdef object take(self):
         """The oldest value; or NOTHING, or CLOSED."""
         cdef object value
         cdef Place place
+        if self.count > self.owed:
+            value = self.pop()
+            while self.count - self.owed < self.cap:
+                place = self.senders.claim_first()
+                if place is None:
+                    break
+                self.append(place.value)
+                place.waiter.ok = True
+                place.waiter.wake()
+            return value
+        place = self.senders.claim_first()
+        if place is None:
+            return CLOSED if self.closed and self.count == 0 else NOTHING
+        value = place.value
         if self.count:
-            value = self.ring[self.head]
-            self.ring[self.head] = None
-            self.head = (self.head + 1) % self.cap
-            self.count -= 1
-            place = self.senders.claim_first()
-            if place is not None:
-                self.ring[(self.head + self.count) % self.cap] = place.value
-                self.count += 1
-        else:
-            place = self.senders.claim_first()
-            if place is None:
-                return CLOSED if self.closed else NOTHING
-            value = place.value
-        if place is not None:
-            place.waiter.ok = True
-            place.waiter.wake()
+            self.append(value)
+            value = self.pop()
+        place.waiter.ok = True
+        place.waiter.wake()
         return value
 
     cdef object received(self, Waiter waiter):
+        cdef object value
         raise_outcome(waiter.outcome, "recv")
         if not waiter.ok:
             raise ChannelClosed("receive from a closed channel")
-        return waiter.value
+        if waiter.g is not None:
+            return waiter.value
+        value = self.pop()
+        self.owed -= 1
+        if self.closed and self.count == 0:
+            self.receivers.complete_all()
+        return value
+
+    cdef int give_back(self, Waiter waiter) except -1:
+        """A receiver ends its wait with an exception: what it was claimed for, if it was, is for somebody else."""
+        if waiter.outcome == COMPLETED and waiter.ok:
+            if waiter.g is None:
+                self.owed -= 1
+            else:                         # its greenlet is being ended: only now does the value go back to the front
+                while self.count == len(self.ring):
+                    self.grow()
+                self.head = (self.head - 1) & (len(self.ring) - 1)
+                self.ring[self.head] = waiter.value
+                self.count += 1
+            self.offer()
+        return 0
 
     cdef int sent(self, Waiter waiter) except -1:
         raise_outcome(waiter.outcome, "send")
@@ -128,7 +210,8 @@ cdef class Chan:
         if self.closed:
             raise ChannelClosed("close of a closed channel")
         self.closed = True
-        self.receivers.complete_all()      # waiter.ok stays False
+        if self.count == 0:                # else they wait for what others may give back; see received()
+            self.receivers.complete_all()  # waiter.ok stays False
         self.senders.complete_all()
 
     def send_nowait(self, value):
@@ -159,6 +242,7 @@ cdef class Chan:
         place = new_place(waiter, 0, value)
         if self.put(value):
             return
+        waiter.returnable = True
         self.senders.join(place)
         try:
             waiter.block("chan send", seconds)
@@ -182,9 +266,13 @@ cdef class Chan:
             place = new_place(waiter, 0, None)
             value = self.take()
             if value is NOTHING:
+                waiter.returnable = True
                 self.receivers.join(place)
                 try:
                     waiter.block("chan receive", seconds)
+                except BaseException:
+                    self.give_back(waiter)
+                    raise
                 finally:
                     place.leave()
                 return self.received(waiter)
@@ -193,7 +281,8 @@ cdef class Chan:
         return value
 
     async def asend(self, value, timeout=None):
-        """As send(), for coroutines."""
+        """As send(), for coroutines. One that is cancelled just when its value has been received raises
+        CancelledError all the same: what asyncio cancels, ends."""
         cdef double seconds = seconds_of(timeout)
         cdef Waiter waiter
         cdef Place place
@@ -203,6 +292,7 @@ cdef class Chan:
         place = new_place(waiter, 0, value)
         if self.put(value):
             return
+        waiter.returnable = True
         self.senders.join(place)
         try:
             await waiter.suspend(seconds)
@@ -211,7 +301,7 @@ cdef class Chan:
         self.sent(waiter)
 
     async def arecv(self, timeout=None):
-        """As recv(), for coroutines."""
+        """As recv(), for coroutines. One that is cancelled leaves its value to the next receiver."""
         cdef double seconds = seconds_of(timeout)
         cdef Waiter waiter
         cdef Place place
@@ -221,9 +311,13 @@ cdef class Chan:
             place = new_place(waiter, 0, None)
             value = self.take()
             if value is NOTHING:
+                waiter.returnable = True
                 self.receivers.join(place)
                 try:
                     await waiter.suspend(seconds)
+                except BaseException:
+                    self.give_back(waiter)
+                    raise
                 finally:
                     place.leave()
                 return self.received(waiter)
@@ -263,8 +357,8 @@ cdef class Case:
     cdef bint ready(self):
         cdef Chan chan = self.chan
         if self.sends:
-            return chan.closed or chan.count < chan.cap or chan.receivers.waiting()
-        return chan.closed or chan.count > 0 or chan.senders.waiting()
+            return chan.closed or chan.count - chan.owed < chan.cap or chan.receivers.waiting()
+        return chan.count > chan.owed or (chan.closed and chan.count == 0) or chan.senders.waiting()
 
     cdef object perform(self, Py_ssize_t index):
         """Do what is ready; the result of select(). None: it is not ready after all."""
@@ -307,13 +401,20 @@ cdef int check_cases(tuple cases) except -1:
 
 cdef object try_cases(tuple cases):
     """Perform one of the cases that are ready, each with the same chance; None: none is."""
-    cdef Py_ssize_t i, ready = 0, chosen = -1
-    for i in range(len(cases)):
-        if cases[i] is not None and (<Case>cases[i]).ready():
-            ready += 1
-            if random_below(ready) == 0:
-                chosen = i
-    return None if chosen < 0 else (<Case>cases[chosen]).perform(chosen)
+    cdef Py_ssize_t i, ready, chosen
+    cdef object result = None
+    while result is None:
+        ready = 0
+        chosen = -1
+        for i in range(len(cases)):
+            if cases[i] is not None and (<Case>cases[i]).ready():
+                ready += 1
+                if random_below(ready) == 0:
+                    chosen = i
+        if chosen < 0:
+            break
+        result = (<Case>cases[chosen]).perform(chosen)
+    return result
 
 
 cdef list places_for(tuple cases, Waiter waiter):
@@ -331,6 +432,16 @@ cdef int join_all(tuple cases, list places) except -1:
     return 0
 
 
+cdef int give_back(tuple cases, Waiter waiter) except -1:
+    """A select ends with an exception: as Chan.give_back()."""
+    cdef Case case
+    if waiter.outcome == COMPLETED:
+        case = <Case>cases[waiter.index]
+        if not case.sends:
+            case.chan.give_back(waiter)
+    return 0
+
+
 cdef int leave_all(list places) except -1:
     for place in places:
         if place is not None:
@@ -344,7 +455,9 @@ cdef object selected(tuple cases, Waiter waiter):
     if case.sends:
         case.chan.sent(waiter)
         return waiter.index, None, True
-    return waiter.index, waiter.value, waiter.ok
+    if not waiter.ok:
+        return waiter.index, None, False
+    return waiter.index, case.chan.received(waiter), True
 
 
 def select(*cases, default=False, timeout=None):
@@ -372,9 +485,13 @@ def select(*cases, default=False, timeout=None):
     found = try_cases(cases)
     if found is not None:
         return found
+    waiter.returnable = True
     join_all(cases, places)
     try:
         waiter.block("select", seconds)
+    except BaseException:
+        give_back(cases, waiter)
+        raise
     finally:
         leave_all(places)
     return selected(cases, waiter)
@@ -396,9 +513,13 @@ async def aselect(*cases, default=False, timeout=None):
     found = try_cases(cases)
     if found is not None:
         return found
+    waiter.returnable = True
     join_all(cases, places)
     try:
         await waiter.suspend(seconds)
+    except BaseException:
+        give_back(cases, waiter)
+        raise
     finally:
         leave_all(places)
     return selected(cases, waiter)
