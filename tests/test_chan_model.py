@@ -63,11 +63,10 @@ class History:
             assert value in self.sends, f"{value} came out of nowhere"
         out = {v: self.recvs.get(v, (None, never, never)) for v in self.recvs.keys() | there.keys()}
         for a, b in itertools.permutations(out, 2):
-            if self.sends[a][0] == self.sends[b][0] and self.sends[a][2] is not None:
-                if self.sends[a][2] < self.sends[b][1]:
-                    assert not out[b][2] < out[a][1], f"{b} overtook {a}"
-                    if a in there and b in there:
-                        assert there[a] < there[b], f"{b} stands in front of {a}"
+            first, second = self.sends[a], self.sends[b]
+            if first[0] == second[0] and first[2] is not None and first[2] < second[1]:
+                assert not out[b][2] < out[a][1], f"{b} overtook {a}"
+                assert not (a in there and b in there) or there[a] < there[b], f"{b} stands in front of {a}"
         for chan, begun, ended in self.drained:
             for value, (of, _, sent, _) in self.sends.items():
                 if of == chan and sent is not None and sent < begun:

@@ -211,7 +211,10 @@ def shutdown(patience: float = PATIENCE) -> None:
             threads = list(_threads)
         if not threads or time.monotonic() > until:
             break
-        threads[0].join(0.01)
+        try:
+            threads[0].join(0.01)
+        except RuntimeError:
+            time.sleep(0.001)  # the monitor is just about to start it
     sched.stop_monitor()
 
 
