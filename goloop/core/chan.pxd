@@ -8,7 +8,7 @@ cdef class Chan:
     cdef list ring                    # `count` values from `head` on, oldest first; grown by doubling
     cdef Py_ssize_t head
     cdef Py_ssize_t count
-    cdef Py_ssize_t owed              # of these, for receivers that were claimed and are not back. The rest is available
+    cdef Py_ssize_t owed              # of these, for receivers that were claimed and are not back; the rest can be had
     cdef Places receivers
     cdef Places senders
     cdef object __weakref__
