@@ -25,3 +25,11 @@ cdef class Goroutine(G):
     cdef int finish(self, object outcome, bint failed) except -1
     cdef int call_all(self, list callbacks) except -1
     cdef int call(self, object callback, object loop, object context) except -1
+    cdef int call_when_done(self, object callback, object loop, object context) except -1
+
+
+cdef Goroutine start(object function, tuple args, dict kwargs, object context, list origin, object home)
+cdef int check_function(object function, str name) except -1
+cdef int when_done(Goroutine g, object callback) except -1
+cdef list origin_here()           # the stack of the caller, and the loop it belongs to, for start()
+cdef object home_here()

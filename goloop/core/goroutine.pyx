@@ -358,14 +358,19 @@ cdef class Goroutine(G):
         done calls at once, or in the loop's next iteration. In the caller's context. From any thread."""
         if not callable(callback):
             raise TypeError(f"a callable object was expected, got {callback!r}")
-        loop = None if current_g() is not None else _events._get_running_loop()
-        context = PyContext_CopyCurrent()
+        self.call_when_done(
+            callback, None if current_g() is not None else _events._get_running_loop(), PyContext_CopyCurrent()
+        )
+
+    cdef int call_when_done(self, object callback, object loop, object context) except -1:
+        cdef list entry = [(callback, loop, context)]      # now: nobody else may run between the look and the entry
         if self.status == DONE:
             self.call(callback, loop, context)
         elif self.callbacks is None:
-            self.callbacks = [(callback, loop, context)]
+            self.callbacks = entry
         else:
-            self.callbacks.append((callback, loop, context))
+            self.callbacks.extend(entry)
+        return 0
 
     def creator(self):
         """Return the stack of the go() that started it, as a traceback.StackSummary, outermost frame first."""
@@ -387,22 +392,23 @@ def go(function, /, *args, **kwargs):
     function runs as a Task on that worker's own loop. It runs in a copy of the caller's context. From any
     thread; works in coroutines, goroutines, and programs without a loop.
     """
+    return start(function, args, kwargs, PyContext_CopyCurrent(), origin_here(), home_here())
+
+
+cdef Goroutine start(object function, tuple args, dict kwargs, object context, list origin, object home):
+    """go(), on behalf of the one whose context, origin_here() and home_here() these are."""
     global last_id
     cdef Goroutine g
-    if not callable(function):
-        if asyncio.iscoroutine(function):
-            function.close()
-            raise TypeError("go() takes a function and its arguments: go(f, x), not go(f(x))")
-        raise TypeError(f"go() takes a function, got {function!r}")
+    check_function(function, "go")
     g = Goroutine.__new__(Goroutine)
     last_id += 1
     g.id = last_id
     g.function = function
     g.args = args
     g.kwargs = kwargs
-    g.context = PyContext_CopyCurrent()
-    g.origin = origin_here()
-    g.home = home_here()
+    g.context = context
+    g.origin = origin
+    g.home = home
     alive.add(g)
     try:
         submit(g)
@@ -411,6 +417,31 @@ def go(function, /, *args, **kwargs):
             g.finish(asyncio.CancelledError(), True)      # go() has failed, and so it does not start later
         raise
     return g
+
+
+cdef int check_function(object function, str name) except -1:
+    if callable(function):
+        return 0
+    if asyncio.iscoroutine(function):
+        function.close()
+        raise TypeError(f"{name}() takes a function and its arguments: {name}(f, x), not {name}(f(x))")
+    raise TypeError(f"{name}() takes a function, got {function!r}")
+
+
+cdef int when_done(Goroutine g, object callback) except -1:
+    """Call callback(g) in the thread that ends it; at once if it is done."""
+    g.call_when_done(callback, None, PyContext_CopyCurrent())
+    return 0
+
+
+def on_end(Goroutine g, callback):
+    """For errgroup: when_done()."""
+    when_done(g, callback)
+
+
+def failure(Goroutine g):
+    """For errgroup: what a goroutine that is done has raised, None if nothing. It still counts as unobserved."""
+    return g.outcome if g.failed else None
 
 
 def current():

@@ -1,0 +1,130 @@
+"""Go's sync and golang.org/x/sync/semaphore, for goroutines, coroutines and plain threads alike.
+
+The colour is in the name, as with channels: lock() parks a goroutine or blocks a plain thread, `await alock()` is for
+coroutines. Where the `a` in front would make a keyword it is async_wait() and async_wait_for().
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from goloop.core.locks import Mutex, RLocker, RWMutex, Semaphore
+from goloop.core.sync import Cond, Once, WaitGroup
+
+_T = TypeVar("_T")
+
+__all__ = [
+    "Cond",
+    "Mutex",
+    "Once",
+    "RLocker",
+    "RWMutex",
+    "Semaphore",
+    "WaitGroup",
+    "aonce_func",
+    "aonce_value",
+    "once_func",
+    "once_value",
+]
+
+
+class _Outcome(Generic[_T]):
+    """What the one call has returned or raised. Written by the call; read after the Once is done."""
+
+    def __init__(self, what: object) -> None:
+        self._what = what
+        self._value: list[_T] = []
+        self._error: BaseException | None = None
+        self._traceback: TracebackType | None = None
+
+    def returned(self, value: _T) -> None:
+        self._value.append(value)
+
+    def raised(self, error: BaseException) -> None:
+        self._error = error
+        self._traceback = error.__traceback__  # every raise adds to it: each caller starts with this one
+
+    def get(self) -> _T:
+        if self._value:
+            return self._value[0]
+        if isinstance(self._error, Exception):
+            raise self._error.with_traceback(self._traceback)
+        # It was cancelled, say: that was meant for the one who ran it, and not for everybody.
+        raise RuntimeError(f"the only call of {self._what!r} was ended by {self._error!r}") from self._error
+
+
+def once_value(function: Callable[[], _T]) -> Callable[[], _T]:
+    """Return a function that calls function() at its first call, and always returns the same value (Go: OnceValue).
+
+    An exception is raised again at each call, too. From any thread; others wait while it runs, as for Once.do().
+    """
+    if inspect.iscoroutinefunction(function):
+        raise TypeError(f"once_value() takes a plain function: use aonce_value() for {function!r}")
+    if not callable(function):
+        raise TypeError(f"once_value() takes a function, got {function!r}")
+    once = Once()
+    outcome: _Outcome[_T] = _Outcome(function)
+
+    def run() -> None:
+        try:
+            outcome.returned(function())
+        except BaseException as exc:
+            outcome.raised(exc)
+            if not isinstance(exc, Exception):
+                raise
+
+    @functools.wraps(function)
+    def call() -> _T:
+        once.do(run)
+        return outcome.get()
+
+    return call
+
+
+def aonce_value(function: Callable[[], Awaitable[_T]]) -> Callable[[], Coroutine[Any, Any, _T]]:
+    """As once_value(), for coroutine functions: `await` what the function returned here returns."""
+    if not callable(function):
+        raise TypeError(f"aonce_value() takes a coroutine function, got {function!r}")
+    once = Once()
+    outcome: _Outcome[_T] = _Outcome(function)
+
+    async def run() -> None:
+        try:
+            outcome.returned(await function())
+        except BaseException as exc:
+            outcome.raised(exc)
+            if not isinstance(exc, Exception):
+                raise
+
+    @functools.wraps(function)
+    async def call() -> _T:
+        await once.ado(run)
+        return outcome.get()
+
+    return call
+
+
+def once_func(function: Callable[[], object]) -> Callable[[], None]:
+    """Return a function that calls function() at its first call only (Go: OnceFunc); otherwise as once_value()."""
+    value = once_value(function)
+
+    @functools.wraps(function)
+    def call() -> None:
+        value()
+
+    return call
+
+
+def aonce_func(function: Callable[[], Awaitable[object]]) -> Callable[[], Coroutine[Any, Any, None]]:
+    """As once_func(), for coroutine functions."""
+    value = aonce_value(function)
+
+    @functools.wraps(function)
+    async def call() -> None:
+        await value()
+
+    return call

@@ -1,0 +1,110 @@
+"""Run the same thing as each kind of actor that can wait: a goroutine, a plain thread, a coroutine on its own loop."""
+
+import asyncio
+import inspect
+import threading
+import time
+
+import goloop
+
+SECONDS = 60  # for what never takes that long
+
+
+class Actor:
+    """A body that runs somewhere; join() waits for its end and raises what it raised."""
+
+    def __init__(self, body, args):
+        self.body = body
+        self.args = args
+        self.outcome = None
+        self.error = None
+        self.begin()
+
+    def run(self):
+        try:
+            self.outcome = self.body(*self.args)
+        except BaseException as exc:
+            self.error = exc
+
+    def join(self):
+        assert self.wait(), f"{self.body} did not end"
+        try:
+            if self.error is not None:
+                raise self.error
+            return self.outcome
+        finally:
+            self.error = None
+
+
+class InGoroutine(Actor):
+    def begin(self):
+        self.g = goloop.go(self.run)
+
+    def wait(self):
+        self.g.join(SECONDS)
+        return True
+
+    def cancel(self):
+        self.g.cancel()
+
+
+class InThread(Actor):
+    def begin(self):
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def wait(self):
+        self.thread.join(SECONDS)
+        return not self.thread.is_alive()
+
+
+class InCoroutine(Actor):
+    """The body is a coroutine function; it runs on a loop in a thread of its own."""
+
+    new_loop = staticmethod(goloop.new_event_loop)
+
+    def begin(self):
+        self.loop = self.task = None
+        self.started = threading.Event()
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+        assert self.started.wait(SECONDS)
+
+    async def main(self):
+        self.loop = asyncio.get_running_loop()
+        self.task = asyncio.current_task()
+        self.started.set()
+        return await self.body(*self.args)
+
+    def run(self):
+        try:
+            with asyncio.Runner(loop_factory=self.new_loop) as runner:
+                self.outcome = runner.run(self.main())
+        except BaseException as exc:
+            self.error = exc
+        finally:
+            self.loop = self.task = None
+
+    def wait(self):
+        self.thread.join(SECONDS)
+        return not self.thread.is_alive()
+
+    def cancel(self):
+        self.loop.call_soon_threadsafe(self.task.cancel)
+
+
+class InAsyncioCoroutine(InCoroutine):
+    new_loop = staticmethod(asyncio.SelectorEventLoop)
+
+
+def start(body, *args):
+    """Start a coroutine function in a coroutine, and a plain function in a goroutine."""
+    return (InCoroutine if inspect.iscoroutinefunction(body) else InGoroutine)(body, args)
+
+
+def until(condition):
+    """Wait until the condition holds."""
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.0005)
