@@ -19,7 +19,7 @@ from typing import Any
 import goloop.loop
 from goloop.core import goroutine, sched
 from goloop.loop import Loop
-from goloop.runtime import panic
+from goloop.runtime import clock, panic
 
 IDLE = 10.0  # seconds without a goroutine after which a worker's thread ends
 PATIENCE = 5.0  # seconds that cancelled goroutines have for their finally blocks, at exit and when a loop closes
@@ -190,13 +190,15 @@ def _end_goroutines(loop: Loop) -> None:
 
 
 def shutdown(patience: float = PATIENCE) -> None:
-    """Cancel every goroutine, wait for their ends, and stop the workers and the monitor. They start again on demand.
+    """Cancel every goroutine, wait for their ends, and stop the workers, the monitor and the clock. They start again
+    on demand. Timers and deadlines that are pending are dropped.
 
     patience: seconds. For a thread without a running loop; at exit it is called anyway.
     """
     if sched.this_worker() is not None:
         raise RuntimeError("a goroutine cannot shut down the pool that it runs on")
     until = time.monotonic() + patience
+    clock.stop(patience)  # what rings could start goroutines
     left = _end(goroutine.all_goroutines, patience)
     _complain(left, "shutdown")
     while True:
@@ -215,6 +217,7 @@ def shutdown(patience: float = PATIENCE) -> None:
             threads[0].join(0.01)
         except RuntimeError:
             time.sleep(0.001)  # the monitor is just about to start it
+    clock.stop(patience)  # again: a finally block may have set a timer
     sched.stop_monitor()
 
 

@@ -1,0 +1,6 @@
+"""Timers for goroutines, coroutines and plain threads: the public names of core.clock."""
+
+from goloop.core.clock import FuncTimer, Ticker, Timer, after, after_func
+from goloop.runtime import clock as _clock  # noqa: F401 - it starts the thread on which they ring
+
+__all__ = ["FuncTimer", "Ticker", "Timer", "after", "after_func"]
