@@ -10,3 +10,11 @@ class ClosedError(OSError):
 
     Its errno is EBADF.
     """
+
+
+class Canceled(Exception):
+    """A context was cancelled (Go: context.Canceled)."""
+
+
+class DeadlineExceeded(TimeoutError):
+    """A context's deadline has passed (Go: context.DeadlineExceeded)."""

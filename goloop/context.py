@@ -1,0 +1,410 @@
+"""Go's package context: deadlines, cancellation and values that go with a request through goroutines and coroutines.
+
+A Context says that it is cancelled by closing its done() channel; nothing is interrupted. Who waits does so in a select
+with done(), from a goroutine, a coroutine or a plain thread, and everything here may be called from any of them.
+
+What is cancelled together is a _Scope. Its fields are changed by single operations of dicts, which are atomic, and in
+an order that lets two who meet each see what the other did; so there is no lock that a finalizer could meet again.
+Deadlines ring on the clock's thread (core/clock.pyx), whatever the thread or loop where they were set is doing.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+import goloop.runtime.clock  # noqa: F401 - it starts the clock's thread
+from goloop.core.chan import Chan
+from goloop.core.clock import Call, Start
+from goloop.errors import Canceled, ChannelClosed, DeadlineExceeded
+
+__all__ = [
+    "CancelCauseFunc",
+    "CancelFunc",
+    "Canceled",
+    "Context",
+    "DeadlineExceeded",
+    "WithCancel",
+    "WithCancelCause",
+    "after_func",
+    "background",
+    "cause",
+    "todo",
+    "with_cancel",
+    "with_cancel_cause",
+    "with_deadline",
+    "with_timeout",
+    "with_value",
+    "without_cancel",
+]
+
+_Err = type[Canceled] | type[DeadlineExceeded]
+_TEXT: Final[dict[_Err, str]] = {Canceled: "context canceled", DeadlineExceeded: "context deadline exceeded"}
+
+
+class _Done(Chan[None]):
+    """A done() channel: only its context closes it."""
+
+    def close(self) -> None:
+        raise RuntimeError("a context's done() channel is closed by its cancel function, or its deadline")
+
+    def send(self, value: None, timeout: float | None = None) -> None:
+        raise RuntimeError("nothing is sent on a context's done() channel: it is closed")
+
+    async def asend(self, value: None, timeout: float | None = None) -> None:
+        raise RuntimeError("nothing is sent on a context's done() channel: it is closed")
+
+    def send_nowait(self, value: None) -> bool:
+        raise RuntimeError("nothing is sent on a context's done() channel: it is closed")
+
+
+_never = _Done()  # of contexts that are never cancelled
+
+
+class _Node:
+    """What a scope cancels in its turn: another scope, or an after_func()."""
+
+    __slots__ = ("_above",)
+
+    def __init__(self) -> None:
+        self._above: _Scope | None = None
+
+    def take(self, err: _Err, cause: BaseException | None) -> list[_Node]:
+        """Cancel this one, unless it is already. Returns what is to be cancelled next."""
+        raise NotImplementedError
+
+    def join(self, above: _Scope | None) -> None:
+        """Be cancelled with that one."""
+        if above is None:
+            return
+        self._above = above
+        above.children[self] = None  # first; whoever cancels stores the outcome first: one of both sees the other
+        outcome = above.outcome()
+        if outcome is not None:
+            above.children.pop(self, None)
+            _cancel(self, *outcome)
+
+    def leave(self) -> None:
+        above = self._above
+        if above is not None:
+            above.children.pop(self, None)
+            self._above = None
+
+
+def _cancel(node: _Node, err: _Err, cause: BaseException | None) -> None:
+    """Cancel it and all below. Without recursion: trees may be deep."""
+    todo = [node]
+    failed: Exception | None = None
+    while todo:
+        try:
+            todo += reversed(todo.pop().take(err, cause))
+        except Exception as exc:  # a goroutine could not be started: that must not keep the rest from being cancelled
+            failed = exc
+    node.leave()
+    if failed is not None:
+        raise failed
+
+
+class _Scope(_Node):
+    __slots__ = ("_outcome", "alarm", "children", "done")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done = _Done()
+        self.children: dict[_Node, None] = {}
+        self.alarm: Call | None = None  # the deadline's
+        self._outcome: dict[str, tuple[_Err, BaseException | None]] = {}
+
+    def outcome(self) -> tuple[_Err, BaseException | None] | None:
+        return self._outcome.get("")
+
+    def take(self, err: _Err, cause: BaseException | None) -> list[_Node]:
+        outcome = (err, cause)
+        if self._outcome.setdefault("", outcome) is not outcome:
+            return []
+        if self.alarm is not None:
+            self.alarm.clear()
+            self.alarm = None
+        try:
+            Chan.close(self.done)
+        except ChannelClosed:
+            pass  # somebody went behind our back
+        below: list[_Node] = []
+        while self.children:
+            try:
+                child, _ = self.children.popitem()
+            except KeyError:
+                break  # the last one left by itself
+            child._above = None
+            below.append(child)
+        return below[::-1]  # popitem() begins with the youngest
+
+
+class _AfterFunc(_Node):
+    __slots__ = ("_start",)
+
+    def __init__(self, start: Start) -> None:
+        super().__init__()
+        self._start = {"": start}
+
+    def take(self, err: _Err, cause: BaseException | None) -> list[_Node]:
+        start = self._start.pop("", None)
+        if start is not None:
+            start.begin()
+        return []
+
+    def stop(self) -> bool:
+        stopped = self._start.pop("", None) is not None
+        self.leave()
+        return stopped
+
+
+class Context:
+    """Made by background(), todo() and the with_…() functions. Immutable; may be used by any number of goroutines,
+    coroutines and threads at once."""
+
+    __slots__ = ("__weakref__", "_deadline", "_key", "_name", "_parent", "_scope", "_value")
+
+    def __init__(
+        self,
+        parent: Context | None,
+        name: str,
+        scope: _Scope | None,
+        deadline: float | None,
+        key: object = None,
+        value: object = None,
+    ) -> None:
+        self._parent = parent
+        self._name = name
+        self._scope = scope
+        self._deadline = deadline
+        self._key = key  # None: it has no value
+        self._value = value
+
+    def __repr__(self) -> str:
+        names = []
+        context: Context | None = self
+        while context is not None:
+            names.append(context._name)
+            context = context._parent
+        err = self.err()
+        state = "" if err is None else f" [{err}]"
+        return f"<Context {'.'.join(reversed(names))}{state}>"
+
+    def done(self) -> Chan[None]:
+        """Return the channel that is closed when this context is cancelled, always the same; for `recv(ctx.done())` in
+        select(). That of a context that is never cancelled stays open."""
+        return _never if self._scope is None else self._scope.done
+
+    def err(self) -> Canceled | DeadlineExceeded | None:
+        """Return None until done() is closed, then why it is: Canceled or DeadlineExceeded, whose __cause__ is the
+        cause that was given. An exception of its own for each call, so it can be raised."""
+        outcome = None if self._scope is None else self._scope.outcome()
+        if outcome is None:
+            return None
+        err = outcome[0](_TEXT[outcome[0]])
+        err.__cause__ = outcome[1]
+        return err
+
+    def deadline(self) -> float | None:
+        """Return when it will be cancelled at the latest, in seconds of time.monotonic(); None: it has no deadline."""
+        return self._deadline
+
+    def value(self, key: object) -> Any:
+        """Return the value that with_value() gave to the key, the innermost one; None if there is none."""
+        context: Context | None = self
+        while context is not None:
+            if context._key is not None and (context._key is key or context._key == key):
+                return context._value
+            context = context._parent
+        return None
+
+
+class CancelFunc:
+    """Cancels a context; made by with_cancel() and others. From any thread, any number of times.
+
+    `with cancel:` calls it at the end.
+    """
+
+    __slots__ = ("_scope",)
+
+    def __init__(self, scope: _Scope) -> None:
+        self._scope = scope
+
+    def __call__(self) -> None:
+        """Cancel the context and those made from it, and release what they hold."""
+        _cancel(self._scope, Canceled, None)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *exc: object) -> None:
+        _cancel(self._scope, Canceled, None)
+
+
+class CancelCauseFunc(CancelFunc):
+    """Cancels a context, and says why; made by with_cancel_cause()."""
+
+    __slots__ = ()
+
+    def __call__(self, cause: BaseException | None = None) -> None:
+        """Cancel the context and those made from it. cause: what cause(ctx) will return; only the first one counts."""
+        if cause is not None and not isinstance(cause, BaseException):
+            raise TypeError(f"a cause is an exception, got {cause!r}")
+        _cancel(self._scope, Canceled, cause)
+
+
+class WithCancel(NamedTuple):
+    """A context and its cancel function: `ctx, cancel = …`, or `with … as ctx:`, which cancels at the end."""
+
+    context: Context
+    cancel: CancelFunc
+
+    def __enter__(self) -> Context:
+        return self.context
+
+    def __exit__(self, *exc: object) -> None:
+        self.cancel()
+
+
+class WithCancelCause(NamedTuple):
+    """As WithCancel, with a cancel function that takes a cause."""
+
+    context: Context
+    cancel: CancelCauseFunc
+
+    def __enter__(self) -> Context:
+        return self.context
+
+    def __exit__(self, *exc: object) -> None:
+        self.cancel()
+
+
+_background = Context(None, "background", None, None)
+_todo = Context(None, "todo", None, None)
+
+
+def background() -> Context:
+    """Return the root of all contexts, which is never cancelled and has no values (Go: context.Background)."""
+    return _background
+
+
+def todo() -> Context:
+    """Return a context as background(), where it is not clear yet which one to use (Go: context.TODO)."""
+    return _todo
+
+
+def _check(parent: Context) -> None:
+    if not isinstance(parent, Context):
+        raise TypeError(f"a Context is needed, got {parent!r}: the outermost one is background()")
+
+
+def _seconds(value: float, name: str) -> float:
+    seconds = float(value)
+    if math.isnan(seconds):
+        raise ValueError(f"{name} cannot be NaN")
+    return seconds
+
+
+def with_cancel(parent: Context) -> WithCancel:
+    """Return a context made from parent, and the function that cancels it (Go: context.WithCancel).
+
+    It is cancelled with its parent, too. Call the function, or use `with`, as soon as it is of no more use: a parent
+    keeps what it may have to cancel.
+    """
+    _check(parent)
+    scope = _Scope()
+    context = Context(parent, "with_cancel", scope, parent._deadline)
+    scope.join(parent._scope)
+    return WithCancel(context, CancelFunc(scope))
+
+
+def with_cancel_cause(parent: Context) -> WithCancelCause:
+    """As with_cancel(), with a cancel function that takes a cause (Go: context.WithCancelCause)."""
+    _check(parent)
+    scope = _Scope()
+    context = Context(parent, "with_cancel_cause", scope, parent._deadline)
+    scope.join(parent._scope)
+    return WithCancelCause(context, CancelCauseFunc(scope))
+
+
+def with_deadline(parent: Context, deadline: float, cause: BaseException | None = None) -> WithCancel:
+    """As with_cancel(); it is cancelled with DeadlineExceeded at the deadline at the latest (Go: context.WithDeadline).
+
+    deadline: in seconds of time.monotonic(); the parent's if that is earlier. cause: what cause(ctx) returns after
+    this deadline (Go: WithDeadlineCause).
+    """
+    return _with_deadline(parent, _seconds(deadline, "a deadline"), cause, "with_deadline")
+
+
+def with_timeout(parent: Context, seconds: float, cause: BaseException | None = None) -> WithCancel:
+    """As with_deadline(), that many seconds from now (Go: context.WithTimeout, WithTimeoutCause)."""
+    return _with_deadline(parent, time.monotonic() + _seconds(seconds, "a timeout"), cause, "with_timeout")
+
+
+def _with_deadline(parent: Context, deadline: float, cause: BaseException | None, name: str) -> WithCancel:
+    _check(parent)
+    if cause is not None and not isinstance(cause, BaseException):
+        raise TypeError(f"a cause is an exception, got {cause!r}")
+    if parent._deadline is not None and parent._deadline <= deadline:
+        return with_cancel(parent)
+    scope = _Scope()
+    context = Context(parent, name, scope, deadline)
+    alarm = Call(lambda: _cancel(scope, DeadlineExceeded, cause))
+    scope.alarm = alarm
+    scope.join(parent._scope)
+    if deadline <= time.monotonic():
+        _cancel(scope, DeadlineExceeded, cause)
+    elif scope.outcome() is None:
+        try:
+            alarm.set(deadline)
+        except BaseException:
+            scope.leave()  # the clock's thread could not be started: it was never made
+            raise
+        if scope.outcome() is not None:
+            alarm.clear()  # it was cancelled just before the alarm was set
+    return WithCancel(context, CancelFunc(scope))
+
+
+def with_value(parent: Context, key: object, value: object) -> Context:
+    """Return a context made from parent in which value(key) is value (Go: context.WithValue).
+
+    key: anything but None that can be compared; best an object of a type of its own, so that no two modules choose
+    the same.
+    """
+    _check(parent)
+    if key is None:
+        raise TypeError("a context's key cannot be None")
+    return Context(parent, f"with_value({key!r})", parent._scope, parent._deadline, key, value)
+
+
+def without_cancel(parent: Context) -> Context:
+    """Return a context with the values of parent that is not cancelled with it, and has no deadline (Go:
+    context.WithoutCancel)."""
+    _check(parent)
+    return Context(parent, "without_cancel", None, None)
+
+
+def after_func(context: Context, function: Callable[..., object], /, *args: Any, **kwargs: Any) -> Callable[[], bool]:
+    """Call function(*args, **kwargs) in a goroutine of its own when the context is cancelled, or at once if it is
+    (Go: context.AfterFunc). It runs in a copy of the caller's contextvars context, as with go().
+
+    Returns a function that gives up on it: True if it was not called and will not be, False if it was called, or
+    given up before.
+    """
+    _check(context)
+    node = _AfterFunc(Start(function, args, kwargs))
+    node.join(context._scope)
+    return node.stop
+
+
+def cause(context: Context) -> BaseException | None:
+    """Return why the context was cancelled (Go: context.Cause): the cause that was given, or else as context.err();
+    None while it is not."""
+    _check(context)
+    outcome = None if context._scope is None else context._scope.outcome()
+    if outcome is not None and outcome[1] is not None:
+        return outcome[1]
+    return context.err()
