@@ -1,5 +1,6 @@
 """goloop: an asyncio event loop for Linux with a Go-style runtime."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from goloop.chan import Chan, ChannelClosed, aselect, recv, select, send
@@ -20,6 +21,7 @@ from goloop.policy import install, new_event_loop, run
 from goloop.runtime.pool import gomaxprocs
 
 if TYPE_CHECKING:
+    from goloop import context, errgroup, sync, timer
     from goloop.policy import EventLoopPolicy
 
 __version__ = "0.1.0"
@@ -32,7 +34,9 @@ __all__ = [
     "__version__",
     "aselect",
     "blocking",
+    "context",
     "current",
+    "errgroup",
     "go",
     "goexit",
     "gomaxprocs",
@@ -46,11 +50,18 @@ __all__ = [
     "select",
     "send",
     "sleep",
+    "sync",
+    "timer",
     "wait",
 ]
 
+# Imported when somebody asks for them.
+_SUBMODULES = {"context", "errgroup", "sync", "timer"}
+
 
 def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"goloop.{name}")
     # Lazy: policies go away in Python 3.16, and only then does asking for this one fail.
     if name == "EventLoopPolicy":
         from goloop import policy

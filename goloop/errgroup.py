@@ -1,0 +1,177 @@
+"""Go's golang.org/x/sync/errgroup: goroutines that work on parts of one task, and the first error of any of them.
+
+A goroutine's error stays with it, unobserved, until somebody waits for the group: what nobody waits for is reported
+as any goroutine's exception is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar, overload
+
+from goloop import context
+from goloop.core.goroutine import Goroutine, failure, on_end
+from goloop.core.goroutine import go as _go
+from goloop.core.locks import Semaphore
+from goloop.core.sync import WaitGroup
+from goloop.errors import Canceled
+
+__all__ = ["Group", "with_context"]
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class Group:
+    """A group of goroutines (Go: errgroup.Group). From any thread.
+
+    go() starts one, wait() waits for all and raises the first exception that any of them raised. With a context, see
+    with_context(), that first exception cancels it. Without one, the others are not told.
+    """
+
+    def __init__(self) -> None:
+        self._running = WaitGroup()
+        self._places: Semaphore | None = None  # set_limit(): as many as may run
+        self._failed: list[Goroutine[Any]] = []  # in the order in which they ended; appended to in their threads
+        self._cancel: context.CancelCauseFunc | None = None
+
+    def __repr__(self) -> str:
+        limit = "" if self._places is None else f" of at most {self._places.size}"
+        return f"<Group: {self._running.counter} running{limit}, {len(self._failed)} failed>"
+
+    # ------------------------------------------------------------------ starting
+    @overload
+    def go(
+        self, function: Callable[_P, Coroutine[Any, Any, _T]], /, *args: _P.args, **kwargs: _P.kwargs
+    ) -> Goroutine[_T]: ...
+    @overload
+    def go(self, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Goroutine[_T]: ...
+    def go(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Goroutine[Any]:
+        """Start function(*args, **kwargs) as a goroutine of the group; returns it, as goloop.go().
+
+        With a limit it waits until fewer run, which parks a goroutine or blocks a plain thread; RuntimeError on the
+        thread of a running loop outside of a goroutine: `await ago()` there.
+        """
+        places = self._places
+        if places is not None:
+            places.acquire()
+        return self._start(places, function, args, kwargs)
+
+    @overload
+    async def ago(
+        self, function: Callable[_P, Coroutine[Any, Any, _T]], /, *args: _P.args, **kwargs: _P.kwargs
+    ) -> Goroutine[_T]: ...
+    @overload
+    async def ago(self, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Goroutine[_T]: ...
+    async def ago(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Goroutine[Any]:
+        """As go(), for coroutines."""
+        places = self._places
+        if places is not None:
+            await places.aacquire()
+        return self._start(places, function, args, kwargs)
+
+    def try_go(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> bool:
+        """Start it unless that takes waiting; returns whether it did (Go: TryGo). From anywhere."""
+        places = self._places
+        if places is not None and not places.try_acquire():
+            return False
+        self._start(places, function, args, kwargs)
+        return True
+
+    def set_limit(self, n: int | None) -> None:
+        """Let at most n goroutines of the group run at a time (Go: SetLimit). None: any number.
+
+        n: at least 1 (ValueError). RuntimeError while some run.
+        """
+        if self._running.counter:
+            raise RuntimeError(f"the limit of a Group is set before its goroutines start: {self._running.counter} run")
+        self._places = None if n is None else Semaphore(n)
+
+    def _start(
+        self, places: Semaphore | None, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Goroutine[Any]:
+        counted = False
+        try:
+            self._running.add(1)
+            counted = True
+            g = _go(function, *args, **kwargs)
+        except BaseException:
+            if counted:
+                self._running.done()
+            if places is not None:
+                places.release()
+            raise
+        on_end(g, lambda g: self._ended(g, places))
+        return g
+
+    def _ended(self, g: Goroutine[Any], places: Semaphore | None) -> None:
+        try:
+            if failure(g) is not None:
+                self._failed.append(g)
+                if self._cancel is not None:
+                    self._cancel(_error(self._failed[0]))
+        finally:
+            if places is not None:
+                places.release()
+            self._running.done()
+
+    # ------------------------------------------------------------------- waiting
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until all goroutines of the group have ended (Go: Wait), then raise the first exception, if any.
+
+        It is the exception that the goroutine raised; for one that was cancelled, Canceled. errors() has the others.
+        The group's context is cancelled in any case. timeout: seconds; TimeoutError when it is over, and they go on.
+        RuntimeError on the thread of a running loop outside of a goroutine: `await async_wait()` there.
+        """
+        self._running.wait(timeout)
+        self._finish()
+
+    async def async_wait(self, timeout: float | None = None) -> None:
+        """As wait(), for coroutines."""
+        await self._running.async_wait(timeout)
+        self._finish()
+
+    def errors(self) -> tuple[BaseException, ...]:
+        """Return the exceptions of the goroutines that have failed so far, in the order of their ends."""
+        return tuple(_error(g) for g in self._observe())
+
+    def _observe(self) -> list[Goroutine[Any]]:
+        failed = list(self._failed)
+        for g in failed:
+            if not g.cancelled():
+                g.exception()
+        return failed
+
+    def _finish(self) -> None:
+        failed = self._observe()
+        error = _error(failed[0]) if failed else None
+        if self._cancel is not None:
+            self._cancel(error)
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error, failed  # its traceback refers to this frame
+
+
+def _error(g: Goroutine[Any]) -> BaseException:
+    """What a goroutine that failed counts with. One that was cancelled must not look as if whoever waits were."""
+    error = failure(g)
+    assert error is not None
+    if not g.cancelled():
+        return error
+    canceled = Canceled(f"a goroutine of the group was cancelled: {g!r}")
+    canceled.__cause__ = error
+    return canceled
+
+
+def with_context(parent: context.Context) -> tuple[Group, context.Context]:
+    """Return a group and a context made from parent (Go: errgroup.WithContext).
+
+    The context is cancelled when one of the group's goroutines raises, with that exception as its cause, and when
+    wait() returns.
+    """
+    ctx, cancel = context.with_cancel_cause(parent)
+    group = Group()
+    group._cancel = cancel
+    return group, ctx

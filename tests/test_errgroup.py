@@ -1,0 +1,255 @@
+"""goloop.errgroup: the first error, and what happens to the others, from goroutines, coroutines and plain threads."""
+
+import asyncio
+import gc
+import threading
+
+import pytest
+from actors import SECONDS, InAsyncioCoroutine, InCoroutine, InGoroutine, InThread, until
+
+import goloop
+from goloop import context, errgroup
+from goloop.errgroup import Group
+
+KINDS = [InGoroutine, InThread, InCoroutine, InAsyncioCoroutine]
+
+
+class Failed(Exception):
+    """What members raise."""
+
+
+def fails(*args):
+    raise Failed(*args)
+
+
+def waits_in(kind, group):
+    async def coroutine():
+        await group.async_wait()
+
+    return kind(coroutine if issubclass(kind, InCoroutine) else group.wait, ())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_wait(kind):
+    group = Group()
+    chan = goloop.Chan()
+
+    async def coroutine():
+        return await chan.arecv()
+
+    gs = [group.go(chan.recv), group.go(coroutine)]
+    actor = waits_in(kind, group)
+    chan.send(1)
+    chan.send(2)
+    actor.join()
+    assert sorted(g.result() for g in gs) == [1, 2]
+    assert group.errors() == ()
+    group.wait()  # nothing runs
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_first_error_is_raised_after_all_have_ended(kind):
+    group = Group()
+    chan = goloop.Chan()
+    first = group.go(fails, "first")
+    until(first.done)
+    slow = group.go(chan.recv)
+    actor = waits_in(kind, group)
+    with pytest.raises(TimeoutError):
+        group.wait(timeout=0.01)
+    chan.close()
+    with pytest.raises(Failed, match="first"):
+        actor.join()
+    assert slow.done()
+    assert [type(e) for e in group.errors()] == [Failed, goloop.ChannelClosed]
+    with pytest.raises(Failed):
+        group.wait()
+
+
+def test_the_first_error_cancels_the_context():
+    group, ctx = errgroup.with_context(context.background())
+    seen = []
+
+    def member():
+        goloop.select(goloop.recv(ctx.done()))
+        seen.append(context.cause(ctx))
+        raise ctx.err()
+
+    async def async_member():
+        await goloop.aselect(goloop.recv(ctx.done()))
+        seen.append(context.cause(ctx))
+
+    group.go(member)
+    group.go(async_member)
+    group.go(fails, 1)
+    with pytest.raises(Failed) as caught:
+        group.wait()
+    assert seen == [caught.value] * 2
+    assert [type(e) for e in group.errors()] == [Failed, context.Canceled]
+
+
+def test_wait_cancels_the_context_in_any_case():
+    parent, cancel = context.with_cancel(context.background())
+    group, ctx = errgroup.with_context(parent)
+    group.go(goloop.sleep, 0)
+    group.wait()
+    assert isinstance(ctx.err(), context.Canceled) and parent.err() is None
+    group, ctx = errgroup.with_context(parent)
+    cancel()
+    assert isinstance(ctx.err(), context.Canceled)
+
+
+def test_a_member_that_is_cancelled():
+    group, ctx = errgroup.with_context(context.background())
+    g = group.go(goloop.sleep, 3600)
+    until(lambda: g.state == "sleep")
+    g.cancel()
+    with pytest.raises(context.Canceled, match="was cancelled") as caught:
+        group.wait()
+    assert isinstance(caught.value.__cause__, asyncio.CancelledError)
+    assert ctx.done().closed
+
+
+def test_a_waiter_that_is_cancelled_leaves_the_group_alone():
+    group, ctx = errgroup.with_context(context.background())
+    chan = goloop.Chan()
+    group.go(chan.recv)
+    for kind in (InGoroutine, InCoroutine):
+        actor = waits_in(kind, group)
+        until(lambda: "1 waiting" in repr(group._running))
+        actor.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            actor.join()
+        assert ctx.err() is None
+    chan.send(1)
+    group.wait()
+
+
+def test_errors_that_nobody_waits_for_are_reported():
+    reported = []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, info: reported.append(info["exception"]))
+        group = Group()
+        group.go(fails, 1)
+        group.go(fails, 2)
+        while len(group._failed) < 2:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)
+        del group
+        gc.collect()
+        while len(reported) < 2:
+            await asyncio.sleep(0.001)
+
+    goloop.run(main())
+    assert sorted(e.args for e in reported) == [(1,), (2,)]
+
+
+def test_errors_of_a_group_that_was_waited_for_are_not_reported():
+    reported = []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, info: reported.append(info))
+        group = Group()
+        for i in range(10):
+            group.go(fails, i)
+        with pytest.raises(Failed):
+            await group.async_wait()
+        del group
+        gc.collect()
+        await asyncio.sleep(0.01)
+
+    goloop.run(main())
+    assert reported == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_limit(kind):
+    group = Group()
+    group.set_limit(3)
+    lock = threading.Lock()
+    running, most = 0, 0
+
+    def member():
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        goloop.sleep(0.0005)
+        with lock:
+            running -= 1
+
+    def plain():
+        for _ in range(30):
+            group.go(member)
+        group.wait()
+
+    async def coroutine():
+        for _ in range(30):
+            await group.ago(member)
+        await group.async_wait()
+
+    kind(coroutine if issubclass(kind, InCoroutine) else plain, ()).join()
+    assert running == 0 and most == 3
+
+
+def test_try_go_and_misuse():
+    group = Group()
+    group.set_limit(1)
+    chan = goloop.Chan()
+    assert group.try_go(chan.recv) is True
+    assert group.try_go(chan.recv) is False
+    assert repr(group) == "<Group: 1 running of at most 1, 0 failed>"
+    with pytest.raises(RuntimeError, match="before its goroutines start"):
+        group.set_limit(2)
+    chan.send(1)
+    group.wait()
+    with pytest.raises(TypeError, match="takes a function"):
+        group.go(None)
+    assert group.try_go(goloop.sleep, 0) is True  # the misuse took no place
+    group.wait()
+    with pytest.raises(ValueError, match="at least 1"):
+        group.set_limit(0)
+    group.set_limit(None)
+
+    async def main():
+        with pytest.raises(RuntimeError, match="async_wait"):
+            group.wait()
+        group.go(goloop.sleep, 0)  # no limit, no waiting
+        await group.async_wait()
+        group.set_limit(1)
+        with pytest.raises(RuntimeError, match="would block"):
+            group.go(goloop.sleep, 0)
+
+    goloop.run(main())
+
+
+def test_many_members_on_many_workers():
+    procs = goloop.gomaxprocs(4)
+    try:
+        group, ctx = errgroup.with_context(context.background())
+        group.set_limit(20)
+        done = []
+
+        def member(i):
+            goloop.sleep(0)
+            if i % 100 == 99:
+                raise Failed(i)
+            done.append(i)
+
+        for i in range(1000):
+            group.go(member, i)
+        with pytest.raises(Failed) as caught:
+            group.wait(SECONDS)
+        assert len(done) == 990 and len(group.errors()) == 10
+        assert group.errors()[0] is caught.value is context.cause(ctx)
+    finally:
+        goloop.gomaxprocs(procs)
+
+
+def test_submodules_are_there_on_demand():
+    assert goloop.sync.Mutex and goloop.timer.after and goloop.context.background and goloop.errgroup.Group is Group
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = goloop.no_such_name
