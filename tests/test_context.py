@@ -117,8 +117,6 @@ def test_a_parent_that_lives_on_keeps_no_finished_children():
 def test_a_child_whose_deadline_passes_leaves_its_parent():
     parent, cancel = with_cancel(background())
     child, _ = with_timeout(parent, 0.01)
-    assert children(parent) == 1
-    assert child.done().closed is False
     with pytest.raises(goloop.ChannelClosed):
         child.done().recv(SECONDS)
     until(lambda: children(parent) == 0)
