@@ -19,6 +19,7 @@ cdef class Goroutine(G):
     cdef object __weakref__
 
     cdef object get(self)
+    cdef object what(self)
     cdef int wait_done(self, str what, object timeout) except -1
     cdef int check_here(self) except -1
     cdef int begin_task(self, object coroutine) except -1

@@ -106,10 +106,14 @@ cdef class Goroutine(G):
     __class_getitem__ = classmethod(types.GenericAlias)
 
     def __repr__(self):
-        what = getattr(self.function, "__qualname__", None) or repr(self.function)
-        state = self.reason if self.status == PARKED else _STATES[self.status]
         named = f" {self.name!r}" if self.name is not None else ""
-        return f"<Goroutine {self.id}{named} {what if self.function is not None else ''} [{state}]>".replace("  ", " ")
+        what = f" {self.what()}" if self.function is not None else ""
+        return f"<Goroutine {self.id}{named}{what} [{self.state}]>"
+
+    cdef object what(self):
+        if isinstance(self.function, str):
+            return self.function
+        return getattr(self.function, "__qualname__", None) or repr(self.function)
 
     # -------------------------------------------------------------- execution
     cdef int execute(self) except -1:
@@ -186,7 +190,8 @@ cdef class Goroutine(G):
             self.joiners.complete_all()
         if callbacks is not None:
             self.call_all(callbacks)
-        self.function = self.args = self.kwargs = self.context = None
+        self.function = self.what() if failed else None       # a name for who is told of the failure
+        self.args = self.kwargs = self.context = None
         return 0
 
     cdef int call_all(self, list callbacks) except -1:

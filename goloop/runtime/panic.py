@@ -14,14 +14,19 @@ from goloop.core import goroutine, sched
 def report(message: str, exception: BaseException, g: goroutine.Goroutine[Any], loop: Any) -> None:
     """Tell the loop's exception handler, or end the process if GOLOOP_PANIC=crash.
 
-    loop: the one that the goroutine was started from; when it is closed, or None, a worker's or the log is told.
+    loop: the one that the goroutine was started from; when it does not run, or None, a worker's or the log is told.
     """
     if sys.is_finalizing():
+        # The interpreter is taking itself apart: perhaps there is still a way to say it.
+        try:
+            log(message, exception, g)
+        except Exception:
+            pass
         return
     if os.environ.get("GOLOOP_PANIC") == "crash":
         crash(message, exception, g)
     context = {"message": message, "exception": exception, "goroutine": g, "source_traceback": g.creator()}
-    if loop is not None:
+    if loop is not None and loop.is_running():
         try:
             loop.call_soon_threadsafe(loop.call_exception_handler, context)
             return
@@ -31,9 +36,13 @@ def report(message: str, exception: BaseException, g: goroutine.Goroutine[Any], 
     if worker is not None:
         worker.loop.call_exception_handler(context)
     else:
-        created = "".join(traceback.format_list(g.creator()))
-        text = f"{message}\ngoroutine: {g!r}\nObject created at (most recent call last):\n{created.rstrip()}"
-        logger.error(text, exc_info=(type(exception), exception, exception.__traceback__))
+        log(message, exception, g)
+
+
+def log(message: str, exception: BaseException, g: goroutine.Goroutine[Any]) -> None:
+    created = "".join(traceback.format_list(g.creator()))
+    text = f"{message}\ngoroutine: {g!r}\nObject created at (most recent call last):\n{created.rstrip()}"
+    logger.error(text, exc_info=(type(exception), exception, exception.__traceback__))
 
 
 def crash(message: str, exception: BaseException, g: goroutine.Goroutine[Any]) -> None:

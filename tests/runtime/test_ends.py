@@ -1,0 +1,396 @@
+"""Ends: of the process, of a loop, of the pool; forks; and exceptions that nobody asks for."""
+
+import asyncio
+import gc
+import logging
+import os
+
+import pytest
+from scripts import run_script
+
+import goloop
+from goloop import Chan, go
+from goloop.runtime import pool
+
+
+# -------------------------------------------------------------------- the process
+def test_at_exit_goroutines_are_cancelled_and_clean_up():
+    status, out, err = run_script(
+        """
+        import asyncio, goloop
+        def parked():
+            try:
+                goloop.Chan().recv()
+            finally:
+                goloop.sleep(0.01)
+                print("goroutine cleaned")
+        async def sleeping():
+            try:
+                await asyncio.sleep(1000)
+            finally:
+                await asyncio.sleep(0.01)
+                print("coroutine cleaned")
+        a, b = goloop.go(parked), goloop.go(sleeping)
+        while a.state != "chan receive" or b.state != "running":
+            goloop.gosched()
+        goloop.sleep(0.02)
+        print("main ends")
+        """
+    )
+    assert (status, err) == (0, "")
+    assert out.splitlines()[0] == "main ends"
+    assert sorted(out.splitlines()[1:]) == ["coroutine cleaned", "goroutine cleaned"]
+
+
+def test_at_exit_what_has_not_started_does_not_start():
+    status, out, err = run_script(
+        """
+        import goloop, os
+        goloop.gomaxprocs(1)
+        def busy():
+            while not late.cancelled():
+                pass
+            print("busy ends")
+        late = None
+        def main():
+            global late
+            late = goloop.go(print, "started late")
+            busy()
+        goloop.go(main)
+        while late is None:
+            pass
+        """
+    )
+    assert (status, out, err) == (0, "busy ends\n", "")
+
+
+@pytest.mark.parametrize("stuck", ["time.sleep(1000)", "forever()", "while True: pass"])
+def test_at_exit_one_that_does_not_end_is_reported_and_left(stuck):
+    status, out, err = run_script(
+        f"""
+        import goloop, time
+        from goloop.runtime import pool
+        pool.shutdown.__defaults__ = (0.3,)
+        def forever():
+            while True:
+                try:
+                    goloop.Chan().recv()
+                except BaseException:
+                    pass
+        def main():
+            {stuck}
+        g = goloop.go(main)
+        while g.state == "not started":
+            time.sleep(0.001)
+        time.sleep(0.05)
+        print("main ends")
+        """
+    )
+    assert (status, out) == (0, "main ends\n")
+    assert "shutdown: goroutine did not end" in err and "main" in err
+
+
+def test_go_after_the_pool_was_shut_down():
+    assert go(int).result(timeout=10) == 0
+    pool.shutdown()
+    assert not pool._threads
+    assert go(int).result(timeout=10) == 0
+    pool.shutdown()
+    pool.shutdown()
+
+
+def test_shutdown_in_a_goroutine_is_refused():
+    with pytest.raises(RuntimeError, match="cannot shut down the pool"):
+        go(pool.shutdown).result(timeout=10)
+
+
+def test_whoever_waits_for_a_goroutine_that_is_left_behind_is_told(caplog):
+    release = Chan()
+
+    def stubborn():
+        while True:
+            try:
+                return release.recv()
+            except asyncio.CancelledError:
+                pass
+
+    g = go(stubborn)
+    while g.state != "chan receive":
+        goloop.gosched()
+    with caplog.at_level(logging.CRITICAL):
+        pool.shutdown(patience=0.2)
+    while not g.done():
+        goloop.sleep(0.001)
+    with pytest.raises(RuntimeError, match="left behind"):
+        g.result(timeout=10)
+    assert not release.send_nowait("lost")  # it does not count as a receiver any more
+
+
+# ------------------------------------------------------------------------- a loop
+def test_closing_a_loop_ends_what_was_started_from_it_and_nothing_else():
+    cleaned = []
+
+    def body():
+        try:
+            Chan().recv()
+        finally:
+            cleaned.append(goloop.current().id)
+
+    other = go(Chan().recv)
+
+    async def main():
+        direct = go(body)
+        indirect = await go(go, body)
+        while direct.state != "chan receive" or indirect.state != "chan receive":
+            await asyncio.sleep(0.001)
+        return direct, indirect
+
+    direct, indirect = goloop.run(main())
+    assert direct.cancelled() and indirect.cancelled()
+    assert sorted(cleaned) == [direct.id, indirect.id]
+    assert not other.done()
+    other.cancel()
+
+
+def test_a_system_exit_in_a_coroutine_ends_neither_its_worker_nor_others():
+    waits = go(Chan().recv)
+
+    async def exits():
+        raise SystemExit(3)
+
+    for _ in range(3):
+        with pytest.raises(SystemExit):
+            go(exits).result(timeout=10)
+    assert go(int).result(timeout=10) == 0
+    assert not waits.done()
+    waits.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        waits.result(timeout=10)
+
+
+# ------------------------------------------------------------------------- forks
+def in_child(function):
+    """Fork; return what function() returned there, a str, and the child's exit status."""
+    readable, writable = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            answer = function()
+        except BaseException as exc:
+            answer = repr(exc)
+        os.write(writable, answer.encode())
+        os._exit(0)
+    os.close(writable)
+    with os.fdopen(readable) as file:
+        answer = file.read()
+    return answer, os.waitpid(pid, 0)[1]
+
+
+FORKS = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+
+
+@FORKS
+def test_a_child_has_a_pool_of_its_own():
+    chan = Chan()
+    g = go(chan.recv)
+    while g.state != "chan receive":
+        goloop.gosched()
+
+    def child():
+        assert goloop.num_goroutine() == 0
+        assert not chan.send_nowait(1)  # the receiver is in the parent
+        for ask in (g.result, g.join):
+            with pytest.raises(RuntimeError, match="belongs to the parent process"):
+                ask(timeout=1)
+        assert not g.cancel()
+        return str(go(sum, [1, 2]).result(timeout=10))
+
+    assert in_child(child) == ("3", 0)
+    chan.send("v")
+    assert g.result(timeout=10) == "v"
+
+
+@FORKS
+def test_a_fork_in_a_goroutine():
+    """In the child its code goes on as a plain thread's."""
+
+    def child():
+        assert goloop.current() is None
+        goloop.sleep(0.001)
+        with pytest.raises(TimeoutError):
+            Chan().recv(timeout=0.01)
+        return str(go(sum, [1, 2]).result(timeout=10))
+
+    def body():
+        others = [go(ran.append, 1) for _ in range(3)]
+        answer = in_child(child)
+        for g in others:
+            g.join()
+        return answer
+
+    ran = []
+    assert go(body).result(timeout=30) == ("3", 0)
+    assert ran == [1, 1, 1]
+
+
+def test_a_child_whose_goroutine_returns_ends_without_running_the_others():
+    status, out, err = run_script(
+        """
+        import os, sys, warnings, goloop
+        warnings.simplefilter("ignore")
+        def forks(other):
+            pid = os.fork()
+            if pid == 0:
+                print("child", goloop.go(divmod, 7, 2).result(timeout=10))
+                return
+            print("parent", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        def main():
+            other = [goloop.go(lambda: (goloop.gosched(), print("other"))) for _ in range(3)]
+            goloop.gosched()
+            forks(other)
+            for g in other:
+                g.join()
+        goloop.go(main).result(timeout=30)
+        """
+    )
+    assert (status, err) == (0, "")
+    assert sorted(out.splitlines()) == ["child (3, 1)", "other", "other", "other", "parent 0"]
+
+
+def test_a_fork_after_the_goroutines_is_one_of_a_single_thread():
+    status, out, err = run_script(
+        """
+        import os, goloop, warnings
+        from goloop.runtime import pool
+        warnings.simplefilter("error")
+        pool.IDLE = 0.01
+        goloop.go(int).join()
+        while pool._threads:
+            goloop.sleep(0.001)
+        goloop.sleep(0.05)
+        pid = os.fork()
+        if pid == 0:
+            os._exit(goloop.go(int, "7").result(timeout=10))
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        """
+    )
+    assert (status, out, err) == (0, "7\n", "")
+
+
+# ----------------------------------------------------- exceptions nobody asks for
+def test_an_unobserved_exception_goes_to_the_loop_with_the_creators_stack():
+    async def main():
+        loop = asyncio.get_running_loop()
+        told = loop.create_future()
+        loop.set_exception_handler(lambda loop, context: told.set_result(context))
+
+        def creates():
+            go(lambda: 1 / 0)
+
+        creates()
+        return await told
+
+    context = goloop.run(main())
+    assert isinstance(context["exception"], ZeroDivisionError)
+    assert context["message"] == "Goroutine exception was never retrieved"
+    assert [frame.name for frame in context["source_traceback"]][-2:] == ["main", "creates"]
+
+
+@pytest.mark.parametrize("ask", ["result", "exception", "await"])
+def test_an_observed_exception_is_nobody_elses(ask, caplog):
+    async def waits(g):
+        await g
+
+    def main():
+        g = go(lambda: 1 / 0)
+        try:
+            g.result() if ask != "await" else goloop.wait(waits(g))
+        except ZeroDivisionError:
+            pass
+        g.exception()
+
+    go(main).join(timeout=10)
+    gc.collect()
+    assert caplog.records == []
+
+
+def test_an_unobserved_exception_of_a_plain_program_is_logged():
+    status, out, err = run_script(
+        """
+        import goloop, gc
+        def bad():
+            raise KeyError("nobody asked")
+        def creator():
+            goloop.go(bad)
+        creator()
+        goloop.sleep(0.1)
+        gc.collect()
+        """
+    )
+    assert (status, out) == (0, "")
+    assert "Goroutine exception was never retrieved" in err and "KeyError: 'nobody asked'" in err
+    assert "<Goroutine 1 bad [done]>" in err and "in creator" in err
+
+
+def test_one_that_is_still_held_at_exit_is_reported_too():
+    status, out, err = run_script(
+        """
+        import goloop
+        def bad():
+            raise KeyError("held")
+        g = goloop.go(bad)
+        while not g.done():
+            goloop.gosched()
+        """
+    )
+    assert (status, out) == (0, "")
+    assert "KeyError: 'held'" in err
+
+
+def test_a_cancellation_is_no_failure(caplog):
+    g = go(Chan().recv)
+    while g.state != "chan receive":
+        goloop.gosched()
+    g.cancel()
+    while not g.done():
+        goloop.gosched()
+    del g
+    gc.collect()
+    assert caplog.records == []
+
+
+def test_a_failing_done_callback_is_reported(caplog):
+    g = go(int)
+    g.join(timeout=10)
+    with pytest.raises(ZeroDivisionError):
+        g.add_done_callback(lambda g: 1 / 0)  # at once: the caller's own
+    chan = Chan()
+    g = go(chan.recv)
+    g.add_done_callback(lambda g: 1 / 0)
+    chan.send(1)
+    g.join(timeout=10)
+    while not caplog.records:
+        goloop.sleep(0.001)
+    assert "Exception in a goroutine's done callback" in caplog.text
+
+
+def test_panic():
+    status, out, err = run_script(
+        """
+        import goloop
+        def waits():
+            goloop.Chan().recv()
+        def bad():
+            raise KeyError("unheard")
+        g = goloop.go(waits)
+        while g.state != "chan receive":
+            goloop.gosched()
+        print("out", flush=False)
+        goloop.go(bad)
+        goloop.sleep(30)
+        """,
+        GOLOOP_PANIC="crash",
+    )
+    assert (status, out) == (2, "out\n")
+    assert err.startswith("panic: ") and "KeyError: 'unheard'" in err
+    assert "created at" in err and "waits [chan receive]" in err

@@ -1,0 +1,530 @@
+"""The worker pool: who starts what where, blocking calls, idle workers, limits, and what must not starve."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+from scripts import run_script
+
+import goloop
+from goloop import Chan, go
+from goloop.core import sched
+from goloop.runtime import pool
+
+
+def thread_of_this():
+    return threading.get_ident()
+
+
+# ----------------------------------------------------------------------- placement
+def test_one_worker_is_filled_first():
+    def main():
+        gs = [go(thread_of_this) for _ in range(200)]
+        return {g.result() for g in gs} == {thread_of_this()}
+
+    assert go(main).result(timeout=10)
+
+
+def test_a_started_goroutine_stays_on_its_thread():
+    def body():
+        threads = set()
+        for i in range(30):
+            threads.add(thread_of_this())
+            goloop.gosched() if i % 2 else goloop.sleep(0.0005)
+        return len(threads)
+
+    assert [g.result(timeout=20) for g in [go(body) for _ in range(50)]] == [1] * 50
+
+
+def test_sixty_blocking_calls_overlap_and_the_loop_beats_on():
+    """60 x 0.2 s of time.sleep(), which nobody patched: 12 s in a row, and the main loop goes on meanwhile."""
+
+    async def main():
+        beats = 0
+
+        async def heart():
+            nonlocal beats
+            while True:
+                await asyncio.sleep(0.005)
+                beats += 1
+
+        task = asyncio.create_task(heart())
+        begun = time.monotonic()
+        await asyncio.gather(*[go(time.sleep, 0.2) for _ in range(60)])
+        took = time.monotonic() - begun
+        task.cancel()
+        return took, beats
+
+    took, beats = goloop.run(main())
+    assert took < 2
+    assert beats > 10  # 40 and more on a quiet machine
+
+
+def test_a_computing_goroutine_leaves_the_loop_its_turn():
+    async def main():
+        stop = False
+
+        def computes():
+            n = 0
+            while not stop:
+                n += 1
+
+        g = go(computes)
+        delays = []
+        for _ in range(40):
+            before = time.monotonic()
+            await asyncio.sleep(0.001)
+            delays.append(time.monotonic() - before - 0.001)
+        stop = True
+        await g
+        return sorted(delays)
+
+    delays = goloop.run(main())
+    assert delays[len(delays) // 2] < 0.1, delays
+
+
+def test_blocking_brings_in_another_worker_without_the_monitor():
+    def main():
+        other = []
+        with goloop.blocking():
+            go(lambda: other.append(thread_of_this()))
+            while not other:
+                time.sleep(0.001)  # a call that blocks this thread
+        return other[0] != thread_of_this()
+
+    sched.stop_monitor()
+    g = go(main)
+    sched.stop_monitor()
+    assert g.result(timeout=10)
+
+
+def test_blocking_says_so_for_what_waits_already():
+    def main():
+        ran = []
+        go(lambda: ran.append(thread_of_this()))
+        with goloop.blocking():
+            while not ran:
+                time.sleep(0.001)
+        return ran[0] != thread_of_this()
+
+    assert go(main).result(timeout=10)
+
+
+def test_parking_in_a_blocking_region_does_not_keep_the_worker_out():
+    def main():
+        chan = Chan()
+
+        def waits():
+            with goloop.blocking():
+                chan.recv()
+
+        g = go(waits)
+        goloop.gosched()
+        threads = {go(thread_of_this).result() for _ in range(20)}
+        chan.send(None)
+        g.join()
+        return threads == {thread_of_this()}
+
+    assert go(main).result(timeout=10)
+
+
+def test_blocking_outside_of_a_goroutine_does_nothing():
+    with goloop.blocking(), goloop.blocking():
+        pass
+
+
+# --------------------------------------------------------------------- fairness
+def test_goroutines_that_keep_each_other_busy_do_not_starve_new_ones():
+    def main():
+        a, b, stop = Chan(), Chan(), []
+
+        def ping():
+            while not stop:
+                a.send(1)
+                b.recv()
+            a.close()
+
+        def pong():
+            for v in a:
+                b.send(v)
+
+        gs = [go(ping), go(pong)]
+        goloop.gosched()
+        goloop.gosched()
+        new = go(lambda: stop.append(thread_of_this()))
+        for g in [*gs, new]:
+            g.join()
+        return stop == [thread_of_this()]
+
+    before = goloop.gomaxprocs(1)  # the monitor brings nobody in: this worker has to do it
+    try:
+        assert go(main).result(timeout=20)
+    finally:
+        goloop.gomaxprocs(before)
+
+
+@pytest.mark.parametrize("busy", ["gosched", "channels"])
+def test_timers_and_descriptors_do_not_starve(busy):
+    def main():
+        stop = []
+
+        def yields():
+            while not stop:
+                goloop.gosched()
+
+        a, b = Chan(), Chan()
+
+        def ping():
+            while not stop:
+                a.send(1)
+                b.recv()
+            a.close()
+
+        def pong():
+            for v in a:
+                b.send(v)
+
+        gs = [go(yields), go(yields)] if busy == "gosched" else [go(ping), go(pong)]
+
+        async def io():
+            reader, writer = await asyncio.open_connection(sock=left)
+            writer.write(b"x")
+            writer.close()
+            return True
+
+        import socket
+
+        left, right = socket.socketpair()
+        goloop.sleep(0.01)
+        assert goloop.wait(io())
+        assert right.recv(1) == b"x"
+        right.close()
+        stop.append(True)
+        for g in gs:
+            g.join()
+
+    go(main).join(timeout=30)
+
+
+def test_a_crowd_made_ready_by_another_thread_shares_a_turn():
+    """2000 goroutines readied at once from outside; a timer that is due in between is not the last thing to happen."""
+    chan, out = Chan(), []
+
+    def body():
+        chan.recv()
+        for _ in range(50):
+            goloop.gosched()
+        out.append(1)
+
+    gs = [go(body) for _ in range(2000)]
+    until = time.monotonic() + 30
+    while "2000 receiving" not in repr(chan) and time.monotonic() < until:
+        goloop.sleep(0.001)
+
+    def timer():
+        goloop.sleep(0.001)
+        return len(out)
+
+    chan.close()
+    seen = go(timer).result(timeout=30)
+    for g in gs:
+        with pytest.raises(goloop.ChannelClosed):
+            g.result(timeout=30)
+    assert seen < 2000
+
+
+def test_thousands_with_random_yields():
+    import random
+
+    rng = random.Random(5)
+    chan, done = Chan(10), Chan(10)
+
+    def body(seed):
+        mine = random.Random(seed)
+        for _ in range(3):
+            roll = mine.random()
+            if roll < 0.5:
+                goloop.gosched()
+            elif roll < 0.6:
+                goloop.sleep(mine.random() / 500)
+            elif roll < 0.8:
+                goloop.wait(asyncio.sleep(0))
+            chan.send(seed)
+            done.send(chan.recv())
+
+    def main():
+        gs = [go(body, rng.random()) for _ in range(3000)]
+        got = sorted(done.recv() for _ in range(9000))
+        for g in gs:
+            g.join()
+        return got
+
+    got = go(main).result(timeout=100)
+    assert len(got) == 9000 and len(set(got)) == 3000
+
+
+# ------------------------------------------------------------- lock_os_thread
+def test_lock_os_thread_keeps_others_away_until_the_end():
+    def locked():
+        goloop.lock_os_thread()
+        others = {go(thread_of_this).result() for _ in range(5)}
+        return thread_of_this(), others
+
+    me, others = go(locked).result(timeout=10)
+    assert me not in others
+
+    def after():
+        return {go(thread_of_this).result() for _ in range(5)} == {thread_of_this()}
+
+    assert go(after).result(timeout=10)  # no worker has stayed locked
+
+
+def test_lock_os_thread_nests_and_unlocks_once():
+    def body():
+        me = thread_of_this()
+        with goloop.lock_os_thread(), goloop.lock_os_thread() as inner:
+            inner.unlock()
+            inner.unlock()
+            assert go(thread_of_this).result() != me
+        return go(thread_of_this).result() == me or go(thread_of_this).result() is not None
+
+    assert go(body).result(timeout=10)
+    with pytest.raises(RuntimeError, match="no goroutine"):
+        goloop.lock_os_thread()
+
+
+# ------------------------------------------------------------------- gomaxprocs
+@pytest.mark.parametrize(("n", "error"), [(0, ValueError), (-1, ValueError), ("2", TypeError), (1.5, TypeError)])
+def test_bad_gomaxprocs(n, error):
+    with pytest.raises(error, match="gomaxprocs"):
+        goloop.gomaxprocs(n)
+
+
+def test_gomaxprocs():
+    before = goloop.gomaxprocs()
+    assert goloop.gomaxprocs(3) == before
+    assert goloop.gomaxprocs(before) == 3
+
+
+# ------------------------------------------------------------- idle, and limits
+def test_an_idle_worker_retires(monkeypatch):
+    monkeypatch.setattr(pool, "IDLE", 0.02)
+    assert go(int).result(timeout=10) == 0
+    until = time.monotonic() + 20
+    while pool._threads and time.monotonic() < until:
+        time.sleep(0.005)
+    assert not pool._threads and not sched.all_workers()
+    assert go(int).result(timeout=10) == 0  # and another one comes on demand
+
+
+def test_a_worker_does_not_retire_under_what_goroutines_left_on_its_loop(monkeypatch):
+    monkeypatch.setattr(pool, "IDLE", 0.02)
+
+    async def serve():
+        async def echo(reader, writer):
+            writer.write(await reader.readline())
+            writer.close()
+
+        return await asyncio.start_server(echo, "127.0.0.1", 0), asyncio.get_running_loop()
+
+    server, loop = go(serve).result(timeout=10)
+    time.sleep(0.2)
+
+    async def client():
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"still here\n")
+        answer = await reader.read()
+        writer.close()
+        return answer
+
+    assert goloop.run(client()) == b"still here\n"
+    loop.call_soon_threadsafe(server.close)
+
+
+def test_going_and_coming_of_workers_loses_no_goroutine(monkeypatch):
+    monkeypatch.setattr(pool, "IDLE", 0.0005)
+    for i in range(150):
+        assert go(divmod, i, 7).result(timeout=10) == divmod(i, 7)
+        time.sleep((i % 5) * 0.0005)
+
+
+def test_the_limit_of_threads():
+    status, out, err = run_script(
+        """
+        import time, threading, goloop
+        from goloop.runtime import pool
+        gs = [goloop.go(time.sleep, 0.05) for _ in range(12)]
+        most = 0
+        while not all(g.done() for g in gs):
+            most = max(most, len(pool._threads))
+            time.sleep(0.002)
+        for g in gs:
+            g.join()
+        print(most)
+        """,
+        GOLOOP_MAXTHREADS="3",
+    )
+    assert (status, out, err) == (0, "3\n", "")
+
+
+@pytest.mark.parametrize("setting", ["0", "-1", "many", ""])
+def test_a_bad_limit_is_named(setting):
+    status, _, err = run_script("import goloop", GOLOOP_MAXTHREADS=setting)
+    assert status == 1 and f"GOLOOP_MAXTHREADS is a number of threads, at least 1, not {setting!r}" in err
+
+
+def test_go_fails_when_no_worker_can_be_started(monkeypatch):
+    def no_threads(self):
+        raise RuntimeError("can't start new thread")
+
+    pool.shutdown()
+    ran = []
+    monkeypatch.setattr(threading.Thread, "start", no_threads)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        go(ran.append, 1)
+    monkeypatch.undo()
+    assert go(int).result(timeout=10) == 0  # a later one is started, that one is not
+    assert ran == [] and goloop.num_goroutine() == 0
+
+
+def test_one_worker_is_enough_when_no_other_can_be_started(monkeypatch):
+    def main():
+        def no_threads(self):
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(threading.Thread, "start", no_threads)
+        with goloop.blocking():
+            g = go(int)
+        return g.result()
+
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)  # where the monitor complains, once
+    assert go(main).result(timeout=10) == 0
+
+
+# --------------------------------------------------------------------- sleeping
+def test_sleep_and_gosched_everywhere():
+    goloop.sleep(0.001)
+    goloop.sleep(0)
+    goloop.sleep(-1)
+    goloop.gosched()
+
+    def body():
+        begun = time.monotonic()
+        goloop.sleep(0.02)
+        return time.monotonic() - begun
+
+    assert go(body).result(timeout=10) >= 0.02
+
+    async def main():
+        with pytest.raises(RuntimeError, match=r"use await asyncio.sleep\(\)"):
+            goloop.sleep(1)
+        with pytest.raises(RuntimeError, match=r"use await asyncio.sleep\(0\)"):
+            goloop.gosched()
+
+    goloop.run(main())
+
+
+@pytest.mark.parametrize(("wrong", "error"), [(None, TypeError), ("1", TypeError), (float("nan"), ValueError)])
+def test_bad_sleeps(wrong, error):
+    with pytest.raises(error):
+        goloop.sleep(wrong)
+
+
+def test_sleepers_wake_in_order():
+    def main():
+        woken = []
+
+        def body(n):
+            goloop.sleep(0.01 * n)
+            woken.append(n)
+
+        gs = [go(body, n) for n in (3, 1, 2, 5, 4)]
+        for g in gs:
+            g.join()
+        return woken
+
+    assert go(main).result(timeout=20) == [1, 2, 3, 4, 5]
+
+
+# ------------------------------------------------------------------------- wait
+def test_wait():
+    async def answer():
+        await asyncio.sleep(0.001)
+        return 42
+
+    async def fails():
+        await asyncio.sleep(0)
+        raise KeyError("x")
+
+    assert go(goloop.wait, answer()).result(timeout=10) == 42
+    with pytest.raises(KeyError):
+        go(goloop.wait, fails()).result(timeout=10)
+
+    def body():
+        future = asyncio.get_running_loop().create_future()
+        future.set_result(1)
+        return goloop.wait(future), goloop.wait(go(int)), goloop.wait(asyncio.gather(answer(), answer()))
+
+    assert go(body).result(timeout=10) == (1, 0, [42, 42])
+
+
+def test_wait_timeout_cancels_and_waits_for_the_cleanup():
+    cleaned = []
+
+    async def slow():
+        try:
+            await asyncio.sleep(100)
+        finally:
+            await asyncio.sleep(0.01)
+            cleaned.append(True)
+
+    with pytest.raises(TimeoutError):
+        go(goloop.wait, slow(), 0.01).result(timeout=10)
+    assert cleaned == [True]
+
+
+def test_cancelling_one_that_waits_cancels_what_it_waits_for_again_and_again():
+    trace, started = [], Chan(1)
+
+    async def stubborn():
+        started.send_nowait(1)
+        for i in range(3):
+            try:
+                await asyncio.sleep(100)
+            except asyncio.CancelledError:
+                trace.append(i)
+
+    g = go(goloop.wait, stubborn())
+    started.recv(timeout=10)
+    until = time.monotonic() + 10
+    while not g.done() and time.monotonic() < until:
+        g.cancel()
+        time.sleep(0.002)
+    with pytest.raises(asyncio.CancelledError):
+        g.result(timeout=0)
+    assert trace == [0, 1, 2]
+
+
+def test_wait_outside_of_a_goroutine_says_what_to_do():
+    async def never():
+        pass
+
+    with pytest.raises(RuntimeError, match=r"call it with `await go\(f, ...\)`"):
+        goloop.wait(never())
+
+    async def main():
+        with pytest.raises(RuntimeError, match="await it in a coroutine"):
+            goloop.wait(never())
+
+    goloop.run(main())
+    go(main).result(timeout=10)
+
+
+def test_wait_for_another_loops_future():
+    async def main():
+        future = asyncio.get_running_loop().create_future()
+        with pytest.raises(ValueError, match="different loop"):
+            await go(goloop.wait, future)
+
+    goloop.run(main())
