@@ -38,10 +38,21 @@ bench: build
 		$(if $(REPEATS),--repeats $(REPEATS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(QUICK),--quick) \
 		$(if $(FULL),--full) $(ARGS)
 
+# SUITE: cpython, uvloop, aiohttp, e2e, several with commas, or all; LOOPS: of asyncio, uvloop, goloop
 SUITE ?= all
-compat: build
+LOOPS ?= asyncio,uvloop,goloop
+EXTRA := $(if $(findstring e2e,$(SUITE:all=e2e)),e2e,compat)
+
+$(VENV)/compat: $(VENV)/built
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[compat]'
-	$(BIN)/python compat_tests/run.py --suite $(SUITE) $(ARGS)
+	touch $@
+
+$(VENV)/e2e: $(VENV)/built
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[compat,e2e]'
+	touch $@
+
+compat: $(VENV)/$(EXTRA)
+	$(BIN)/python compat_tests/run.py --suite $(SUITE) --loops $(LOOPS) $(ARGS)
 
 clean:
 	rm -rf .venv build *.egg-info goloop/core/*.c goloop/core/*.so

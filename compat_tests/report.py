@@ -16,6 +16,8 @@ NOTE = (
     "Failures are those of the loop alone: a test that fails on the stock asyncio loop in the same run as well "
     "says something of the machine, and is counted apart (“on asyncio too”)."
 )
+BEGIN, END = "<!-- table -->", "<!-- /table -->"  # where a file has the table
+PINNED = "pinned"  # the version of a suite that is about many packages; its note has theirs
 
 
 @dataclass
@@ -67,7 +69,16 @@ def markdown(rows: list[Row], loops: list[str]) -> str:
     head, body = _rows(rows, loops)
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * 3}{'--:|' * len(loops)}"]
     lines += [f"| {' | '.join(line)} |" for line in body]
-    return "\n".join([*lines, "", f"Passed / failed / skipped. {NOTE}", ""])
+    notes = dict.fromkeys(f"{row.suite}: {row.note}." for row in rows if row.version == PINNED)
+    return "\n".join([*lines, "", f"Passed / failed / skipped. {NOTE}", *notes, ""])
+
+
+def put(table: str, path: Path) -> None:
+    """Write a table to a file: between its marks, if the file is there and has them."""
+    before = path.read_text() if path.exists() else ""
+    head, found, rest = before.partition(BEGIN)
+    _, ended, tail = rest.partition(END)
+    path.write_text(f"{head}{BEGIN}\n{table}{END}{tail}" if found and ended else table)
 
 
 def as_json(rows: list[Row]) -> list[dict[str, Any]]:

@@ -27,6 +27,7 @@ from supervise import Job, JobResult, Outcome, run_job
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".compat"
+RESULTS = CACHE / "results"  # the last whole run of each suite on each Python, for --table
 SUITES = ("cpython", "uvloop", "aiohttp", "e2e")
 LOOPS = ("asyncio", "uvloop", "goloop")
 
@@ -48,8 +49,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--reruns", type=int, default=0, help="run what failed again, N times, and report it as flaky")
     parser.add_argument("--with-left-out", action="store_true", help="run the left-out tests too, to check that list")
     parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--markdown", type=Path, metavar="FILE")
-    parser.add_argument("--merge", type=Path, nargs="+", metavar="FILE", help="no run: one table from --json files")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="for the table, at its marks if FILE has them")
+    parser.add_argument("--table", action="store_true", help="no run: one table of what was run on all loops so far")
     parser.add_argument("-v", "--verbose", action="store_true", help="print the failures' own texts")
     args = parser.parse_args(argv)
     args.suites = list(SUITES) if args.suite == "all" else args.suite.split(",")
@@ -177,27 +178,40 @@ def tell(run: Run, row: report.Row, console: Console) -> None:
         console.print(f"[yellow]flaky[/]: {line}: passed when it was run again", highlight=False)
 
 
+def store(name: str, row: report.Row, args: argparse.Namespace) -> None:
+    """Keep the result of a run that was whole, on all loops, for --table."""
+    if set(args.loops) == set(LOOPS) and not args.select and not args.with_left_out:
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        (RESULTS / f"{name}-{expected.PYTHON}.json").write_text(json.dumps(report.as_json([row]), indent=1) + "\n")
+
+
+def stored() -> list[report.Row]:
+    """Return what store() kept, in the order of the suites and Pythons."""
+    paths = [path for suite in SUITES for path in sorted(RESULTS.glob(f"{suite}-*.json"))]
+    return [row for path in paths for row in report.rows_from_json(path)]
+
+
 def write(rows: list[report.Row], args: argparse.Namespace, console: Console) -> None:
     console.print()
     report.show(rows, args.loops, console)
     if args.json:
         args.json.write_text(json.dumps(report.as_json(rows), indent=1) + "\n")
     if args.markdown:
-        args.markdown.write_text(report.markdown(rows, args.loops))
+        report.put(report.markdown(rows, args.loops), args.markdown)
 
 
 def main() -> int:
     args = parse()
     console = Console(width=None if sys.stdout.isatty() else 160)
-    if args.merge:
-        args.json = None
-        write([row for path in args.merge for row in report.rows_from_json(path)], args, console)
+    if args.table:
+        write(stored(), args, console)
         return 0
     rows, wrong = [], 0
     for name in args.suites:
         run = Run(importlib.import_module(f"suites.{name}"), args, console)
         row = run.run()
         rows.append(row)
+        store(name, row, args)
         tell(run, row, console)
         wrong += sum(len(row.verdicts[loop].errors) for loop in args.strict.split(",") if loop in row.verdicts)
         wrong += not any(row.outcomes.values())  # a run without a single test proves nothing

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
+from report import PINNED
 from supervise import Job
 
 NAME = "e2e"
@@ -48,7 +49,7 @@ def _pins() -> dict[str, str]:
 
 
 def version() -> str:
-    return "pinned"
+    return PINNED
 
 
 def note() -> str:
