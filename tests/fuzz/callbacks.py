@@ -142,8 +142,9 @@ class _Interpreter:
         self.loop.call_soon(self.pace)
 
     def delay(self, seconds):
+        """Delays all differ, whatever the budget lets a program make: asyncio runs equal ones in no order."""
         self.serial += 1
-        return seconds + self.serial / 1000
+        return seconds + 1e-3 + self.serial * 1e-7
 
     def block(self, label, ops):
         self.note(label, "runs", VAR.get())

@@ -214,6 +214,7 @@ class _End:
         self.keep = False
         self.resuming = False
         self.over = False  # connection_lost() has begun
+        self.aborted = False  # asyncio still counts then what waited to be sent
         self.rush = False  # many datagrams are under way: closing one end would make errors of some of them
 
     def note(self, *event):
@@ -341,7 +342,8 @@ class _Wire(_End):
         t = self.transport
         if t is None or self.over:
             return True
-        return not self.stream and (self.resuming or (t.is_closing() and not self.transport_size()))
+        closed = t.is_closing() and (self.aborted or not self.transport_size())
+        return not self.stream and (self.resuming or closed)
 
     def finish(self):
         self.reactions.clear()
@@ -383,6 +385,7 @@ class _Wire(_End):
     def op_abort(self):
         if self.aborts and not self.gone() and not self.rush:
             self.loses()
+            self.aborted = True
             self.transport.abort()
             return self.transport.is_closing()
         return None
@@ -559,6 +562,7 @@ class _Raw(_Tasks):
     async def open(self, kind, how, file):
         self.kind, self.file = kind, file
         self.closed = self.shut = False
+        self.crammed = False  # whether there is room to send is the kernel's matter
 
     def send(self, data):
         try:
@@ -585,7 +589,8 @@ class _Raw(_Tasks):
 
     def op_raw_send(self, n):
         if not self.closed and not self.busy():
-            return self.send(self.payload(n))
+            result = self.send(self.payload(n))
+            return None if self.crammed else result
         return None
 
     def op_raw_drain(self):
@@ -631,7 +636,7 @@ class _Raw(_Tasks):
 
     def op_raw_cancel(self):
         if "send" in self.tasks and not self.tasks["send"].done():
-            self.peer.masked = True
+            self.peer.masked = self.crammed = True
         self.cancel()
 
     def op_raw_thread(self, what, n):
