@@ -1,4 +1,4 @@
-"""stress.c under ThreadSanitizer, plain, and under valgrind.
+"""stress.c and monitor_stress.c under ThreadSanitizer, plain, and under valgrind.
 
 Each run has its own seed. helgrind is left out: it does not know C's atomics and takes each of them for
 a race, while ThreadSanitizer knows them and checks the orderings.
@@ -37,15 +37,20 @@ def build(directory, source, *flags):
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    program, status, output = build(tmp_path_factory.mktemp("plain"), HERE / "stress.c", "-Werror")
-    assert status == 0, output
-    return [program]
+def plain_build(tmp_path_factory):
+    """Compiles a source; returns the command that runs it."""
+
+    def compiled(name):
+        program, status, output = build(tmp_path_factory.mktemp("plain"), HERE / name, "-Werror")
+        assert status == 0, output
+        return [program]
+
+    return compiled
 
 
 @pytest.fixture(scope="module")
-def sanitized(tmp_path_factory):
-    """The command that runs stress under ThreadSanitizer."""
+def sanitized_build(tmp_path_factory):
+    """Compiles a source with ThreadSanitizer; returns the command that runs it."""
     directory = tmp_path_factory.mktemp("tsan")
     nothing = directory / "nothing.c"
     nothing.write_text("int main(void) { return 0; }\n")
@@ -58,9 +63,33 @@ def sanitized(tmp_path_factory):
         prefix = ["setarch", "-R"]
         status, output = run([*prefix, probe])
     assert status == 0, output
-    program, status, output = build(directory, HERE / "stress.c", THREAD)
-    assert status == 0, output
-    return [*prefix, program]
+
+    def compiled(name):
+        program, status, output = build(directory, HERE / name, THREAD)
+        assert status == 0, output
+        return [*prefix, program]
+
+    return compiled
+
+
+@pytest.fixture(scope="module")
+def plain(plain_build):
+    return plain_build("stress.c")
+
+
+@pytest.fixture(scope="module")
+def sanitized(sanitized_build):
+    return sanitized_build("stress.c")
+
+
+@pytest.fixture(scope="module")
+def monitor(plain_build):
+    return plain_build("monitor_stress.c")
+
+
+@pytest.fixture(scope="module")
+def sanitized_monitor(sanitized_build):
+    return sanitized_build("monitor_stress.c")
 
 
 def check(command, seed, milliseconds, cases):
@@ -90,3 +119,27 @@ def test_valgrind(plain, seed):
         pytest.skip("valgrind is not installed")
     options = ["-q", "--error-exitcode=9", "--leak-check=full", "--fair-sched=try"]
     check([valgrind, *options, *plain], seed, 200, ALL)
+
+
+def check_monitor(command, *arguments):
+    status, output = run([*command, *map(str, arguments)])
+    assert status == 0, output
+    assert output.startswith("ok: "), output
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_monitor_thread_sanitizer(sanitized_monitor, seed):
+    check_monitor(sanitized_monitor, seed, 500)
+
+
+@pytest.mark.parametrize("seed", [3, 4])
+def test_monitor_plain(monitor, seed):
+    check_monitor(monitor, seed, 500, "fork")
+
+
+def test_monitor_valgrind(monitor):
+    valgrind = shutil.which("valgrind")
+    if valgrind is None:
+        pytest.skip("valgrind is not installed")
+    options = ["-q", "--error-exitcode=9", "--leak-check=full", "--fair-sched=try"]
+    check_monitor([valgrind, *options, *monitor], 5, 300, "fork")
