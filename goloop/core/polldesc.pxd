@@ -10,7 +10,7 @@ cdef class Direction:
     cdef str what                 # the operation, for errors
     cdef bint ready               # the latch: an operation may succeed. Means something only while registered
     cdef bint held                # an operation is under way; it has the turn until end()
-    cdef int streak               # operations since somebody last had to wait
+    cdef int streak               # operations since one last had to wait
     cdef Places turns             # operations that wait for their turn, each woken with waiter.ok; None: never any
     cdef Places waiting           # who waits for an edge; woken to look again
     cdef double deadline          # seconds on the monotonic clock; 0: none
@@ -26,7 +26,7 @@ cdef class PollDesc(Pollable):
     cdef bint dry                 # a short read leaves nothing behind: see short_is_dry in stream.pyx
     cdef int uses                 # system calls on `fd` under way without the GIL
     cdef uint32_t epoch           # of forks, in which the state above is true
-    cdef object file              # to be closed with it, when no system call is under way; None: somebody else's
+    cdef int owned                # closed with it, when no system call is under way; -1: it is somebody else's
 
     # an operation: begin, then (try while `ready`, else park), at last end
     cdef int begin(self, Direction side) except -1
@@ -40,6 +40,7 @@ cdef class PollDesc(Pollable):
     cdef int take_turn(self, Direction side) except -1
     cdef int attach(self, LoopCore loop) except -1
     cdef int detach_from_loop(self) except -1
+    cdef int close_owned(self) except -1
     cdef int arm(self, Direction side) except -1
     cdef int block_thread(self, Direction side, double until) except -1
     cdef int wait_for(self, Direction side, double seconds) except -1
@@ -48,5 +49,5 @@ cdef class PollDesc(Pollable):
     cdef double left(self, Direction side) except? -2
 
 
-cdef PollDesc new_polldesc(int fd, object file, bint dry, str read_what, str write_what)
+cdef PollDesc new_polldesc(int fd, bint dry, str read_what, str write_what)       # owns the descriptor
 cdef object closed_error()

@@ -75,6 +75,12 @@ def live_polldescs():
     return live
 
 
+def may_wait(str what, str instead="asyncio's streams"):
+    """Return True in a goroutine, False in a plain thread; RuntimeError on the thread of a running loop."""
+    may_block(what, instead)
+    return current_g() is not None
+
+
 cdef inline double now() noexcept:
     return now_ns() / 1e9
 
@@ -118,9 +124,9 @@ cdef Direction new_direction(str what):
     return side
 
 
-cdef PollDesc new_polldesc(int fd, object file, bint dry, str read_what, str write_what):
+cdef PollDesc new_polldesc(int fd, bint dry, str read_what, str write_what):
     cdef PollDesc desc = PollDesc(fd)
-    desc.file = file
+    desc.owned = fd
     desc.dry = dry
     desc.reading.what = read_what
     desc.writing.what = write_what
@@ -145,6 +151,7 @@ cdef class PollDesc(Pollable):
         global live
         self.closed = True            # counts as open only once it is whole
         self.fd = fd_of(fd)
+        self.owned = -1
         self.reading = new_direction("wait_read()")
         self.writing = new_direction("wait_write()")
         self.prompt = True
@@ -237,7 +244,7 @@ cdef class PollDesc(Pollable):
         cdef Place place
         cdef double seconds
         self.check(side)
-        side.streak = 0
+        self.reading.streak = self.writing.streak = 0
         if g is None:
             return self.block_thread(side, until)
         waiter = blocking_waiter(side.what, INSTEAD)
@@ -440,7 +447,7 @@ cdef class PollDesc(Pollable):
     cdef int leave(self) except -1:
         self.uses -= 1
         if self.closed and self.uses == 0:
-            self.close_file()
+            self.close_owned()
         return 0
 
     def close(self):
@@ -460,13 +467,15 @@ cdef class PollDesc(Pollable):
         self.wake(self.reading)
         self.wake(self.writing)
         if self.uses == 0:
-            self.close_file()
+            self.close_owned()
 
-    def close_file(self):
-        """No system call is under way any more."""
-        file, self.file = self.file, None
-        if file is not None:
-            file.close()
+    cdef int close_owned(self) except -1:
+        cdef int fd = self.owned
+        self.owned = -1
+        if fd >= 0:
+            with nogil:
+                close(fd)
+        return 0
 
     def is_closing(self):
         """Return whether it is closed: the loop asks that of whoever has a descriptor to itself."""

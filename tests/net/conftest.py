@@ -1,0 +1,99 @@
+"""Pairs of connections for the tests of goloop.net, and ways to wait for what happens elsewhere."""
+
+import threading
+import time
+
+import pytest
+import trustme
+
+import goloop
+from goloop import net
+
+
+@pytest.fixture(params=["tcp", "unix"])
+def pair(request, tmp_path):
+    """The two ends of a connection."""
+    address = "127.0.0.1:0" if request.param == "tcp" else str(tmp_path / "socket")
+    with net.listen(request.param, address) as listener:
+        with net.dial(request.param, listener.addr) as client, listener.accept() as server:
+            yield client, server
+
+
+class InThread:
+    """A function called in a plain thread, with the part of a goroutine's handle that the tests use."""
+
+    def __init__(self, function, *args):
+        self.outcome = None
+        self.thread = threading.Thread(target=self.run, args=(function, *args), daemon=True)
+        self.thread.start()
+
+    def run(self, function, *args):
+        try:
+            self.outcome = (function(*args), None)
+        except BaseException as exc:
+            self.outcome = (None, exc)
+
+    def result(self, timeout=20):
+        self.thread.join(timeout)
+        assert self.outcome is not None, "did not end"
+        if self.outcome[1] is not None:
+            raise self.outcome[1]
+        return self.outcome[0]
+
+
+@pytest.fixture(params=["goroutine", "thread"])
+def start(request):
+    """start(function, *args): in a goroutine or in a plain thread; the result has result(timeout)."""
+    return goloop.go if request.param == "goroutine" else InThread
+
+
+@pytest.fixture
+def until():
+    def wait(condition):
+        end = time.monotonic() + 20
+        while not condition():
+            assert time.monotonic() < end, "waited in vain"
+            time.sleep(0.001)
+
+    return wait
+
+
+@pytest.fixture
+def serve():
+    """serve(listener, handle): a goroutine for each connection, until the listener is closed."""
+    accepting = []
+
+    def start(listener, handle):
+        def one(conn):
+            with conn:
+                handle(conn)
+
+        def accept():
+            for conn in listener:
+                goloop.go(one, conn)
+
+        accepting.append((listener, goloop.go(accept)))
+        return listener
+
+    yield start
+    for listener, g in accepting:
+        listener.close()
+        g.result(timeout=20)
+
+
+def echo(conn):
+    while data := conn.read():
+        conn.write(data)
+
+
+@pytest.fixture(scope="session")
+def tls_contexts():
+    """Contexts of a server and of a client that trusts it."""
+    import ssl
+
+    authority = trustme.CA()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost", "127.0.0.1").configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return server, client
