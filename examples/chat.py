@@ -1,0 +1,71 @@
+"""A chat server: one goroutine for each client's lines, one for each client's screen, and one that knows everybody.
+
+No locks: the room is a goroutine, and channels are the way to talk to it. Run: python examples/chat.py [address],
+then `nc 127.0.0.1 8000` from several terminals.
+"""
+
+import sys
+
+from goloop import Chan, go, net, recv, select
+
+
+def room(join: Chan, leave: Chan, said: Chan) -> None:
+    """Pass what one client says to all others. Only this goroutine touches `screens`."""
+    screens: dict[str, Chan] = {}
+
+    def tell(text: str, but: str) -> None:
+        for name, screen in screens.items():
+            if name != but:
+                screen.send_nowait(text)  # who does not read misses something and holds up nobody
+
+    while True:
+        index, value, _ = select(recv(join), recv(leave), recv(said))
+        if index == 0:
+            name, screen = value
+            tell(f"* {name} is here", but=name)
+            screens[name] = screen
+            screen.send_nowait(f"* {len(screens)} in the room")
+        elif index == 1:
+            screens.pop(value).close()
+            tell(f"* {value} has left", but=value)
+        else:
+            name, text = value
+            tell(f"{name}: {text}", but=name)
+
+
+def show(conn: net.Conn, screen: Chan) -> None:
+    for text in screen:
+        conn.write(text.encode() + b"\n")
+
+
+def client(conn: net.Conn, join: Chan, leave: Chan, said: Chan) -> None:
+    with conn:
+        conn.write(b"your name?\n")
+        name = f"{conn.readline().decode(errors='replace').strip() or 'somebody'} ({conn.remote_addr})"
+        screen = Chan(100)
+        join.send((name, screen))
+        shows = go(show, conn, screen)
+        try:
+            for line in conn:
+                said.send((name, line.decode(errors="replace").rstrip()))
+        except OSError:
+            pass  # the line is dead, which is a way to leave
+        leave.send(name)
+        shows.join()
+
+
+def main() -> None:
+    address = sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:8000"
+    join, leave, said = Chan(), Chan(), Chan()
+    go(room, join, leave, said)
+    with net.listen("tcp", address) as listener:
+        print(f"listening on {listener.addr}", flush=True)
+        try:
+            for conn in listener:
+                go(client, conn, join, leave, said)
+        except KeyboardInterrupt:
+            print("bye")
+
+
+if __name__ == "__main__":
+    main()
