@@ -336,11 +336,13 @@ def test_a_deadline_set_while_somebody_waits(run, desc):
 
 @IN_BOTH
 def test_a_deadline_that_moves_away(run, pair, desc):
-    desc.set_read_deadline(0.05)
+    desc.set_read_deadline(60)
     waits = start(run, desc.wait_read)
     until(lambda: waiters(desc) == "1 reading, 0 writing")
-    desc.set_read_deadline(60)
-    time.sleep(0.1)
+    desc.set_read_deadline(1)  # brings the alarm forward,
+    time.sleep(0.05)
+    desc.set_read_deadline(60)  # and leaves it behind
+    time.sleep(1.1)
     pair[1].send(b"x")
     waits.result(20)
     pair[0].recv(1)
