@@ -10,17 +10,26 @@ from asyncio import constants as _constants
 from asyncio import trsock as _trsock
 from asyncio.log import logger as _logger
 from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
+from os import strerror as _strerror
 
 cimport cython
+from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, errno
+from posix.unistd cimport close
 
 from goloop.core.handles cimport Pollable
 from goloop.core.loop cimport LoopCore, fd_of
 from goloop.core.netpoll cimport READ
+from goloop.core.sockaddr cimport (
+    SOCK_CLOEXEC, SOCK_NONBLOCK, Address, known, sockaddr, sockaddr_storage, socklen_t, unpack,
+)
 from goloop.core.transports cimport enter, leave
 
 
 cdef extern from "Python.h":
     object PyContext_CopyCurrent()
+
+cdef extern from "sys/socket.h" nogil:
+    int accept4(int fd, sockaddr *address, socklen_t *length, int flags)
 
 cdef object _socket = socket.socket
 cdef tuple OUT_OF_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
@@ -80,17 +89,20 @@ cdef class Acceptor(Pollable):
             })
 
     cdef int accept(self) except -1:
-        cdef int _i
+        cdef Address address
+        cdef int _i, fd, error
         for _i in range(self.backlog):
             if self.cancelled:
                 break
-            try:
-                fd, address = self.sock._accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                break
-            except OSError as exc:
-                if exc.errno not in OUT_OF_RESOURCES:
-                    raise
+            address.length = sizeof(sockaddr_storage)
+            fd = accept4(self.fd, <sockaddr *>&address.storage, &address.length, SOCK_NONBLOCK | SOCK_CLOEXEC)
+            if fd < 0:
+                error = errno
+                if error == EAGAIN or error == EINTR or error == ECONNABORTED:
+                    break
+                exc = OSError(error, _strerror(error))
+                if error not in OUT_OF_RESOURCES:
+                    raise exc
                 # The descriptor stays ready, so look away for a while.
                 self.core.call_exception_handler({
                     "message": "socket.accept() out of system resource", "exception": exc,
@@ -100,23 +112,29 @@ cdef class Acceptor(Pollable):
                     self.core.pollset.unwatch(self.fd, READ)
                     self.core.call_later(RETRY, self.start)
                 break
-            self.serve(fd, address)
+            self.serve(fd, &address)
         return 0
 
-    cdef int serve(self, int fd, object address) except -1:
-        cdef object conn = _socket(self.family, self.kind, self.proto, fileno=fd), protocol = None
-        conn.setblocking(False)
+    cdef int serve(self, int fd, Address *peer) except -1:
+        cdef object conn = None, protocol = None
+        cdef dict extra = {"peername": unpack(peer)} if known(self.family) else {}    # else the transport asks
+        try:
+            # With the flag the new object knows that it does not block, without a system call.
+            conn = _socket(self.family, self.kind | SOCK_NONBLOCK, self.proto, fd)
+        finally:
+            if conn is None:
+                close(fd)
         if self.core._debug:
-            _logger.debug("%r got a new connection from %r: %r", self.server, address, conn)
+            _logger.debug("%r got a new connection from %r: %r", self.server, extra.get("peername"), conn)
         if self.tls is not None:
-            self.core.create_task(self.tls(self.factory, conn, {"peername": address}, self.server))
+            self.core.create_task(self.tls(self.factory, conn, extra, self.server))
             return 0
         try:
             protocol = self.factory()
             if self.cancelled:
                 conn.close()      # the factory closed the server
             else:
-                self.core._make_socket_transport(conn, protocol, extra={"peername": address}, server=self.server)
+                self.core._make_socket_transport(conn, protocol, extra=extra, server=self.server)
         except (SystemExit, KeyboardInterrupt):
             conn.close()
             raise

@@ -21,6 +21,7 @@ cdef class StreamTransport(Transport):
     cdef bint counted             # among the users of the socket object: see keep_open()
 
     cdef bint polling(self)
+    cdef int set_nodelay(self) except -1
     cdef int keep_open(self, object sock) except -1
     cdef int got_eof(self) except -1
     cdef int push(self, object data, Py_ssize_t skip) except -1

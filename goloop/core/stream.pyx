@@ -9,14 +9,13 @@ data. Unix sockets end a read at ancillary data. One read an iteration, so that 
 the others.
 """
 
-from asyncio import base_events as _base_events
 from asyncio import constants as _constants
 from asyncio import protocols as _protocols
 from asyncio import transports as _transports
 from asyncio import trsock as _trsock
 from asyncio.log import logger as _logger
 from os import strerror as _strerror
-from socket import AF_INET, AF_INET6, SHUT_WR
+from socket import SHUT_WR
 from socket import socket as _Socket
 from sys import version_info
 
@@ -27,23 +26,30 @@ from libc.errno cimport EAGAIN, EINTR, errno
 
 from goloop.core.loop cimport READ_SIZE, LoopCore
 from goloop.core.netpoll cimport EPOLLERR, EPOLLHUP, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
+from goloop.core.sockaddr cimport (
+    AF_INET, AF_INET6, IPPROTO_TCP, MSG_NOSIGNAL, SOCK_STREAM, local_address, raw_family, raw_kind, raw_proto,
+    socklen_t,
+)
 from goloop.core.transports cimport as_bytes, enter, leave
 
 from goloop.core.transports import face as _face
 
 
 cdef extern from "sys/socket.h" nogil:
-    enum:
-        MSG_NOSIGNAL
     struct iovec:
         void *iov_base
         size_t iov_len
     struct msghdr:
         iovec *msg_iov
         size_t msg_iovlen
+    int setsockopt(int fd, int level, int name, const void *value, socklen_t length)
     ssize_t recv(int fd, void *buf, size_t n, int flags)
     ssize_t send(int fd, const void *buf, size_t n, int flags)
     ssize_t sendmsg(int fd, const msghdr *msg, int flags)
+
+cdef extern from "netinet/tcp.h" nogil:
+    enum:
+        TCP_NODELAY
 
 cdef extern from "string.h" nogil:
     void *memset(void *where, int byte, size_t n)
@@ -56,8 +62,6 @@ cdef object _Face = _face("StreamTransport", _transports._FlowControlMixin)
 cdef object _TransportSocket = _trsock.TransportSocket
 cdef str WRITELINES = "writelines" if version_info >= (3, 12) else "write"   # as asyncio names it in its errors
 cdef str WANTED = "bytes, bytearray, or memoryview" if version_info >= (3, 14) else "bytes-like"   # likewise
-cdef tuple _TCP_FAMILIES = (AF_INET, AF_INET6)
-cdef object _set_nodelay = _base_events._set_nodelay
 
 
 cdef inline object os_error():
@@ -74,14 +78,13 @@ cdef class StreamTransport(Transport):
     max_size = READ_SIZE
 
     def __init__(self, LoopCore loop, sock, protocol, waiter=None, extra=None, server=None):
+        cdef int family
         self.setup(sock, protocol, extra)
         self.buffer = []
         self.buffered = isinstance(protocol, _BufferedProtocol)
+        family = raw_family(sock)
         self.extra["socket"] = _TransportSocket(sock)
-        try:
-            self.extra["sockname"] = sock.getsockname()
-        except OSError:
-            self.extra["sockname"] = None
+        self.extra["sockname"] = local_address(sock, self.fd, family)
         if "peername" not in self.extra:
             try:
                 self.extra["peername"] = sock.getpeername()
@@ -90,8 +93,9 @@ cdef class StreamTransport(Transport):
         self.keep_open(sock)
         if server is not None:
             self.join_server(server)
-        self.short_is_dry = sock.family in _TCP_FAMILIES
-        _set_nodelay(sock)
+        self.short_is_dry = family == AF_INET or family == AF_INET6
+        if self.short_is_dry and raw_kind(sock) == SOCK_STREAM and raw_proto(sock) == IPPROTO_TCP:
+            self.set_nodelay()
         self.core.attach(self.fd, self)
         self.announce(waiter)
 
@@ -113,6 +117,12 @@ cdef class StreamTransport(Transport):
         if isinstance(sock, _Socket):
             sock._io_refs += 1
             self.counted = True
+        return 0
+
+    cdef int set_nodelay(self) except -1:
+        cdef int on = 1
+        if setsockopt(self.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0:
+            raise os_error()
         return 0
 
     cdef int release(self) except -1:
