@@ -17,9 +17,9 @@ def report(message: str, exception: BaseException, g: goroutine.Goroutine[Any], 
     loop: the one that the goroutine was started from; when it does not run, or None, a worker's or the log is told.
     """
     if sys.is_finalizing():
-        # The interpreter is taking itself apart: perhaps there is still a way to say it.
+        # The interpreter is taking itself apart: logging and the source lines may be gone, the plain words are not.
         try:
-            log(message, exception, g)
+            sys.stderr.write(f"{message}\ngoroutine: {g!r}\n{type(exception).__name__}: {exception}\n")
         except Exception:
             pass
         return
