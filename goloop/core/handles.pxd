@@ -23,6 +23,7 @@ cdef class Handle:
     cdef gl_node node               # links the handle into an inbox
     cdef Py_ssize_t place           # in the timer heap; -1: not there
     cdef double deadline                # seconds, for a timer
+    cdef bint integral              # the time was given as an int, and is told as one
     cdef TimerHeap heap             # the heap that `place` is in
     cdef readonly object _loop
     cdef readonly object _callback

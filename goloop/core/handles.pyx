@@ -172,12 +172,12 @@ cdef class TimerHandle(Handle):
         return _AsyncioTimerHandle
 
     def when(self):
-        """Return the scheduled time, in seconds on the loop's clock."""
-        return self.deadline
+        """Return the scheduled time, in seconds on the loop's clock: as call_at() was given it, float or int."""
+        return int(self.deadline) if self.integral else self.deadline
 
     @property
     def _when(self):
-        return self.deadline
+        return self.when()
 
     @property
     def _scheduled(self):

@@ -437,7 +437,9 @@ cdef class LoopCore:
         """Run callback(*args) at the time `when`, in seconds on the loop's clock. Returns a TimerHandle."""
         if when is None:
             raise TypeError("when cannot be None")
-        return self.schedule(when, callback, args, context)
+        cdef TimerHandle handle = self.schedule(when, callback, args, context)
+        handle.integral = type(when) is int
+        return handle
 
     cdef TimerHandle schedule(self, double when, object callback, object args, object context):
         cdef TimerHandle timer

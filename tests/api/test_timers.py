@@ -40,6 +40,15 @@ def test_timers_run_in_order_of_their_deadlines(both):
     assert both(scenario) == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("when", [6375, 6375.0, 6375.25, 2**40], ids=repr)
+def test_a_timer_tells_its_time_as_it_was_given(both, when):
+    def scenario(loop):
+        told = loop.call_at(when, noop).when()
+        return type(told).__name__, told
+
+    assert both(scenario) == (type(when).__name__, when)
+
+
 def test_call_later_and_call_at_share_one_order(both):
     def scenario(loop):
         seen = []
