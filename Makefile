@@ -31,10 +31,11 @@ lint: build
 	PATH="$(abspath $(BIN)):$$PATH" cython-lint goloop/core  # it looks for pycodestyle on the PATH
 	$(BIN)/mypy
 
-# make bench ONLY=tcp_echo,timers LOOPS=uvloop,goloop REPEATS=5 SECONDS=0.5 QUICK=1 FULL=1; see benchmarks/run.py
+# make bench ONLY=tcp_echo,timers LOOPS=uvloop,goloop,C REPEATS=5 SECONDS=0.5 QUICK=1 FULL=1; see benchmarks/run.py
+bench: LOOPS = asyncio,uvloop,goloop,C
 bench: build
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[bench]'
-	$(BIN)/python benchmarks/run.py $(if $(ONLY),--only "$(ONLY)") $(if $(LOOPS),--loops $(LOOPS)) \
+	$(BIN)/python benchmarks/run.py $(if $(ONLY),--only "$(ONLY)") --loops $(LOOPS) \
 		$(if $(REPEATS),--repeats $(REPEATS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(QUICK),--quick) \
 		$(if $(FULL),--full) $(ARGS)
 
