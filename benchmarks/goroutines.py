@@ -1,175 +1,101 @@
-"""Goroutines and channels side by side with gevent and asyncio: spawning, switching, channels, memory.
+"""Goroutines and channels side by side with gevent, asyncio, and Go where a Go toolchain is installed.
 
-    python benchmarks/goroutines.py [--repeats 5]
+    python benchmarks/goroutines.py [--repeats 5] [--seconds 0.5] [--only spawn,serve]
 
-Each measurement is a fresh process; the contenders take turns, so that a noisy moment hits them all. gevent is left
-out where it is not installed.
+The harness is run.py's: fresh processes, contestants in turns. Workloads are in benchmarks/green. The echo server in
+blocking style is driven by the native load generator.
 """
+
+from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
-import statistics
+import json
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import harness
+import processes
+import report
+from green import OPERATIONS
+from harness import Case, Sample, Unavailable
 from rich.console import Console
-from rich.table import Table
 
-PRELUDES = {
-    "goloop": """
-import time, os, goloop
-from goloop import go
-def timed(n, f):
-    def body():
-        f(100)
-        begun = time.perf_counter()
-        f(n)
-        return n / (time.perf_counter() - begun)
-    print(go(body).result())
-""",
-    "gevent": """
-import time, os, gevent, gevent.queue
-def timed(n, f):
-    def body():
-        f(100)
-        begun = time.perf_counter()
-        f(n)
-        return n / (time.perf_counter() - begun)
-    print(gevent.spawn(body).get())
-""",
-    "asyncio": """
-import time, os, asyncio
-def timed(n, f):
-    async def body():
-        await f(100)
-        begun = time.perf_counter()
-        await f(n)
-        return n / (time.perf_counter() - begun)
-    print(asyncio.run(body()))
-""",
-}
-
-RESIDENT = """
-def resident():
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-"""
-
-QUEUE = {
-    "goloop": """
-def f(n):
-    chan = goloop.Chan({size})
-    def feed():
-        for i in range(n):
-            chan.send(i)
-        chan.close()
-    go(feed)
-    for _ in chan:
-        pass
-timed({n}, f)
-""",
-    "gevent": """
-def f(n):
-    queue = gevent.queue.{kind}
-    def feed():
-        for i in range(n):
-            queue.put(i)
-    g = gevent.spawn(feed)
-    for _ in range(n):
-        queue.get()
-    g.join()
-timed({n}, f)
-""",
-    "asyncio": """
-async def f(n):
-    queue = asyncio.Queue({size} or 1)
-    async def feed():
-        for i in range(n):
-            await queue.put(i)
-    task = asyncio.create_task(feed())
-    for _ in range(n):
-        await queue.get()
-    await task
-timed({n}, f)
-""",
-}
-
-# name: (unit, {contender: code}). The code prints one number, the more the better but for memory.
-WORKLOADS = {
-    "spawn and join": (
-        "goroutines/s",
-        {
-            "goloop": "def f(n):\n    for g in [go(int) for _ in range(n)]:\n        g.join()\ntimed(100_000, f)",
-            "gevent": "def f(n):\n    gevent.joinall([gevent.spawn(int) for _ in range(n)])\ntimed(100_000, f)",
-            "asyncio": "async def nothing():\n    pass\nasync def f(n):\n    for t in "
-            "[asyncio.create_task(nothing()) for _ in range(n)]:\n        await t\ntimed(100_000, f)",
-        },
-    ),
-    "yield": (
-        "switches/s",
-        {
-            "goloop": "def f(n):\n    for _ in range(n):\n        goloop.gosched()\ngo(f, 10**7)\ntimed(200_000, f)",
-            "gevent": "def f(n):\n    for _ in range(n):\n        gevent.sleep(0)\ngevent.spawn(f, 10**7)\n"
-            "timed(200_000, f)",
-            "asyncio": "async def f(n):\n    for _ in range(n):\n        await asyncio.sleep(0)\ntimed(200_000, f)",
-        },
-    ),
-    "unbuffered channel": (
-        "values/s",
-        {
-            "goloop": QUEUE["goloop"].format(size=0, n=200_000),
-            "gevent": QUEUE["gevent"].format(kind="Channel()", n=200_000),
-            "asyncio": QUEUE["asyncio"].format(size=0, n=200_000),
-        },
-    ),
-    "channel of 100": (
-        "values/s",
-        {
-            "goloop": QUEUE["goloop"].format(size=100, n=300_000),
-            "gevent": QUEUE["gevent"].format(kind="Queue(100)", n=300_000),
-            "asyncio": QUEUE["asyncio"].format(size=100, n=300_000),
-        },
-    ),
-    "20,000 parked": (
-        "bytes each",
-        {
-            "goloop": RESIDENT + "chan = goloop.Chan()\ndef f():\n    before = resident()\n    "
-            "gs = [go(chan.recv) for _ in range(20_000)]\n    goloop.sleep(2)\n    "
-            "print((resident() - before) / 20_000)\n    os._exit(0)\ngo(f).join()",
-            "gevent": RESIDENT
-            + "import gevent.event\nevent = gevent.event.Event()\ndef f():\n    before = resident()\n"
-            "    gs = [gevent.spawn(event.wait) for _ in range(20_000)]\n    gevent.sleep(2)\n    "
-            "print((resident() - before) / 20_000)\n    os._exit(0)\ngevent.spawn(f).join()",
-        },
-    ),
-}
+CONTESTANTS = ["asyncio", "gevent", "goloop", "Go"]
+CONNECTIONS, SIZE = 100, 1024
+OUT = Path(__file__).parent / "results" / "goroutines.json"
 
 
-def measure(contender, code):
-    done = subprocess.run(
-        [sys.executable, "-c", PRELUDES[contender] + code], capture_output=True, text=True, check=True, timeout=300
-    )
-    return float(done.stdout)
+@functools.cache
+def go_program() -> str:
+    compiler = shutil.which("go")
+    if compiler is None:
+        raise Unavailable("no Go toolchain (Debian: apt install golang-go)")
+    program = processes.build_directory() / "green-go"
+    source = str(processes.NATIVE / "green.go")
+    done = subprocess.run([compiler, "build", "-o", str(program), source], capture_output=True, text=True)
+    if done.returncode:
+        raise Unavailable(f"green.go does not compile: {done.stderr.strip()[-300:]}")
+    return str(program)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+def command(contestant: str, workload: str, warmup: float, seconds: float) -> list[str]:
+    arguments = [workload, str(warmup), str(seconds)]
+    if contestant == "Go":
+        return [go_program(), *arguments]
+    if contestant != "asyncio" and importlib.util.find_spec(contestant) is None:
+        raise Unavailable(f"{contestant} is not installed")
+    return [sys.executable, str(processes.HERE / "green_child.py"), contestant, *arguments]
+
+
+def operations(workload: str, warmup: float, seconds: float, contestant: str) -> Sample:
+    line = command(contestant, workload, warmup, seconds)
+    done = subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True, timeout=seconds + processes.PATIENCE)
+    got = json.loads(done.stdout)
+    return Sample(got["operations"] / got["seconds"], got["cpu"] / got["operations"])
+
+
+def memory(contestant: str) -> Sample:
+    done = subprocess.run(command(contestant, "park", 0, 0), stdout=subprocess.PIPE, text=True, check=True, timeout=120)
+    return Sample(rate=0, memory=json.loads(done.stdout)["memory"])
+
+
+def echo(warmup: float, seconds: float, contestant: str) -> Sample:
+    with processes.Server(command(contestant, "serve", 0, 0)) as server:
+        return processes.drive(server, "tcp", CONNECTIONS, SIZE, warmup, seconds)
+
+
+def all_cases(warmup: float, seconds: float) -> list[Case]:
+    cases = [
+        Case("goroutines", title, "operation", functools.partial(operations, name, warmup, seconds))
+        for name, title in OPERATIONS.items()
+    ]
+    title = f"echo in blocking style, {CONNECTIONS} connections"
+    cases.append(Case("goroutines", title, "message", functools.partial(echo, warmup, seconds)))
+    cases.append(Case("goroutines", "20,000 parked, bytes each", "goroutine", memory, figure="memory"))
+    return cases
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args()
-    contenders = [name for name in PRELUDES if name == "goloop" or importlib.util.find_spec(name)]
-    table = Table("workload", "unit", "contender", "minimum", "median", "maximum", "goloop / it")
-    for workload, (unit, codes) in WORKLOADS.items():
-        results = {name: [] for name in contenders if name in codes}
-        for _ in range(options.repeats):
-            for name, values in results.items():
-                values.append(measure(name, codes[name]))
-        ours = statistics.median(results["goloop"])
-        for name, values in results.items():
-            middle = statistics.median(values)
-            row = [f"{v:,.0f}" for v in (min(values), middle, max(values))]
-            table.add_row(workload, unit, name, *row, f"{ours / middle:.2f}")
-        table.add_section()
-    Console(width=120).print(table)
+    parser.add_argument("--seconds", type=float, default=0.5, help="length of a run; default: %(default)s")
+    parser.add_argument("--only", default="", help="parts of the names of cases, separated by commas")
+    parser.add_argument("--against", default=",".join(CONTESTANTS), help="default: %(default)s")
+    args = parser.parse_args()
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    words = args.only.split(",")
+    cases = [case for case in all_cases(0.2, args.seconds) if any(word in case.name for word in words)]
+    contestants = args.against.split(",")
+    env = harness.environment(("goloop", "gevent", "greenlet"))
+    results = harness.interleave(cases, contestants, args.repeats, console)
+    env["load_after"] = os.getloadavg()[0]
+    harness.save(OUT, env, {"repeats": args.repeats, "seconds": args.seconds, "contestants": contestants}, results)
+    report.show(results, contestants, console)
 
 
 if __name__ == "__main__":
