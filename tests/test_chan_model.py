@@ -13,6 +13,7 @@ import itertools
 import random
 import threading
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -283,3 +284,42 @@ def test_a_crowd():
         assert not world.history.doubled
         sent = {value for value, (*_, certain) in world.history.sends.items() if certain}
         assert sent <= world.history.recvs.keys() | world.left_over
+
+
+# ------------------------------------------------------- the judge can condemn
+def forged(*events):
+    """A history of (what, value) on one channel, one after the other."""
+    history = History()
+    for what, value in events:
+        if what == "send":
+            history.send_begins(0, value)
+            history.send_ends(value)
+        elif what == "recv":
+            history.received(0, next(history.clock), value)
+        else:
+            history.drained.append((0, next(history.clock), next(history.clock)))
+    return history
+
+
+@pytest.mark.parametrize(
+    ("events", "left", "verdict"),
+    [
+        ([("send", 1), ("send", 2), ("recv", 1)], [], "2 was lost"),
+        ([("send", 1), ("recv", 1), ("recv", 1)], [], "received twice"),
+        ([("send", 1), ("recv", 1)], [1], "still there"),
+        ([("send", 1), ("send", 2), ("recv", 2), ("recv", 1)], [], "2 overtook 1"),
+        ([("send", 1), ("send", 2)], [2, 1], "2 stands in front of 1"),
+        ([("recv", 1), ("send", 1)], [], "received before it was sent"),
+        ([("recv", 1)], [], "out of nowhere"),
+        ([("send", 1), ("drained", None), ("recv", 1)], [], "drained, though 1 was there"),
+    ],
+)
+def test_a_broken_history_is_found_out(events, left, verdict):
+    with pytest.raises(AssertionError, match=verdict):
+        forged(*events).check({0: left})
+
+
+def test_a_sound_history_passes():
+    forged(("send", 1), ("send", 2), ("recv", 1), ("send", 3), ("recv", 2), ("recv", 3), ("drained", None)).check(
+        {0: []}
+    )
