@@ -1,6 +1,12 @@
+from libc.stdint cimport int64_t
+
 from goloop.core.handles cimport Pollable
 from goloop.core.loop cimport LoopCore
 from goloop.core.netpoll cimport gl_node
+
+
+cdef extern from "native/monitor.h" nogil:
+    ctypedef int64_t (*gl_look)() noexcept nogil
 
 
 cdef enum Status:
@@ -90,3 +96,5 @@ cdef int ready(G g) except -1     # let a parked goroutine go on; any thread, on
 # could be started.
 cdef int submit(G g) except -1
 cdef int wake_one() except -1
+cdef void monitor_look(gl_look look) noexcept nogil
+cdef void monitor_poke() noexcept nogil

@@ -19,6 +19,8 @@ cdef extern from "Python.h":
 
 cdef extern from "native/monitor.h" nogil:
     ctypedef int (*gl_stuck)() noexcept with gil
+    void gl_monitor_set_look(gl_look look)
+    void gl_monitor_poke()
     int gl_monitor_start(gl_stuck stuck)
     void gl_monitor_stop()
     void gl_monitor_backlog(long change)
@@ -443,6 +445,15 @@ def start_monitor():
         error = gl_monitor_start(stuck)
     if error:
         raise OSError(error, "the monitor thread could not be started")
+
+
+cdef void monitor_look(gl_look look) noexcept nogil:
+    """Give the monitor something else to look at, too."""
+    gl_monitor_set_look(look)
+
+
+cdef void monitor_poke() noexcept nogil:
+    gl_monitor_poke()
 
 
 def stop_monitor():

@@ -26,6 +26,7 @@ static int running;        /* guard: control */
 static pthread_t thread;   /* guard: control */
 static pthread_mutex_t control = PTHREAD_MUTEX_INITIALIZER;
 static __thread int is_monitor;
+static gl_look look;       /* atomic; a second thing to look at, at a pace of its own; NULL: none */
 
 static int futex(uint32_t *word, int op, uint32_t value, const struct timespec *timeout) {
     return (int)syscall(SYS_futex, word, op | FUTEX_PRIVATE_FLAG, value, timeout, NULL, 0);
@@ -40,8 +41,11 @@ static void nap(long ns) {
 static void sleep_until_woken(void) {
     /* seq_cst: "I sleep" comes before the look at the backlog. Pairs with gl_monitor_backlog, which adds before it
      * looks whether we sleep, and with gl_monitor_stop. */
+    gl_look see = __atomic_load_n(&look, __ATOMIC_SEQ_CST);
     __atomic_store_n(&asleep, 1, __ATOMIC_SEQ_CST);
     GL_YIELD();
+    if (see != NULL && see() != 0)
+        __atomic_store_n(&asleep, 0, __ATOMIC_SEQ_CST);
     while (__atomic_load_n(&asleep, __ATOMIC_SEQ_CST) && __atomic_load_n(&backlog, __ATOMIC_SEQ_CST) == 0 &&
            !__atomic_load_n(&stopping, __ATOMIC_SEQ_CST))
         futex(&asleep, FUTEX_WAIT, 1, NULL);
@@ -53,13 +57,43 @@ static void wake(void) {
         futex(&asleep, FUTEX_WAKE, 1, NULL);
 }
 
+static int64_t clock_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* Nap for one tick, with looks in between. Returns whether there will be something to look at afterwards. */
+static int tick(long ns) {
+    static int64_t next;  /* when to look; the monitor's */
+    int64_t end = clock_now() + ns, now;
+    gl_look see = __atomic_load_n(&look, __ATOMIC_ACQUIRE);
+    if (see == NULL) {
+        nap(ns);
+        return 0;
+    }
+    while ((now = clock_now()) < end && !__atomic_load_n(&stopping, __ATOMIC_ACQUIRE)) {
+        if (now < next) {
+            nap((long)(next < end ? next - now : end - now));
+            continue;
+        }
+        int64_t wait = see();
+        if (wait == 0) {
+            nap((long)(end > clock_now() ? end - clock_now() : 0));
+            return 0;
+        }
+        next = clock_now() + wait;
+    }
+    return 1;
+}
+
 static void *monitor_main(void *argument) {
     gl_stuck stuck = (gl_stuck)argument;
     uint32_t seen = __atomic_load_n(&starts, __ATOMIC_RELAXED), now;
-    int fast = 0, quiet = 0;
+    int fast = 0, quiet = 0, looking;
     is_monitor = 1;
     while (!__atomic_load_n(&stopping, __ATOMIC_ACQUIRE)) {
-        nap(fast ? GL_FAST_TICK : GL_TICK);
+        looking = tick(fast ? GL_FAST_TICK : GL_TICK);
         if (__atomic_load_n(&stopping, __ATOMIC_ACQUIRE))
             break;
         now = __atomic_load_n(&starts, __ATOMIC_RELAXED);
@@ -70,7 +104,7 @@ static void *monitor_main(void *argument) {
                 fast = stuck();
         } else {
             fast = 0;
-            quiet = now == seen ? quiet + 1 : 0;
+            quiet = now == seen && !looking ? quiet + 1 : 0;
             if (quiet >= GL_QUIET) {
                 sleep_until_woken();
                 quiet = 0;
@@ -135,6 +169,18 @@ void gl_monitor_backlog(long change) {
     __atomic_fetch_add(&backlog, change, __ATOMIC_SEQ_CST);  /* pairs with sleep_until_woken */
     GL_YIELD();
     if (change > 0 && __atomic_load_n(&asleep, __ATOMIC_SEQ_CST))
+        wake();
+}
+
+void gl_monitor_set_look(gl_look see) {
+    __atomic_store_n(&look, see, __ATOMIC_SEQ_CST);
+    gl_monitor_poke();
+}
+
+void gl_monitor_poke(void) {
+    /* seq_cst: comes after what the caller wants to be looked at. Pairs with sleep_until_woken, which says that it
+     * sleeps before the last look. */
+    if (__atomic_load_n(&asleep, __ATOMIC_SEQ_CST))
         wake();
 }
 
