@@ -18,6 +18,7 @@ from goloop.core.goroutine import (
 )
 from goloop.loop import Loop
 from goloop.policy import install, new_event_loop, run
+from goloop.runtime import handoff as _handoff  # noqa: F401  (tells the core where its threads come from)
 from goloop.runtime.pool import gomaxprocs
 
 if TYPE_CHECKING:

@@ -32,8 +32,20 @@ from goloop.sock import SocketMethods
 # by one: as a base class it would bring a selector along.
 _UnixLoop: Any = unix_events._UnixSelectorEventLoop
 
+
+def runtime() -> Any:
+    """The module runtime.handoff, which stands on this one."""
+    from goloop.runtime import handoff
+
+    return handoff
+
+
 # runtime.pool's: cancel the goroutines that were started from a loop, which is about to close, and wait for them.
 end_goroutines: Callable[[Loop], None] | None = None
+
+
+def _asked_for(option: bool | None, variable: str) -> bool:
+    return os.environ.get(variable, "0") not in ("", "0") if option is None else option
 
 
 class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
@@ -41,15 +53,29 @@ class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
 
     Drop-in for asyncio.SelectorEventLoop on Linux; see asyncio.AbstractEventLoop for the methods. All
     methods belong to the thread that runs the loop, except call_soon_threadsafe().
+
+    handoff: while a callback is stuck in a blocking call, let another thread run the other callbacks; None: if the
+    environment has GOLOOP_HANDOFF=1. watch: report callbacks that are stuck for longer than slow_callback_duration
+    while they are; None: if the environment has GOLOOP_WATCH=1, or in debug mode. RuntimeError where handing off
+    is not possible.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, handoff: bool | None = None, watch: bool | None = None) -> None:
         super().__init__()
+        self._handoff = _asked_for(handoff, "GOLOOP_HANDOFF")
+        self._watch = True if watch is None and _asked_for(None, "GOLOOP_WATCH") else watch
         self._signal_handlers: dict[int, asyncio.Handle] = {}
         self._signal_sockets: tuple[socket.socket, socket.socket] | None = None
         self._acceptors: dict[int, Acceptor] = {}
         self._unix_server_sockets: dict[socket.socket, int] = {}
         _loops.add(self)
+        if self._handoff:
+            try:
+                runtime().enable(self)
+            except BaseException:
+                self._handoff = False
+                self.close()
+                raise
 
     # ---------------------------------------------------------------- running
     def _run_forever_setup(self) -> None:
@@ -75,13 +101,38 @@ class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
     def run_forever(self) -> None:
         """Run until stop() is called; the calling thread becomes the loop's home thread."""
         self._run_forever_setup()
+        if self._handoff or self._watches():
+            runtime().attend(self)
         try:
             self._borrow_wakeup_fd()
             self._run_until_stopped()
         finally:
+            runtime().ignore(self)
             if not self._signal_handlers:
                 self._give_back_wakeup_fd()
             self._run_forever_cleanup()
+
+    def _watches(self) -> bool:
+        return self._debug if self._watch is None else self._watch
+
+    def _run_as_substitute(self) -> None:
+        """Run the loop in this thread until home is free again, or the loop is about to stop."""
+        self._set_up_thread()
+        try:
+            self._drive()
+        finally:
+            self._clean_up_thread()
+
+    def _set_up_thread(self) -> None:
+        if self._debug:
+            sys.set_coroutine_origin_tracking_depth(constants.DEBUG_STACK_DEPTH)
+        sys.set_asyncgen_hooks(firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook)
+        events._set_running_loop(self)
+
+    def _clean_up_thread(self) -> None:
+        events._set_running_loop(None)
+        sys.set_asyncgen_hooks(None, None)
+        sys.set_coroutine_origin_tracking_depth(0)
 
     def close(self) -> None:
         """Close the loop and everything native that it holds; it must not run. Twice is harmless."""
@@ -107,6 +158,8 @@ class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
         super().close()
         self._acceptors.clear()
         self._shutdown_core()
+        if self._handoff:
+            runtime().disable(self)
 
     # ---------------------------------------------------------------- signals
     # A signal's C handler writes its number to the wake-up descriptor, whatever the main thread does and

@@ -21,15 +21,21 @@ def new_event_loop() -> Loop:
     return Loop()
 
 
-def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T:
+def run(
+    main: Coroutine[Any, Any, _T],
+    *,
+    debug: bool | None = None,
+    handoff: bool | None = None,
+    watch: bool | None = None,
+) -> _T:
     """Run a coroutine on a new goloop loop and return its result, as asyncio.run().
 
     main: a coroutine object (ValueError otherwise). debug: the loop's debug mode; None: as the
-    environment says. RuntimeError when a loop runs in this thread already.
+    environment says. handoff, watch: see Loop. RuntimeError when a loop runs in this thread already.
     """
     if events._get_running_loop() is not None:
         raise RuntimeError("goloop.run() cannot be called from a running event loop")
-    with asyncio.Runner(debug=debug, loop_factory=new_event_loop) as runner:
+    with asyncio.Runner(debug=debug, loop_factory=lambda: Loop(handoff=handoff, watch=watch)) as runner:
         return runner.run(main)
 
 

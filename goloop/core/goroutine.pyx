@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from cpython.ref cimport PyObject, Py_XDECREF
 
 from goloop.core.sched cimport DONE, PARKED, UNSTARTED, G, Worker, backlog, current_g, here, submit, wake_one
+from goloop.core.token cimport Seat, seat_here
 from goloop.core.waiter cimport (
     CANCELLED, COMPLETED, TIMED_OUT, Outcome, Place, Places, Waiter, async_waiter, blocking_waiter, new_place,
     raise_outcome, seconds_of,
@@ -574,33 +575,56 @@ def wait(awaitable, timeout=None):
     raise asyncio.CancelledError()
 
 
-class blocking:
+cdef class blocking:
     """`with blocking():` marks a call that may block the thread, so that nobody waits behind it.
 
     In a goroutine: those that have not started go to another worker at once, without waiting for the monitor to
-    see that this one is stuck (Go: entersyscall). Elsewhere it does nothing. Nests.
+    see that this one is stuck. In a coroutine or a callback: another thread may take the loop over and run other
+    callbacks meanwhile; leaving waits until no other callback runs. Inside, the loop is not yours: call nothing of
+    it but call_soon_threadsafe(), and do not await. In a thread without a loop it does nothing. Nests. (Go:
+    entersyscall, exitsyscall.)
     """
+
+    cdef object place         # the goroutine or the worker that is inside
+    cdef Seat seat            # or the seat
+    cdef unsigned int regions
+    cdef int depth            # how often this object is entered
 
     def __enter__(self):
         cdef Worker worker = here()
         cdef G g
-        self._place = None
+        cdef Seat seat
+        self.depth += 1
         if worker is not None:
             g = worker.current
             if g is not None:
                 g.blocked += 1
             else:
                 worker.blocked += 1
-            self._place = worker if g is None else g
+            self.place = worker if g is None else g
             if backlog.count:
                 wake_one()
+        else:
+            seat = seat_here()
+            if seat is not None:
+                self.seat = seat
+                self.regions = seat.regions
+                seat.token.enter_region(seat)
         return self
 
     def __exit__(self, *exc):
-        if isinstance(self._place, G):
-            (<G>self._place).blocked -= 1
-        elif self._place is not None:
-            (<Worker>self._place).blocked -= 1
+        cdef Seat seat = self.seat
+        if self.depth == 0:
+            raise RuntimeError("blocking() is not entered")
+        self.depth -= 1
+        if isinstance(self.place, G):
+            (<G>self.place).blocked -= 1
+        elif self.place is not None:
+            (<Worker>self.place).blocked -= 1
+        elif seat is not None and self.regions == seat.regions:
+            if seat is not seat_here():
+                raise RuntimeError("a blocking() region must be left by the thread that entered it")
+            seat.token.leave_region(seat)
 
 
 class lock_os_thread:

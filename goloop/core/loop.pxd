@@ -1,6 +1,7 @@
 from goloop.core.handles cimport Handle, Pollable, TimerHandle
 from goloop.core.netpoll cimport PollSet, Side, epoll_event
 from goloop.core.timers cimport TimerHeap
+from goloop.core.token cimport Token
 
 
 cdef class LoopCore:
@@ -10,9 +11,11 @@ cdef class LoopCore:
     cdef Py_ssize_t head
     cdef Py_ssize_t count
     cdef Py_ssize_t capacity      # a power of two
-    cdef unsigned long owner      # ident of the thread that runs the loop, 0: none
     cdef int thread_wakes         # sleeps in a row that other threads ended
+    cdef Py_ssize_t todo          # what the iteration in progress has still to run, from `head` on
+    cdef readonly Token token     # who runs it
     cdef bint own_clock           # time() was not replaced: no need to call it through Python
+    cdef object slow              # slow_callback_duration
     cdef object clock             # what replaced it in this object, or None
     cdef char *read_buffer        # scratch for recv, READ_SIZE bytes, made on first use
     cdef public bint _debug
@@ -31,6 +34,8 @@ cdef class LoopCore:
     cdef double now(self) except? -1
     cdef int sleep(self) except -1
     cdef int run_once(self) except -1
+    cdef int run_ready(self) except -1
+    cdef int iterate(self) except -1
     cdef int run_timed(self, object item) except -1
     cdef Handle soon(self, object callback, object args, object context)
     cdef int queue(self, Pollable item) except -1

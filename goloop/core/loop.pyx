@@ -3,7 +3,7 @@
 
 goloop.loop.Loop puts it in front of asyncio.BaseEventLoop. One iteration is run_once(); HACKING.md says
 in which order it does what, and why. All methods belong to the thread that runs the loop, except
-call_soon_threadsafe().
+call_soon_threadsafe(). Which thread that is, token.pyx knows.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from goloop.core.handles cimport TimerHandle, new_handle, new_timer, trace_sourc
 from goloop.core.netpoll cimport (
     EPOLLIN, EPOLLOUT, READ, WRITE, Slot, gl_node, now_ns,
 )
+from goloop.core.token cimport RUNNING, Seat, hooks
 
 
 cdef extern from "Python.h":
@@ -29,6 +30,7 @@ cdef extern from "Python.h":
         pass
     ctypedef struct PyListObject:
         PyObject **ob_item
+    Py_ssize_t PyList_GET_SIZE(object list)
 
 cdef object _Future = asyncio.Future
 cdef object _tasks = asyncio.tasks      # by its name there: tests put other classes in its place
@@ -77,9 +79,11 @@ def _run_asyncio_handle(handle):
 cdef class LoopCore:
     def __cinit__(self, *args, **kwargs):
         self.pollset = PollSet()
+        self.token = Token(self, self.pollset)
         self.timers = TimerHeap()
         self.ring = [None] * RING_START
         self.capacity = RING_START
+        self.slow = 0.1
         self.own_clock = type(self).time is _clock
 
     def __dealloc__(self):
@@ -197,20 +201,24 @@ cdef class LoopCore:
         cdef int64_t deadline = -1
         cdef int n
         cdef PollSet ps = self.pollset
+        cdef Token token = self.token
         if self.timers.size:
             seconds = self.timers.first() - self.now()
             if seconds <= 0:
                 return 0
             deadline = now_ns() + <int64_t>(min(seconds, MAXIMUM_SLEEP) * 1e9)
+        token.watch.idle = 1
         if self.thread_wakes < THREAD_WAKES:
             with nogil:
                 n = ps.poll(deadline, events, HARVEST)
+            token.awake()
             if n < 0 and -n != EINTR:
                 raise OSError(-n, "epoll_wait failed")
             self.dispatch(events, n)
         else:
             with nogil:
                 n = ps.park(deadline)
+            token.awake()
             if n != 0 and n != EINTR and n != ETIMEDOUT:
                 raise OSError(n, "the netpoller could not be started")
             self.collect()
@@ -219,21 +227,38 @@ cdef class LoopCore:
         return 0
 
     cdef int run_once(self) except -1:
-        cdef Py_ssize_t todo
-        cdef object item
-        cdef PyObject **cell
+        cdef Token token = self.token
+        cdef Seat seat = token.holder
+        cdef Py_ssize_t outer = self.todo     # a nested iteration, by _run_once() in a callback
         if self.pollset.foreign():
             raise RuntimeError("this event loop belongs to the parent process: make a new one after a fork")
+        token.turn += 1
         self.drain()
         self.collect()
         if self.count == 0 and not self._stopping:
+            if token.wanted and seat is not None:
+                token.boundary(seat)
+                if seat.state != RUNNING or self.count:
+                    return 0          # who had the token meanwhile may have left a part of an iteration
             self.sleep()
             PyErr_CheckSignals()
             self.drain()
         self.wake_due()
-        todo = self.count      # what these schedule waits for the next iteration
-        while todo > 0 and self.count > 0:     # a nested iteration may have run some of them
-            todo -= 1
+        self.todo = self.count        # what these schedule waits for the next iteration
+        self.run_ready()
+        if outer and token.holder is seat:
+            self.todo = min(outer, self.count)
+        return PyErr_CheckSignals()
+
+    cdef int run_ready(self) except -1:
+        """Run what the iteration has to run; a thread that gets the token in the middle of one goes on with it."""
+        cdef object item
+        cdef PyObject **cell
+        cdef Token token = self.token
+        cdef Seat seat = token.holder
+        cdef unsigned long long turn = token.turn
+        while self.todo > 0 and self.count > 0:     # a nested iteration may have run some of them
+            self.todo -= 1
             cell = &(<PyListObject *>self.ring).ob_item[self.head]
             item = <object>cell[0]
             Py_DECREF(item)                 # the ring's reference, now ours
@@ -241,6 +266,10 @@ cdef class LoopCore:
             cell[0] = <PyObject *>None
             self.head = (self.head + 1) & (self.capacity - 1)
             self.count -= 1
+            if PyList_GET_SIZE(token.away) and not token.admits(item):
+                continue
+            token.watch.beat += 1
+            token.item = <void *>item
             if self._debug:
                 self.run_timed(item)
             elif type(item) is Handle or type(item) is TimerHandle:
@@ -248,7 +277,21 @@ cdef class LoopCore:
             else:
                 (<Pollable>item).queued = False
                 (<Pollable>item).run()
+            token.item = NULL
+            if token.wanted or token.holder is not seat:
+                token.boundary(seat)
+                if seat.state != RUNNING or token.turn != turn:
+                    break             # others ran iterations meanwhile, and this one is over
         item = None
+        if self.count == 0:
+            self.todo = 0
+        return 0
+
+    cdef int iterate(self) except -1:
+        """One iteration, or the rest of one that another thread began and was stuck in."""
+        if self.todo == 0 or self.count == 0:
+            return self.run_once()
+        self.run_ready()
         return PyErr_CheckSignals()
 
     cdef int run_timed(self, object item) except -1:
@@ -266,7 +309,7 @@ cdef class LoopCore:
             else:
                 (<Handle>item).run()
             took = (now_ns() - start) / 1e9
-            if took >= self.slow_callback_duration and not (isinstance(item, Pollable) and (<Pollable>item).slow):
+            if took >= self.slow and not (isinstance(item, Pollable) and (<Pollable>item).slow):
                 what = _base_events._format_handle(item) if isinstance(item, Handle) else repr(item)
                 _base_events.logger.warning("Executing %s took %.3f seconds", what, took)
         finally:
@@ -280,14 +323,51 @@ cdef class LoopCore:
 
     def _run_until_stopped(self):
         """Run iterations until stop(); run_forever() prepares and cleans up around it."""
-        self.owner = PyThread_get_thread_ident()
+        cdef Token token = self.token
+        cdef Seat seat = Seat(token)
+        cdef object failure
         try:
+            token.sit(seat)
+            self.todo = 0
             while True:
-                self.run_once()
-                if self._stopping:
+                self.iterate()
+                if self._stopping and self.todo == 0:
                     break
         finally:
-            self.owner = 0
+            try:
+                if token.away or token.holder is not seat:
+                    token.settle(seat, token.patience)
+                    if token.away:
+                        hooks.abandoned(seat)
+            finally:
+                token.leave(seat)
+        if token.failure is not None:
+            failure = token.failure
+            token.failure = None
+            raise failure
+
+    def _drive(self):
+        """Run iterations for a home thread that is stuck, until it is back: a substitute's part."""
+        cdef Token token = self.token
+        cdef Seat seat = Seat(token)
+        seat.bind()
+        try:
+            if token.apply(seat):
+                while seat.state == RUNNING and token.open:
+                    if self._stopping and self.todo == 0:
+                        token.rest(seat)
+                    else:
+                        self.iterate()
+        except BaseException as exc:      # SystemExit, KeyboardInterrupt: what run_forever() raises
+            token.failure = exc
+            self._stopping = True
+        finally:
+            token.ensure(seat)
+            token.leave(seat)
+
+    def _requeue(self, list items):
+        for item in items:
+            self.enqueue(item)
 
     def stop(self):
         """Let run_forever() return after the current iteration."""
@@ -313,6 +393,16 @@ cdef class LoopCore:
     def _scheduled(self, value):
         if value:
             raise AttributeError("the timers cannot be replaced")
+
+    @property
+    def slow_callback_duration(self):
+        """From how many seconds on a callback is slow: reported in debug mode, and by the watch."""
+        return self.slow
+
+    @slow_callback_duration.setter
+    def slow_callback_duration(self, seconds):
+        self.slow = seconds
+        self.token.watch_slow(-1)
 
     # ------------------------------------------------------------------ clock
     # Tests put clocks of their own in the place of loop.time, or override it in a subclass. Being a property, it
@@ -358,13 +448,13 @@ cdef class LoopCore:
         self.check_closed()
 
     cdef int check_thread(self) except -1:
-        if self.owner and self.owner != PyThread_get_thread_ident():
+        if self.token.owner and self.token.owner != PyThread_get_thread_ident():
             raise RuntimeError("Non-thread-safe operation invoked on an event loop other than the current one")
         return 0
 
     def _on_own_thread(self):
         """Return whether the calling thread is the one that runs the loop."""
-        return self.owner == PyThread_get_thread_ident()
+        return self.token.owner == PyThread_get_thread_ident()
 
     cdef int check_callback(self, object callback, str method) except -1:
         if self._debug and (_coroutines.iscoroutine(callback) or _iscoroutinefunction(callback)):
@@ -410,7 +500,7 @@ cdef class LoopCore:
         self.check_closed()
         if self._debug or not callable(callback):
             self.check_callback(callback, "call_soon_threadsafe")
-        if self.owner == PyThread_get_thread_ident():
+        if self.token.owner == PyThread_get_thread_ident():
             handle = self.soon(callback, args, context)
             handle.share()
             if self._debug:
@@ -592,6 +682,7 @@ cdef class LoopCore:
         cdef list owners = ps.owners
         cdef object item
         node = ps.shut()
+        self.token.close()
         while node != NULL:
             item = <object>node.item
             node = node.next
@@ -624,7 +715,7 @@ cdef class LoopCore:
     def _stats(self):
         """Counters of this loop: ready callbacks, pending timers, watched descriptors, parks."""
         return {"ready": self.count, "timers": self.timers.size, "descriptors": len(self.pollset),
-                "parks": self.pollset.parks}
+                "parks": self.pollset.parks, "handoffs": self.token.handoffs, "away": len(self.token.away)}
 
 
 cdef object _clock = LoopCore.time

@@ -80,6 +80,7 @@ cdef class PollSet:
     cdef list readers         # level-triggered watchers, by slot: a Handle or None
     cdef list writers
     cdef list owners          # the edge-triggered transport that owns the descriptor, or None
+    cdef list muted           # watchers whose callback is stuck in a blocking call: not to be called meanwhile
     cdef list fileobjs        # what add_reader was given, to find a slot again after the object was closed
 
     # the inbox, parking and waking: C functions, so that other modules of the core reach the one netpoller
@@ -101,6 +102,9 @@ cdef class PollSet:
     cdef int attach(self, int fd, object owner) except -1
     cdef int detach(self, int fd, object owner) except -1
     cdef object owner_of(self, int fd)
+    cdef bint audible(self, object watcher) noexcept
+    cdef int silence(self, Slot *slot) except -1
+    cdef int mute(self, object handle, bint on) except -1
     cdef Slot *event_slot(self, uint64_t key) noexcept
     cdef gl_node *shut(self)
 

@@ -44,6 +44,7 @@ cdef class PollSet:
         self.writers = []
         self.owners = []
         self.fileobjs = []
+        self.muted = []
         with nogil:
             ps = gl_pollset_open(&self.inbox)
         if ps == NULL:
@@ -121,6 +122,7 @@ cdef class PollSet:
         self.writers = []
         self.owners = []
         self.fileobjs = []
+        self.muted = []
         return left
 
     # ------------------------------------------------------------------ slots
@@ -177,10 +179,12 @@ cdef class PollSet:
             mask = OWNED
         if self.readers[index] is not None or self.writers[index] is not None:
             mask &= ~<uint32_t>EPOLLET   # a watcher's contract is level-triggered; an owner bears it
-            if self.readers[index] is not None:
+            if self.readers[index] is not None and self.audible(self.readers[index]):
                 mask |= EPOLLIN
-            if self.writers[index] is not None:
+            if self.writers[index] is not None and self.audible(self.writers[index]):
                 mask |= EPOLLOUT
+            if mask == 0:
+                return self.silence(slot)
         if mask == 0:
             return self.release(index)
         if self.foreign():
@@ -279,6 +283,41 @@ cdef class PollSet:
         if index >= 0 and self.owners[index] is owner:
             self.owners[index] = None
             self.update(index)
+        return 0
+
+    cdef bint audible(self, object watcher) noexcept:
+        cdef object other
+        for other in self.muted:
+            if other is watcher:
+                return False
+        return True
+
+    cdef int silence(self, Slot *slot) except -1:
+        """Keep the slot, but hear nothing of its descriptor."""
+        if slot.mask:
+            if self.foreign():
+                raise RuntimeError("this event loop belongs to the parent process: make a new one after a fork")
+            if epoll_ctl(self.ps.epfd, EPOLL_CTL_DEL, slot.fd, NULL) < 0 and errno != ENOENT and errno != EBADF:
+                PyErr_SetFromErrno(OSError)
+            slot.mask = 0
+        return 0
+
+    cdef int mute(self, object handle, bint on) except -1:
+        """Stop polling for a watcher, or begin again: it is level-triggered, and its callback cannot run now."""
+        cdef int index
+        cdef bint known = False
+        for index in range(self.slot_count):
+            if self.readers[index] is handle or self.writers[index] is handle:
+                if not known:
+                    known = True
+                    if on:
+                        self.muted.append(handle)
+                if self.slots[index].fd >= 0:
+                    if not on:
+                        self.muted = [other for other in self.muted if other is not handle]
+                    self.update(index)
+        if not on and not known:
+            self.muted = [other for other in self.muted if other is not handle]     # it was removed meanwhile
         return 0
 
     cdef object owner_of(self, int fd):

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from asyncio.log import logger
+from collections.abc import Callable
 from typing import Any
 
 import goloop.loop
@@ -43,11 +44,12 @@ _ending: set[sched.Worker] = set()  # told to stop
 _starting = 0  # of these, such that have not yet looked at the backlog
 _started = 0  # ever, for their names
 _at_exit = False  # shutdown() is registered
+also_end: list[Callable[[], None]] = []  # what shutdown() ends besides workers
 
 
 def _start_worker() -> bool:
     """Start one more worker, unless one is on its way. False: there are MAX_THREADS. Any thread."""
-    global _starting, _started, _at_exit
+    global _starting, _started
     with _lock:
         if _starting:
             return True
@@ -56,13 +58,13 @@ def _start_worker() -> bool:
         _starting += 1
         _started += 1
         name = f"goloop-worker-{_started}"
-        if not _at_exit:
-            _at_exit = True
-            atexit.register(shutdown)
+        shut_down_at_exit()
     loop = thread = None
     try:
         sched.start_monitor()
-        loop = Loop()  # here, for whoever starts it to learn what it failed for
+        # Here, for whoever starts it to learn what it failed for. Goroutines cannot leave their thread,
+        # and may block it.
+        loop = Loop(handoff=False, watch=False)
         thread = threading.Thread(target=_work, args=(loop,), name=name, daemon=True)
         with _lock:
             _threads.add(thread)
@@ -219,6 +221,21 @@ def shutdown(patience: float = PATIENCE) -> None:
             time.sleep(0.001)  # the monitor is just about to start it
     clock.stop(patience)  # again: a finally block may have set a timer
     sched.stop_monitor()
+    for end in also_end:
+        end()
+
+
+def shut_down_at_exit() -> None:
+    """See that shutdown() is called when the interpreter exits."""
+    global _at_exit
+    if not _at_exit:
+        _at_exit = True
+        atexit.register(shutdown)
+
+
+def thread_count() -> int:
+    """Return how many threads with workers there are."""
+    return len(_threads)
 
 
 def _before_fork() -> None:

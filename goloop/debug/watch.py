@@ -1,0 +1,197 @@
+"""The watch: reports of callbacks that are stuck, made while they are.
+
+The monitor calls tell() with the stuck thread's stack; what it makes of it goes to the log and to the hooks in a
+thread of its own. Enabled by goloop.run(..., watch=True), Loop(watch=True), GOLOOP_WATCH=1, and debug mode.
+"""
+
+from __future__ import annotations
+
+import _thread
+import dataclasses
+import logging
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+logger = logging.getLogger("goloop")
+
+INTERVAL = 60.0  # seconds between two reports of one call site
+SITES = 4096  # call sites that are remembered
+
+
+@dataclasses.dataclass(frozen=True)
+class SlowCallback:
+    """A callback that keeps its loop from running others, or did.
+
+    phase: "stuck" while it runs, "ended" afterwards. seconds: for how long it has run, in all. blocking: whether
+    the thread waits in a call, rather than computes. handed_off: whether other callbacks run meanwhile. stack: where
+    the thread was when the report was made, outermost frame first; the same for both phases. callback: what the
+    loop runs; task and coroutine: their names, None if it is no task. thread: its name.
+    """
+
+    phase: str
+    seconds: float
+    blocking: bool
+    handed_off: bool
+    stack: traceback.StackSummary
+    callback: str
+    task: str | None
+    coroutine: str | None
+    thread: str
+
+    def __str__(self) -> str:
+        what = self.callback if self.task is None else f"task {self.task!r} ({self.coroutine})"
+        how = "blocks" if self.blocking else "computes"
+        if self.phase == "ended":
+            how = "blocked" if self.blocking else "computed"
+            return f"{what} {how} for {self.seconds:.3f} s{' without the loop' if self.handed_off else ''}"
+        meanwhile = "handed off; others run meanwhile" if self.handed_off else "its loop waits"
+        where = "".join(self.stack.format()).rstrip()
+        text = f"{what} {how} since {self.seconds:.3f} s in thread {self.thread} ({meanwhile})"
+        return f"{text}. Stack (most recent call last):\n{where}"
+
+
+_Hook = TypeVar("_Hook", bound=Callable[[SlowCallback], object])
+
+carry: Callable[[Callable[[], None], str], bool] | None = None  # runtime.handoff's: lets a thread do something
+
+_lock = _thread.allocate_lock()  # guards all below; never held while something else runs
+_hooks: list[Callable[[SlowCallback], object]] = []
+_sites: dict[tuple[str, int | None], float] = {}  # when a call site was reported last
+_queue: deque[SlowCallback] = deque()
+_delivering = False  # a thread empties the queue
+
+
+def on_slow(callback: _Hook) -> _Hook:
+    """Call callback(report) with a SlowCallback for each report of the watch; usable as a decorator.
+
+    It is called in a thread without a loop, once while a callback is stuck and once when it has ended, and not more
+    often than once a minute for one call site. What it raises is logged. From any thread.
+    """
+    if not callable(callback):
+        raise TypeError(f"a callable object was expected by on_slow(), got {callback!r}")
+    with _lock:
+        _hooks.append(callback)
+    return callback
+
+
+def remove_slow(callback: Callable[[SlowCallback], object]) -> bool:
+    """Undo on_slow(). Returns whether it was there."""
+    with _lock:
+        if callback in _hooks:
+            _hooks.remove(callback)
+            return True
+    return False
+
+
+class _Running:
+    """The report of a callback that has not ended."""
+
+    def __init__(self, report: SlowCallback, silent: bool) -> None:
+        self.report = report
+        self.silent = silent
+
+    def end(self, seconds: float) -> None:
+        if not self.silent:
+            _post(dataclasses.replace(self.report, phase="ended", seconds=seconds))
+
+
+def tell(
+    loop: Any,
+    thread: int,
+    frame: Any,
+    base: Any,
+    item: Any,
+    task: Any,
+    seconds: float,
+    computes: bool,
+    handed_off: bool,
+) -> _Running:
+    """The monitor's report; returns what is told when the callback ends."""
+    frames = []
+    while frame is not None and frame is not base:
+        frames.append((frame, frame.f_lineno))
+        frame = frame.f_back
+    stack = traceback.StackSummary.extract(iter(frames[::-1]), lookup_lines=False)
+    site = (stack[-1].filename, stack[-1].lineno) if stack else ("", None)
+    coroutine = None
+    if task is not None:
+        coroutine = getattr(task.get_coro(), "__qualname__", None) or repr(task.get_coro())
+    report = SlowCallback(
+        "stuck",
+        seconds,
+        not computes,
+        handed_off,
+        stack,
+        _name(item),
+        None if task is None else task.get_name(),
+        coroutine,
+        next((t.name for t in threading.enumerate() if t.ident == thread), str(thread)),
+    )
+    now = time.monotonic()
+    with _lock:
+        last = _sites.get(site)
+        silent = last is not None and now - last < INTERVAL
+        if not silent:
+            if len(_sites) >= SITES:
+                _sites.clear()
+            _sites[site] = now
+    if not silent:
+        _post(report)
+    return _Running(report, silent)
+
+
+def abandoned(loop: Any, thread: int, frame: Any, item: Any) -> None:
+    """run_forever() returns, and a callback is still stuck in another thread."""
+    where = "".join(traceback.format_stack(frame)) if frame is not None else ""
+    logger.error("%r stops while %s is stuck in a blocking call:\n%s", loop, _name(item), where.rstrip())
+
+
+def _name(item: Any) -> str:
+    """What a loop runs, without the arguments, whose repr() might be anything."""
+    callback = getattr(item, "_callback", None)
+    if callback is None:
+        return type(item).__name__
+    while hasattr(callback, "func"):
+        callback = callback.func
+    return getattr(callback, "__qualname__", None) or type(callback).__name__
+
+
+def _post(report: SlowCallback) -> None:
+    global _delivering
+    with _lock:
+        _queue.append(report)
+        if _delivering:
+            return
+        _delivering = True
+    if carry is None or not carry(_deliver, "reports"):
+        with _lock:
+            _delivering = False  # no thread to be had: with the next report
+
+
+def _deliver() -> None:
+    global _delivering
+    while True:
+        with _lock:
+            if not _queue:
+                _delivering = False
+                return
+            report = _queue.popleft()
+            hooks = list(_hooks)
+        logger.warning("%s", report)
+        for hook in hooks:
+            try:
+                hook(report)
+            except Exception:
+                logger.exception("a hook of on_slow() failed: %r", hook)
+
+
+def after_fork() -> None:
+    """In a forked child: what was to be delivered is the parent's."""
+    global _lock, _delivering
+    _lock = _thread.allocate_lock()
+    _queue.clear()
+    _delivering = False

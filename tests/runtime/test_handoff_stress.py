@@ -1,0 +1,77 @@
+"""Callbacks never run at the same time: the stress program for some seconds, and processes with odd conditions."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import handoff_stress
+import pytest
+
+PROGRAM = Path(handoff_stress.__file__)
+
+
+@pytest.mark.parametrize(
+    ("seed", "regions", "debug", "interval"),
+    [(1, False, False, None), (2, True, False, None), (3, False, True, None), (4, False, False, 5e-5)],
+)
+def test_no_two_callbacks_at_once(seed, regions, debug, interval):
+    stress = handoff_stress.run(2.0, seed, regions=regions, debug=debug, interval=interval)
+    assert stress.violations == []
+    assert stress.done["handoffs"] > 20
+
+
+def test_a_process_that_is_stopped_and_continued():
+    command = [sys.executable, PROGRAM, "--seconds", "3", "--seed", "5"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        child.stdout.readline()
+        for _ in range(6):
+            time.sleep(0.3)
+            os.kill(child.pid, signal.SIGSTOP)
+            time.sleep(0.1)
+            os.kill(child.pid, signal.SIGCONT)
+        output = child.stdout.read()
+    assert "\n0 violations" in output and child.returncode == 0, output
+
+
+def test_the_cap_of_threads():
+    """Three threads besides home: ten blocking calls take turns, and all end."""
+    code = """
+import asyncio, threading, time, goloop
+most = now = 0
+async def blocks():
+    global most, now
+    now += 1
+    most = max(most, now)
+    time.sleep(0.02)
+    now -= 1
+async def main():
+    await asyncio.gather(*(blocks() for _ in range(10)))
+goloop.run(main(), handoff=True)
+print(most)
+"""
+    environment = {**os.environ, "GOLOOP_MAXTHREADS": "3"}
+    output = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert output.returncode == 0 and output.stderr == "", output.stderr
+    assert 2 <= int(output.stdout) <= 4
+
+
+def test_a_process_ends_while_callbacks_are_stuck():
+    code = """
+import asyncio, threading, time, goloop
+async def blocks(seconds):
+    time.sleep(seconds)
+async def main():
+    loop = asyncio.get_running_loop()
+    loop.token.patience = 0.1
+    tasks = [asyncio.create_task(blocks(0.05)), asyncio.create_task(blocks(1000))]
+    await asyncio.sleep(0.1)
+loop = goloop.Loop(handoff=True)
+loop.run_until_complete(main())
+print("end")
+"""
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert output.stdout == "end\n" and output.returncode == 0
+    assert "is stuck in a blocking call" in output.stderr and "in blocks" in output.stderr
