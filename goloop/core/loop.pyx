@@ -278,7 +278,7 @@ cdef class LoopCore:
                 (<Pollable>item).queued = False
                 (<Pollable>item).run()
             token.item = NULL
-            if token.wanted or token.holder is not seat:
+            if seat is not None and (token.wanted or token.holder is not seat):
                 token.boundary(seat)
                 if seat.state != RUNNING or token.turn != turn:
                     break             # others ran iterations meanwhile, and this one is over

@@ -483,7 +483,7 @@ cdef class Token:
         if seat is self.home:
             self.open = self.settling = False
             self.home = None
-            self.wanted = self.holder is not None
+            self.wanted = self.holder is not None and not held
             if self.spare is not None:
                 next = self.spare
                 self.spare = None

@@ -214,3 +214,31 @@ def test_a_loop_inside_of_a_region(run):
         return got
 
     assert run(main()) == [1]
+
+
+def test_an_iteration_by_hand_after_a_run():
+    async def main():
+        with goloop.blocking():
+            time.sleep(0.01)
+
+    loop = goloop.Loop()
+    loop.run_until_complete(main())
+    ran = []
+    loop.call_soon(ran.append, 1)
+    loop._run_once()
+    assert ran == [1]
+    loop.close()
+
+
+def test_many_regions_some_of_which_are_taken():
+    contexts = []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: contexts.append(context))
+        for _ in range(300000):
+            with goloop.blocking():
+                pass
+
+    goloop.run(main())
+    assert contexts == []
