@@ -43,16 +43,28 @@ cdef extern from *:
     """
     #include <errno.h>
     #include <poll.h>
+    #include <signal.h>
     #include <sys/eventfd.h>
     #include <time.h>
     #include <unistd.h>
-    static int gl_ppoll(struct pollfd *fds, unsigned long n, int64_t ns) {   /* ns < 0: without an end; -errno */
+    static void gl_hold_signals(sigset_t *before) {
+        sigset_t all;
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, before);
+    }
+    static void gl_let_signals(const sigset_t *before) { pthread_sigmask(SIG_SETMASK, before, NULL); }
+    /* mask: the signals that are held while it sleeps; ns < 0: without an end. Returns -errno for an error. */
+    static int gl_ppoll(struct pollfd *fds, unsigned long n, int64_t ns, const sigset_t *mask) {
         struct timespec t = {ns / 1000000000, ns % 1000000000};
-        int ready = ppoll(fds, n, ns < 0 ? NULL : &t, NULL);
+        int ready = ppoll(fds, n, ns < 0 ? NULL : &t, mask);
         return ready < 0 ? -errno : ready;
     }
     """
-    int gl_ppoll(pollfd *fds, unsigned long n, int64_t ns) nogil
+    ctypedef struct sigset_t:
+        pass
+    void gl_hold_signals(sigset_t *before) nogil
+    void gl_let_signals(const sigset_t *before) nogil
+    int gl_ppoll(pollfd *fds, unsigned long n, int64_t ns, const sigset_t *mask) nogil
     int eventfd(unsigned int start, int flags) nogil
     int EFD_CLOEXEC
     int EFD_NONBLOCK
@@ -279,6 +291,7 @@ cdef class PollDesc(Pollable):
         cdef double seconds
         cdef int64_t ns = -1
         cdef int n
+        cdef sigset_t mask
         waiter.lock = alarm
         fds[0] = pollfd(self.fd, POLLIN if side is self.reading else POLLOUT, 0)
         fds[1] = pollfd(alarm.fd, POLLIN, 0)
@@ -290,8 +303,15 @@ cdef class PollDesc(Pollable):
                 seconds = self.left(side) if seconds < 0 else min(seconds, self.left(side))
             if seconds >= 0:
                 ns = <int64_t>(seconds * 1e9) + 1
-            with nogil:
-                n = gl_ppoll(fds, 2, ns)
+            # A signal that comes between the last look of Python at its signals and the sleep would not end it. So
+            # hold them, look, and let them in when we sleep.
+            gl_hold_signals(&mask)
+            try:
+                PyErr_CheckSignals()
+                with nogil:
+                    n = gl_ppoll(fds, 2, ns, &mask)
+            finally:
+                gl_let_signals(&mask)
             if n == -EINTR:
                 PyErr_CheckSignals()
             elif n < 0:

@@ -5,6 +5,8 @@ import os
 import random
 import select
 import socket
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -538,3 +540,50 @@ def test_no_edge_is_lost(seed):
             pass
     a.close()
     b.close()
+
+
+def test_a_signal_just_before_the_sleep_is_not_lost():
+    script = """
+import random, signal, socket, sys, threading, time
+from goloop.core.polldesc import PollDesc
+
+class Came(Exception):
+    pass
+
+def handler(*_):
+    raise Came
+
+def kill():
+    while request.acquire() and not over:
+        until = time.perf_counter() + random.random() * 60e-6
+        while time.perf_counter() < until:
+            pass
+        signal.pthread_kill(main, signal.SIGUSR1)
+
+signal.signal(signal.SIGUSR1, handler)
+sys.setswitchinterval(1e-5)
+main, request, over, lost = threading.get_ident(), threading.Semaphore(0), False, 0
+here, there = socket.socketpair()
+desc = PollDesc(here.fileno())
+killer = threading.Thread(target=kill)
+killer.start()
+for _ in range(1000):
+    try:
+        request.release()
+        desc.wait_read(1)
+    except Came:
+        pass
+    except TimeoutError:
+        lost += 1
+        try:
+            time.sleep(10)
+        except Came:
+            pass
+over = True
+request.release()
+killer.join()
+desc.close()
+print(lost)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
+    assert (done.stdout, done.stderr) == ("0\n", "")
