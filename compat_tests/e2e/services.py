@@ -1,4 +1,4 @@
-"""Private PostgreSQL and Redis servers: started on free ports in folders of their own, and stopped at the end.
+"""Private PostgreSQL, Redis and MariaDB servers: started on free ports in folders of their own, and stopped at the end.
 
 The programs are those of the distribution's packages. A server that the machine runs already is left alone.
 """
@@ -44,6 +44,16 @@ class Redis:
     socket: Path
 
 
+@dataclass(frozen=True)
+class MariaDB:
+    """A running server."""
+
+    port: int
+    user: str = "e2e"
+    password: str = "a password"
+    database: str = "test"
+
+
 def _postgres_bin() -> Path:
     """Return the folder of PostgreSQL's programs; Debian has them beside the PATH, by version."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda p: int(p.parts[-3]))
@@ -55,17 +65,17 @@ def _postgres_bin() -> Path:
     pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
 
 
-def _account() -> dict[str, Any]:
-    """Return Popen's arguments for an account that PostgreSQL runs under: it refuses root."""
+def _account(*names: str) -> dict[str, Any]:
+    """Return Popen's arguments for an account that a database runs under: PostgreSQL refuses root."""
     if os.getuid() != 0:
         return {}
-    for name in ("postgres", "nobody"):
+    for name in (*names, "nobody"):
         try:
             entry = pwd.getpwnam(name)
         except KeyError:
             continue
         return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
-    pytest.skip("PostgreSQL does not run as root and there is no account for it: apt-get install postgresql")
+    pytest.skip(f"the server does not run as root and there is no account for it, like {names[0]}")
 
 
 @contextmanager
@@ -93,7 +103,7 @@ def _certificate(authority: trustme.CA, folder: Path, account: dict[str, Any]) -
 
 @contextmanager
 def postgres(authority: trustme.CA) -> Iterator[Postgres]:
-    programs, account = _postgres_bin(), _account()
+    programs, account = _postgres_bin(), _account("postgres")
     with ExitStack() as stack:
         folder = stack.enter_context(_folder("postgres"))
         certificate, key = _certificate(authority, folder, account)
@@ -141,5 +151,36 @@ def redis(authority: trustme.CA) -> Iterator[Redis]:
         args += ["--tls-auth-clients", "no"]
         running = stack.enter_context(commands.Command(args, folder))
         running.wait_for("Ready to accept connections")
+        yield server
+        assert running.end(signal.SIGTERM) == 0, running.output()
+
+
+@contextmanager
+def mariadb() -> Iterator[MariaDB]:
+    program = shutil.which("mariadbd", path=os.environ.get("PATH", "") + ":/usr/sbin")
+    install = shutil.which("mariadb-install-db")
+    if program is None or install is None:
+        pytest.skip("MariaDB is not installed: apt-get install mariadb-server")
+    account = _account("mysql")
+    with ExitStack() as stack:
+        folder = stack.enter_context(_folder("mariadb"))
+        if account:
+            os.chown(folder, account["user"], account["group"])
+        data = folder / "data"
+        init = [install, "--no-defaults", f"--datadir={data}", "--auth-root-authentication-method=normal"]
+        done = subprocess.run(init, cwd=folder, capture_output=True, text=True, timeout=120, check=False, **account)
+        assert done.returncode == 0, done.stdout + done.stderr
+        server = MariaDB(commands.free_port())
+        (folder / "init.sql").write_text(
+            f"CREATE DATABASE IF NOT EXISTS {server.database};\n"
+            f"CREATE USER '{server.user}'@'%' IDENTIFIED BY '{server.password}';\n"
+            f"GRANT ALL ON *.* TO '{server.user}'@'%';\n"
+        )
+        (folder / "init.sql").chmod(0o644)
+        args = [program, "--no-defaults", f"--datadir={data}", "--bind-address=127.0.0.1", f"--port={server.port}"]
+        args += [f"--socket={folder / 'socket'}", f"--pid-file={folder / 'pid'}", f"--init-file={folder / 'init.sql'}"]
+        args += ["--skip-log-bin", "--innodb-flush-log-at-trx-commit=0", "--skip-name-resolve"]
+        running = stack.enter_context(commands.Command(args, folder, **account))
+        running.wait_for("ready for connections")
         yield server
         assert running.end(signal.SIGTERM) == 0, running.output()

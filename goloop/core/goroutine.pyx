@@ -680,6 +680,11 @@ def goroutines_of(loop):
     return found
 
 
+def last_goroutine_id():
+    """Return the id of the newest goroutine; ids grow."""
+    return last_id
+
+
 def _by_id(Goroutine g):
     return g.id
 

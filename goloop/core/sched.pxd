@@ -29,6 +29,7 @@ cdef class G(Pollable):
     cdef bint cancelling          # CancelledError is to be raised at its next park
     cdef int blocked              # depth of blocking() regions
     cdef int locks                # of lock_os_thread() that it holds
+    cdef object locals            # its values of every threading.local; None: it uses the thread's
 
     cdef int execute(self) except -1      # run the body to its end, in the current greenlet; raises nothing
 
@@ -73,11 +74,16 @@ cdef class Worker(Pollable):
     cdef long long cpu            # the thread's processor time when the monitor looked last, in ns
     cdef int clock                # clockid of that
     cdef readonly dict tasks      # the goroutines that are coroutines, by task
+    cdef dict locals              # the thread's own values of every threading.local; None: not asked for yet
+    cdef object running_loop      # what goroutines were given as asyncio's entry there,
+    cdef object kept              # and what they were given before
 
     cdef int turn(self) except -1
     cdef bint takes(self) noexcept
     cdef object runner(self)
     cdef object following(self)
+    cdef int use_locals(self, object wanted) except -1
+    cdef int make_locals(self, G g) except -1
     cdef int leave(self) except -1
     cdef int prepare(self) except -1
     cdef int park(self, G g, str reason) except -1

@@ -16,6 +16,10 @@ from libc.stdint cimport int64_t
 
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() nogil
+    ctypedef struct PyThreadState:
+        PyObject *dict
+    PyThreadState *PyThreadState_Get()
+    PyObject *PyThreadState_GetDict()
 
 cdef extern from "native/monitor.h" nogil:
     ctypedef int (*gl_stuck)() noexcept with gil
@@ -49,11 +53,14 @@ cdef enum:
     BUDGET = 61      # switches a turn: Go's schedtick, a prime, so it never beats with a program's own periods
     SPARES = 64      # runners kept for new goroutines, so that starting one makes no greenlet
 
+cdef str RUNNING_LOOP = "__asyncio_running_event_loop__"      # asyncio's key in the thread state's dictionary
+
 cdef Queue backlog = Queue()
 cdef list workers = []            # all that run; the first ones are preferred
 cdef object start_worker = None   # runtime.pool's: starts a thread with a worker, False if there may be no more
 cdef int procs = 1                # gomaxprocs()
 cdef bint complained = False      # the monitor has reported that no thread can be started
+cdef bint own_locals = False      # new goroutines have their own threading.local values; see separate_locals()
 
 
 cdef class G(Pollable):
@@ -213,9 +220,45 @@ cdef class Worker:
             if g is not None:
                 self.budget -= 1
                 self.current = g
+                if own_locals:
+                    self.use_locals(g.locals)
                 return g.greenlet
         self.current = None
+        if own_locals:
+            self.use_locals(None)
         return self.hub
+
+    # --------------------------------------------------------- threading.local
+    cdef int use_locals(self, object wanted) except -1:
+        """Exchange the thread state's dictionary, in which each threading.local keeps the thread's values: for a
+        goroutine's own, or, None, for the thread's."""
+        cdef PyThreadState *tstate = PyThreadState_Get()
+        cdef PyObject *before
+        if self.locals is None:
+            self.locals = <object>PyThreadState_GetDict()
+        if wanted is None:
+            wanted = self.locals
+        before = tstate.dict
+        if before != <PyObject *>wanted:
+            Py_INCREF(wanted)
+            tstate.dict = <PyObject *>wanted
+            Py_DECREF(<object>before)
+        return 0
+
+    cdef int make_locals(self, G g) except -1:
+        """Give a new goroutine a dictionary of its own, and use it."""
+        self.use_locals(None)
+        try:
+            g.locals = {}
+        except MemoryError:
+            return 0                  # better it shares the thread's than it does not run
+        loop = self.locals.get(RUNNING_LOOP)          # up to Python 3.13 it stands there as well
+        if loop is not None:
+            g.locals[RUNNING_LOOP] = loop
+            if self.running_loop is not loop:
+                # asyncio has borrowed references to it, until the thread ends or sets another loop.
+                self.running_loop, self.kept = loop, (self.kept, self.running_loop)
+        return self.use_locals(g.locals)
 
     cdef int leave(self) except -1:
         """Switch away from the current goroutine, whose state says already how it comes back."""
@@ -231,11 +274,16 @@ cdef class Worker:
         while g is not None:
             self.assigned = None
             try:
+                if own_locals:
+                    self.make_locals(g)
                 g.execute()
             except BaseException as exc:          # none of the goroutine's own: no memory, for one
                 _unraisable(exc)
             self.live -= 1
             self.current = None
+            if own_locals:
+                self.use_locals(None)
+                g.locals = None
             g = None
             if self.budget > 0 and self.runnable.head is None and self.takes():
                 g = begin(self)
@@ -431,6 +479,12 @@ def set_procs(int n):
 
 def get_procs():
     return procs
+
+
+def separate_locals():
+    """Give every goroutine that starts from now on its own values in each threading.local."""
+    global own_locals
+    own_locals = True
 
 
 def backlog_size():

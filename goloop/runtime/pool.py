@@ -19,6 +19,7 @@ from typing import Any
 
 import goloop.loop
 from goloop.core import goroutine, sched
+from goloop.core.hook import plain
 from goloop.loop import Loop
 from goloop.runtime import clock, panic
 
@@ -48,7 +49,15 @@ also_end: list[Callable[[], None]] = []  # what shutdown() ends besides workers
 
 
 def _start_worker() -> bool:
-    """Start one more worker, unless one is on its way. False: there are MAX_THREADS. Any thread."""
+    """Start one more worker, unless one is on its way. False: there are MAX_THREADS. Any thread.
+
+    A goroutine that starts another must not park in here, with the standard library patched: scheduling goes on.
+    """
+    with plain():
+        return _start_worker_here()
+
+
+def _start_worker_here() -> bool:
     global _starting, _started
     with _lock:
         if _starting:

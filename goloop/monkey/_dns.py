@@ -1,0 +1,58 @@
+"""Name resolution: libc's, in threads, so that its configuration counts as ever."""
+
+from __future__ import annotations
+
+import _socket
+from collections.abc import Callable
+from typing import Any
+
+from goloop.core.hook import hook
+from goloop.monkey._offload import offload
+
+_ORIGINAL: dict[str, Callable[..., Any]] = {}
+
+
+def is_numeric(host: Any) -> bool:
+    """Return whether a host is an address or none at all, so that nobody has to be asked."""
+    if not host or not isinstance(host, str):
+        return host is None or not host
+    text = host.partition("%")[0]  # an IPv6 address may have a scope
+    for family in (_socket.AF_INET, _socket.AF_INET6):
+        try:
+            _socket.inet_pton(family, text)
+        except (OSError, ValueError):
+            continue
+        return True
+    return False
+
+
+def _getaddrinfo(*args: Any, **kwargs: Any) -> Any:
+    host = args[0] if args else kwargs.get("host")
+    if is_numeric(host):
+        return _ORIGINAL["getaddrinfo"](*args, **kwargs)
+    return offload(_ORIGINAL["getaddrinfo"], *args, **kwargs)
+
+
+def _gethostbyname(*args: Any) -> Any:
+    if args and is_numeric(args[0]):
+        return _ORIGINAL["gethostbyname"](*args)
+    return offload(_ORIGINAL["gethostbyname"], *args)
+
+
+def _gethostbyname_ex(*args: Any) -> Any:
+    return offload(_ORIGINAL["gethostbyname_ex"], *args)
+
+
+def _gethostbyaddr(*args: Any) -> Any:
+    return offload(_ORIGINAL["gethostbyaddr"], *args)
+
+
+def _getnameinfo(*args: Any) -> Any:
+    return offload(_ORIGINAL["getnameinfo"], *args)
+
+
+def patch() -> None:
+    replacements = (_getaddrinfo, _gethostbyname, _gethostbyname_ex, _gethostbyaddr, _getnameinfo)
+    for replacement in replacements:
+        name = replacement.__name__[1:]
+        _ORIGINAL[name] = hook(getattr(_socket, name), replacement)

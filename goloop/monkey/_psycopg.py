@@ -1,0 +1,48 @@
+"""PostgreSQL's drivers in C, which have hooks for waiting."""
+
+from __future__ import annotations
+
+import importlib
+import select
+from typing import Any
+
+from goloop.core.hook import in_goroutine
+
+
+def patch_psycopg() -> None:
+    """Let psycopg (3) wait by the select module in goroutines, which patch_select() makes park. Again: nothing.
+
+    Elsewhere it waits as before. ImportError where psycopg is not installed.
+    """
+    waiting: Any = importlib.import_module("psycopg.waiting")
+    before = waiting.wait
+    if getattr(before, "goloop", False):
+        return
+
+    def wait(*args: Any, **kwargs: Any) -> Any:
+        return (waiting.wait_poll if in_goroutine() else before)(*args, **kwargs)
+
+    wait.goloop = True  # type: ignore[attr-defined]
+    waiting.wait = wait
+
+
+def patch_psycopg2() -> None:
+    """Let psycopg2 call back where it waits, and park there in goroutines. Again: nothing happens.
+
+    psycopg2 has one callback for the process and, with one, talks to the server asynchronously: plain threads still
+    block, but COPY and large objects are refused everywhere. So patch_all() leaves this to you.
+    ImportError where psycopg2 is not installed.
+    """
+    extensions: Any = importlib.import_module("psycopg2.extensions")
+
+    def wait(connection: Any) -> None:
+        while True:
+            state = connection.poll()
+            if state == extensions.POLL_OK:
+                return
+            poll = select.poll()
+            poll.register(connection.fileno(), select.POLLIN if state == extensions.POLL_READ else select.POLLOUT)
+            poll.poll()
+
+    if getattr(extensions.get_wait_callback(), "__module__", None) != __name__:
+        extensions.set_wait_callback(wait)

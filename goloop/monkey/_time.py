@@ -1,0 +1,30 @@
+"""time.sleep()."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from goloop.core.goroutine import gosched
+from goloop.core.goroutine import sleep as park
+from goloop.core.hook import hook
+
+_LONGEST = 1e9  # seconds; near the greatest number that time.sleep() takes
+
+
+def _sleep(seconds: Any, /) -> None:
+    if not isinstance(seconds, (int, float)) or not 0 <= seconds < _LONGEST:
+        _original(seconds)  # a wrong argument, most likely
+    elif seconds == 0:
+        gosched()
+    else:
+        park(seconds)
+
+
+def _original(seconds: Any, /) -> None:
+    raise NotImplementedError("not patched")
+
+
+def patch() -> None:
+    global _original
+    _original = hook(time.sleep, _sleep)
