@@ -1,3 +1,4 @@
+from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t
 
 from goloop.core.handles cimport Pollable
@@ -17,6 +18,13 @@ cdef enum Status:
     DONE = 4
 
 
+# The values of every threading.local for a thread or goroutine, while they are not in use: they are moved to the thread
+# state and back. Guard: the worker's thread.
+cdef class Locals:
+    cdef PyObject *first          # owned; NULL: none yet, or in use
+    cdef PyObject *second
+
+
 # The scheduling half of a goroutine; goroutine.Goroutine is the rest. It stands in one queue at most.
 cdef class G(Pollable):
     cdef gl_node node             # links it into its worker's inbox; posted once for each park
@@ -29,7 +37,7 @@ cdef class G(Pollable):
     cdef bint cancelling          # CancelledError is to be raised at its next park
     cdef int blocked              # depth of blocking() regions
     cdef int locks                # of lock_os_thread() that it holds
-    cdef object locals            # its values of every threading.local; None: it uses the thread's
+    cdef Locals locals            # its values of every threading.local; None: it uses the thread's
 
     cdef int execute(self) except -1      # run the body to its end, in the current greenlet; raises nothing
 
@@ -74,7 +82,8 @@ cdef class Worker(Pollable):
     cdef long long cpu            # the thread's processor time when the monitor looked last, in ns
     cdef int clock                # clockid of that
     cdef readonly dict tasks      # the goroutines that are coroutines, by task
-    cdef dict locals              # the thread's own values of every threading.local; None: not asked for yet
+    cdef Locals locals            # the thread's own values of every threading.local; None: not asked for yet
+    cdef Locals installed         # whose values are in use
     cdef object running_loop      # what goroutines were given as asyncio's entry there,
     cdef object kept              # and what they were given before
 
@@ -82,7 +91,7 @@ cdef class Worker(Pollable):
     cdef bint takes(self) noexcept
     cdef object runner(self)
     cdef object following(self)
-    cdef int use_locals(self, object wanted) except -1
+    cdef int use_locals(self, Locals wanted) except -1
     cdef int make_locals(self, G g) except -1
     cdef int leave(self) except -1
     cdef int prepare(self) except -1

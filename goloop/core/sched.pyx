@@ -11,13 +11,13 @@ Everything here is guarded by the GIL: no function gives it up between reading a
 from contextvars import Context
 
 from cpython.pycapsule cimport PyCapsule_Import
-from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF, PyObject
 from libc.stdint cimport int64_t
 
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() nogil
     ctypedef struct PyThreadState:
-        PyObject *dict
+        pass
     PyThreadState *PyThreadState_Get()
     PyObject *PyThreadState_GetDict()
 
@@ -55,12 +55,37 @@ cdef enum:
 
 cdef str RUNNING_LOOP = "__asyncio_running_event_loop__"      # asyncio's key in the thread state's dictionary
 
+# By what a threading.local finds the values of a thread: up to Python 3.12 the thread state's dictionary, where asyncio
+# keeps the running loop as well; since then a key, and a sentinel whose end is the thread's.
+cdef extern from *:
+    """
+    #if PY_VERSION_HEX >= 0x030D0000
+    #define LOCALS_IN_DICT 0
+    #define gl_local_first(tstate) (&(tstate)->threading_local_key)
+    #define gl_local_second(tstate) (&(tstate)->threading_local_sentinel)
+    #else
+    #define LOCALS_IN_DICT 1
+    static PyObject *gl_no_second;
+    #define gl_local_first(tstate) (&(tstate)->dict)
+    #define gl_local_second(tstate) (&gl_no_second)
+    #endif
+    """
+    bint LOCALS_IN_DICT
+    PyObject **gl_local_first(PyThreadState *tstate)
+    PyObject **gl_local_second(PyThreadState *tstate)
+
 cdef Queue backlog = Queue()
 cdef list workers = []            # all that run; the first ones are preferred
 cdef object start_worker = None   # runtime.pool's: starts a thread with a worker, False if there may be no more
 cdef int procs = 1                # gomaxprocs()
 cdef bint complained = False      # the monitor has reported that no thread can be started
 cdef bint own_locals = False      # new goroutines have their own threading.local values; see separate_locals()
+
+
+cdef class Locals:
+    def __dealloc__(self):
+        Py_XDECREF(self.first)
+        Py_XDECREF(self.second)
 
 
 cdef class G(Pollable):
@@ -229,35 +254,42 @@ cdef class Worker:
         return self.hub
 
     # --------------------------------------------------------- threading.local
-    cdef int use_locals(self, object wanted) except -1:
-        """Exchange the thread state's dictionary, in which each threading.local keeps the thread's values: for a
-        goroutine's own, or, None, for the thread's."""
+    cdef int use_locals(self, Locals wanted) except -1:
+        """Exchange what each threading.local finds the thread's values by: for a goroutine's own, or, None, for the
+        thread's. What is in the thread state belongs to it, and to no Locals."""
         cdef PyThreadState *tstate = PyThreadState_Get()
-        cdef PyObject *before
         if self.locals is None:
-            self.locals = <object>PyThreadState_GetDict()
+            self.locals = self.installed = Locals.__new__(Locals)
         if wanted is None:
             wanted = self.locals
-        before = tstate.dict
-        if before != <PyObject *>wanted:
-            Py_INCREF(wanted)
-            tstate.dict = <PyObject *>wanted
-            Py_DECREF(<object>before)
+        if wanted is not self.installed:
+            self.installed.first = gl_local_first(tstate)[0]
+            self.installed.second = gl_local_second(tstate)[0]
+            gl_local_first(tstate)[0] = wanted.first
+            gl_local_second(tstate)[0] = wanted.second
+            wanted.first = wanted.second = NULL
+            self.installed = wanted
         return 0
 
     cdef int make_locals(self, G g) except -1:
-        """Give a new goroutine a dictionary of its own, and use it."""
+        """Give a new goroutine values of its own, and use them."""
+        cdef dict own
         self.use_locals(None)
         try:
-            g.locals = {}
+            g.locals = Locals.__new__(Locals)
+            own = {} if LOCALS_IN_DICT else None
         except MemoryError:
+            g.locals = None
             return 0                  # better it shares the thread's than it does not run
-        loop = self.locals.get(RUNNING_LOOP)          # up to Python 3.13 it stands there as well
-        if loop is not None:
-            g.locals[RUNNING_LOOP] = loop
-            if self.running_loop is not loop:
-                # asyncio has borrowed references to it, until the thread ends or sets another loop.
-                self.running_loop, self.kept = loop, (self.kept, self.running_loop)
+        if own is not None:
+            loop = (<dict>PyThreadState_GetDict()).get(RUNNING_LOOP)
+            if loop is not None:
+                own[RUNNING_LOOP] = loop
+                if self.running_loop is not loop:
+                    # asyncio has borrowed references to it, until the thread ends or sets another loop.
+                    self.running_loop, self.kept = loop, (self.kept, self.running_loop)
+            Py_INCREF(own)
+            (<Locals>g.locals).first = <PyObject *>own
         return self.use_locals(g.locals)
 
     cdef int leave(self) except -1:

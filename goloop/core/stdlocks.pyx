@@ -15,6 +15,7 @@ Guard of all tables: the GIL; nothing gives it up between the last try and stand
 
 import _queue
 import _thread
+import sys
 from asyncio import CancelledError
 
 from libc.stdint cimport uintptr_t
@@ -31,6 +32,7 @@ cdef enum:
     STARVING = 1      # a Place's index: what it waits for was snatched away once
 
 cdef double TIMEOUT_MAX = _thread.TIMEOUT_MAX
+cdef bint ANY_TRUTH = sys.hexversion >= 0x030D0000      # acquire(blocking=...) takes any object
 
 cdef dict queues = {}                 # address of a lock or SimpleQueue: Places of the goroutines that wait there
 cdef Py_ssize_t waiting = 0           # goroutines in all of them; 0: a release has nobody to look for
@@ -140,7 +142,7 @@ cdef double seconds_to_wait(object blocking, object timeout) except -3:
     cdef double seconds
     if blocking is True and timeout == -1:
         return -1
-    if not isinstance(blocking, int) or not blocking or not isinstance(timeout, (int, float)):
+    if not (isinstance(blocking, int) or ANY_TRUTH) or not blocking or not isinstance(timeout, (int, float)):
         return -2
     seconds = timeout
     return seconds if seconds == -1 or 0 < seconds <= TIMEOUT_MAX else -2

@@ -101,7 +101,7 @@ def test_errors_are_the_originals(inside):
             lambda: time.sleep("1"),
             lambda: before.lock.acquire(False, 1),
             lambda: before.lock.acquire(True, -5),
-            lambda: before.lock.acquire("x"),
+            lambda: before.lock.acquire(True, "x"),
             lambda: before.lock.release(),
             lambda: before.rlock.release(),
             lambda: before.simple.get(timeout=-1),
