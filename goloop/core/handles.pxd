@@ -11,6 +11,7 @@ cdef class Pollable:
     cdef bint slow              # may take its time: goroutines, which may block their thread
     cdef object run(self)       # lets only SystemExit and KeyboardInterrupt through
     cdef object loop_closed(self)      # the poll set that it owned a descriptor of is closed
+    cdef int reclaim(self) except -1    # the loop closes: take back from the netpoller what it has of this
 
 
 cdef enum Sharing:      # whether other threads may cancel a handle: call_soon_threadsafe() from Python 3.14 on

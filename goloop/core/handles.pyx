@@ -49,6 +49,9 @@ cdef class Pollable:
     cdef object loop_closed(self):
         return None
 
+    cdef int reclaim(self) except -1:
+        return 0
+
 
 @cython.freelist(512)
 cdef class Handle:

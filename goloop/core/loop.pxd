@@ -1,5 +1,6 @@
 from goloop.core.handles cimport Handle, Pollable, TimerHandle
 from goloop.core.netpoll cimport PollSet, Side, epoll_event
+from goloop.core.offload cimport IoSwitch
 from goloop.core.timers cimport TimerHeap
 from goloop.core.token cimport Token
 
@@ -7,6 +8,7 @@ from goloop.core.token cimport Token
 cdef class LoopCore:
     cdef PollSet pollset          # None once closed
     cdef TimerHeap timers
+    cdef IoSwitch io              # whether the netpoller receives and sends for this loop's streams
     cdef list ring                # the ready queue: a ring of handles and pollables, grown by doubling
     cdef Py_ssize_t head
     cdef Py_ssize_t count
@@ -28,6 +30,7 @@ cdef class LoopCore:
     cdef int enqueue(self, object item) except -1
     cdef int grow(self) except -1
     cdef int drain(self) except -1
+    cdef int hear(self) except -1
     cdef int collect(self) except -1
     cdef int dispatch(self, epoll_event *events, int n) except -1
     cdef int wake_due(self) except -1

@@ -19,7 +19,7 @@ from libc.stdlib cimport free, malloc
 
 from goloop.core.handles cimport TimerHandle, new_handle, new_timer, trace_source
 from goloop.core.netpoll cimport (
-    EPOLLIN, EPOLLOUT, READ, WRITE, Slot, gl_node, now_ns,
+    EPOLLIN, EPOLLOUT, READ, WRITE, Slot, conn_owner, gl_node, now_ns,
 )
 from goloop.core.token cimport RUNNING, Seat, hooks
 
@@ -78,13 +78,16 @@ def _run_asyncio_handle(handle):
 
 cdef class LoopCore:
     def __cinit__(self, *args, **kwargs):
+        self._closed = True       # until there is something to close: what fails here raises, and warns of nothing more
         self.pollset = PollSet()
         self.token = Token(self, self.pollset)
         self.timers = TimerHeap()
+        self.io = IoSwitch()
         self.ring = [None] * RING_START
         self.capacity = RING_START
         self.slow = 0.1
         self.own_clock = type(self).time is _clock
+        self._closed = False
 
     def __dealloc__(self):
         free(self.read_buffer)
@@ -135,6 +138,20 @@ cdef class LoopCore:
             node = node.next
             Py_DECREF(item)         # the inbox's reference, taken in call_soon_threadsafe
             self.enqueue(item)
+        return 0
+
+    cdef int hear(self) except -1:
+        """Queue the streams for which the netpoller has received, as if a harvest had found them."""
+        cdef gl_node *node = self.pollset.take_news()
+        cdef gl_node *following
+        cdef void *owner
+        while node != NULL:
+            following = node.next
+            owner = conn_owner(node)      # no reference is held: the poll set's table of owners has one
+            if owner != NULL:
+                (<Pollable>owner).events |= EPOLLIN
+                self.queue(<Pollable>owner)
+            node = following
         return 0
 
     # -------------------------------------------------------------- iteration
@@ -198,7 +215,7 @@ cdef class LoopCore:
         """
         cdef epoll_event events[HARVEST]
         cdef double seconds
-        cdef int64_t deadline = -1
+        cdef int64_t deadline = -1, start = 0
         cdef int n
         cdef PollSet ps = self.pollset
         cdef Token token = self.token
@@ -208,6 +225,8 @@ cdef class LoopCore:
                 return 0
             deadline = now_ns() + <int64_t>(min(seconds, MAXIMUM_SLEEP) * 1e9)
         token.watch.idle = 1
+        if self.io.adaptive:
+            start = now_ns()
         if self.thread_wakes < THREAD_WAKES:
             with nogil:
                 n = ps.poll(deadline, events, HARVEST)
@@ -222,7 +241,9 @@ cdef class LoopCore:
             if n != 0 and n != EINTR and n != ETIMEDOUT:
                 raise OSError(n, "the netpoller could not be started")
             self.collect()
-        if self.thread_wakes < THREAD_WAKES and not ps.inbox_empty():
+        if start:
+            self.io.slept += now_ns() - start
+        if self.thread_wakes < THREAD_WAKES and not (ps.inbox_empty() and ps.news_empty()):
             self.thread_wakes += 1
         return 0
 
@@ -233,8 +254,11 @@ cdef class LoopCore:
         if self.pollset.foreign():
             raise RuntimeError("this event loop belongs to the parent process: make a new one after a fork")
         token.turn += 1
+        if self.io.adaptive:
+            self.io.tick()
         self.drain()
         self.collect()
+        self.hear()
         if self.count == 0 and not self._stopping:
             if token.wanted and seat is not None:
                 token.boundary(seat)
@@ -243,6 +267,7 @@ cdef class LoopCore:
             self.sleep()
             PyErr_CheckSignals()
             self.drain()
+            self.hear()
         self.wake_due()
         self.todo = self.count        # what these schedule waits for the next iteration
         self.run_ready()
@@ -681,6 +706,9 @@ cdef class LoopCore:
         cdef list ring = self.ring
         cdef list owners = ps.owners
         cdef object item
+        for item in list(ps.owners):
+            if item is not None:
+                (<Pollable>item).reclaim()
         node = ps.shut()
         self.token.close()
         while node != NULL:
@@ -713,9 +741,12 @@ cdef class LoopCore:
         return not self._closed and self.pollset.foreign()
 
     def _stats(self):
-        """Counters of this loop: ready callbacks, pending timers, watched descriptors, parks."""
+        """Counters of this loop: ready callbacks, pending timers, watched descriptors, parks; connections for which
+        the netpoller receives and sends, how often one was given to it, how often this loop began or ceased to.
+        """
         return {"ready": self.count, "timers": self.timers.size, "descriptors": len(self.pollset),
-                "parks": self.pollset.parks, "handoffs": self.token.handoffs, "away": len(self.token.away)}
+                "parks": self.pollset.parks, "handoffs": self.token.handoffs, "away": len(self.token.away),
+                "offloaded": self.io.offloaded, "offloads": self.io.offloads, "io_switches": self.io.switches}
 
 
 cdef object _clock = LoopCore.time

@@ -30,6 +30,7 @@ cdef extern from "native/netpoll.h" nogil:
         gl_node *head
     ctypedef struct gl_pollset:
         int epfd
+        gl_inbox news
         uint64_t parks
     ctypedef struct gl_stats:
         uint64_t fires
@@ -52,6 +53,33 @@ cdef extern from "native/netpoll.h" nogil:
     int64_t gl_now()
     uint32_t gl_fork_epoch()
     void gl_get_stats(gl_stats *out)
+
+
+cdef extern from "native/offload.h" nogil:
+    ctypedef struct gl_conn:
+        uint32_t generation
+    ctypedef struct gl_offload:
+        gl_conn *(*open)(gl_pollset *ps, int fd, void *owner, bint short_is_dry) noexcept nogil
+        Py_ssize_t (*recv)(gl_conn *conn, void *room, size_t length) noexcept nogil
+        bint (*readable)(gl_conn *conn) noexcept nogil
+        uint32_t (*unread)(gl_conn *conn) noexcept nogil
+        void (*look)(gl_conn *conn) noexcept nogil
+        size_t (*room)(gl_conn *conn) noexcept nogil
+        void (*put)(gl_conn *conn, const void *data, size_t length) noexcept nogil
+        void (*kick)(gl_conn *conn) noexcept nogil
+        int (*failed)(gl_conn *conn) noexcept nogil
+        bint (*claim)(gl_conn *conn) noexcept nogil
+        size_t (*unsent)(gl_conn *conn, const char **data) noexcept nogil
+        void (*close)(gl_conn *conn, uint32_t generation) noexcept nogil
+    ctypedef struct gl_offload_stats:
+        uint64_t received
+        uint64_t sent
+        uint64_t serves
+        uint32_t open
+    const gl_offload gl_offload_ops
+    void *gl_conn_owner(gl_node *node)
+    void gl_conn_forget(gl_pollset *ps)
+    void gl_offload_get_stats(gl_offload_stats *out)
 
 
 # What one descriptor of a poll set is registered for. Owned by the loop: only the thread that runs the
@@ -87,6 +115,8 @@ cdef class PollSet:
     cdef bint post(self, gl_node *node) noexcept nogil     # False: closed
     cdef gl_node *take(self) noexcept nogil
     cdef bint inbox_empty(self) noexcept nogil
+    cdef gl_node *take_news(self) noexcept nogil           # of the connections that the netpoller has
+    cdef bint news_empty(self) noexcept nogil
     cdef int park(self, int64_t deadline) noexcept nogil
     cdef int poll(self, int64_t deadline, epoll_event *events, int room) noexcept nogil
     cdef void unpark(self) noexcept nogil
@@ -101,6 +131,8 @@ cdef class PollSet:
     cdef object unwatch(self, int fd, Side side)
     cdef int attach(self, int fd, object owner) except -1
     cdef int detach(self, int fd, object owner) except -1
+    cdef bint suspend(self, int fd, object owner) except -1
+    cdef int resume(self, int fd, object owner) except -1
     cdef object owner_of(self, int fd)
     cdef bint audible(self, object watcher) noexcept
     cdef int silence(self, Slot *slot) except -1
@@ -111,3 +143,5 @@ cdef class PollSet:
 
 cdef int64_t now_ns() noexcept nogil
 cdef uint32_t fork_epoch() noexcept nogil      # counts the forks between this process and the one that loaded us
+cdef const gl_offload *offload_ops() noexcept nogil     # linked into this module, which has the netpoller
+cdef void *conn_owner(gl_node *node) noexcept nogil

@@ -27,12 +27,27 @@ cdef uint32_t fork_epoch() noexcept nogil:
     return gl_fork_epoch()
 
 
+cdef const gl_offload *offload_ops() noexcept nogil:
+    return &gl_offload_ops
+
+
+cdef void *conn_owner(gl_node *node) noexcept nogil:
+    return gl_conn_owner(node)
+
+
 def stats():
-    """Counters of the process's netpoller: events seen, stale events dropped, open poll sets, running."""
+    """Counters of the process's netpoller: events seen, stale events dropped, open poll sets, running; and of the
+    connections that it receives and sends for: how many, bytes received and sent, times it looked into one.
+    """
     cdef gl_stats st
+    cdef gl_offload_stats io
     with nogil:
         gl_get_stats(&st)
-    return {"fires": st.fires, "stale": st.stale, "pollsets": st.pollsets, "running": bool(st.running)}
+        gl_offload_get_stats(&io)
+    return {
+        "fires": st.fires, "stale": st.stale, "pollsets": st.pollsets, "running": bool(st.running),
+        "offloaded": io.open, "received": io.received, "sent": io.sent, "serves": io.serves,
+    }
 
 
 @cython.final
@@ -54,6 +69,7 @@ cdef class PollSet:
     def __dealloc__(self):
         if self.ps != NULL:
             with nogil:
+                gl_conn_forget(self.ps)
                 gl_pollset_close(self.ps)
         free(self.slots)
         free(self.by_fd)
@@ -85,6 +101,12 @@ cdef class PollSet:
     cdef bint inbox_empty(self) noexcept nogil:
         return gl_inbox_empty(&self.inbox)
 
+    cdef gl_node *take_news(self) noexcept nogil:
+        return gl_inbox_take(&self.ps.news)
+
+    cdef bint news_empty(self) noexcept nogil:
+        return gl_inbox_empty(&self.ps.news)
+
     cdef int park(self, int64_t deadline) noexcept nogil:
         return gl_park(self.ps, deadline)
 
@@ -112,6 +134,7 @@ cdef class PollSet:
         left = gl_inbox_close(&self.inbox)
         self.ps = NULL
         with nogil:
+            gl_conn_forget(ps)
             gl_pollset_close(ps)
         for i in range(self.slot_count):
             self.slots[i].fd = -1
@@ -318,6 +341,27 @@ cdef class PollSet:
                     self.update(index)
         if not on and not known:
             self.muted = [other for other in self.muted if other is not handle]     # it was removed meanwhile
+        return 0
+
+    cdef bint suspend(self, int fd, object owner) except -1:
+        """Stop watching for an owner that stays one: the netpoller does so from now on. False: not possible."""
+        cdef int index = self.find(fd)
+        cdef Slot *slot
+        if index < 0 or self.owners[index] is not owner or self.foreign():
+            return False
+        if self.readers[index] is not None or self.writers[index] is not None:
+            return False
+        slot = &self.slots[index]
+        if slot.mask and epoll_ctl(self.ps.epfd, EPOLL_CTL_DEL, fd, NULL) < 0:
+            PyErr_SetFromErrno(OSError)
+        slot.mask = 0
+        return True
+
+    cdef int resume(self, int fd, object owner) except -1:
+        """Watch again after suspend(); what is ready already is an event."""
+        cdef int index = self.find(fd)
+        if index >= 0 and self.owners[index] is owner and not self.foreign():
+            self.update(index)
         return 0
 
     cdef object owner_of(self, int fd):

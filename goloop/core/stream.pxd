@@ -1,3 +1,6 @@
+from libc.stdint cimport uint32_t
+
+from goloop.core.netpoll cimport gl_conn
 from goloop.core.transports cimport Transport
 
 
@@ -9,11 +12,21 @@ cdef class StreamTransport(Transport):
     cdef bint buffered            # the protocol is a BufferedProtocol
     cdef bint readable            # a read may find something: the edge was seen, and not read dry
     cdef bint short_is_dry        # a read that fills less than its buffer has left nothing behind
+    cdef bint tcp                 # over TCP. Only then can a close tell the peer that we leave something unread
     cdef bint ended               # EOF was received
     cdef bint eof                 # write_eof() was called
     cdef object empty_waiter      # sendfile() waits for the buffer to empty
     cdef object writable_waiter   # sendfile() waits for room in the socket
 
+    cdef gl_conn *conn            # stands for the socket while offloaded, and after that while bytes are left in it
+    cdef uint32_t conn_generation
+    cdef bint offloaded           # the netpoller has the socket
+    cdef int rest                 # turns until it may be offloaded again
+
+    cdef int offload(self) except -1
+    cdef int take_back(self) except -1
+    cdef int drop_conn(self) except -1
+    cdef Py_ssize_t receive_offloaded(self, char *room, Py_ssize_t length) except -2
     cdef int read(self) except -1
     cdef Py_ssize_t receive(self, char *room, Py_ssize_t length) except -2
     cdef int read_bytes(self) except -1
@@ -25,6 +38,7 @@ cdef class StreamTransport(Transport):
     cdef int keep_open(self, object sock) except -1
     cdef int got_eof(self) except -1
     cdef int push(self, object data, Py_ssize_t skip) except -1
+    cdef bint put_all(self, list pieces) except -1
     cdef int flush(self) except -1
     cdef int sent(self, Py_ssize_t n, bint room) except -1
     cdef int write_failed(self, object exc) except -1

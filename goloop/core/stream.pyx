@@ -25,7 +25,9 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.errno cimport EAGAIN, EINTR, errno
 
 from goloop.core.loop cimport READ_SIZE, LoopCore
-from goloop.core.netpoll cimport EPOLLERR, EPOLLHUP, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
+from goloop.core.netpoll cimport (
+    EPOLLERR, EPOLLHUP, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, gl_conn, gl_offload, offload_ops,
+)
 from goloop.core.sockaddr cimport (
     AF_INET, AF_INET6, IPPROTO_TCP, MSG_NOSIGNAL, SOCK_STREAM, local_address, raw_family, raw_kind, raw_proto,
     socklen_t,
@@ -42,6 +44,12 @@ cdef extern from "sys/socket.h" nogil:
     struct msghdr:
         iovec *msg_iov
         size_t msg_iovlen
+    enum:
+        SOL_SOCKET
+        SO_LINGER
+    struct linger:
+        int l_onoff
+        int l_linger
     int setsockopt(int fd, int level, int name, const void *value, socklen_t length)
     ssize_t recv(int fd, void *buf, size_t n, int flags)
     ssize_t send(int fd, const void *buf, size_t n, int flags)
@@ -56,7 +64,13 @@ cdef extern from "string.h" nogil:
 
 cdef enum:
     IOV = 64               # buffers per sendmsg
+    BULK = 32768           # bytes in one read: such a stream had better copy once, from the kernel. It stays inline
+    BULK_REST = 32         # for that many turns
 
+cdef extern from "sched.h" nogil:
+    int sched_yield()
+
+cdef const gl_offload *io = offload_ops()
 cdef object _BufferedProtocol = _protocols.BufferedProtocol
 cdef object _Face = _face("StreamTransport", _transports._FlowControlMixin)
 cdef object _TransportSocket = _trsock.TransportSocket
@@ -93,7 +107,7 @@ cdef class StreamTransport(Transport):
         self.keep_open(sock)
         if server is not None:
             self.join_server(server)
-        self.short_is_dry = family == AF_INET or family == AF_INET6
+        self.tcp = self.short_is_dry = family == AF_INET or family == AF_INET6
         if self.short_is_dry and raw_kind(sock) == SOCK_STREAM and raw_proto(sock) == IPPROTO_TCP:
             self.set_nodelay()
         self.core.attach(self.fd, self)
@@ -126,6 +140,12 @@ cdef class StreamTransport(Transport):
         return 0
 
     cdef int release(self) except -1:
+        cdef linger reset = linger(1, 0)
+        if self.conn != NULL:
+            # A kernel that is left with unread bytes resets the connection. It does not know of those that we have.
+            if io.unread(self.conn):
+                setsockopt(self.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset))
+            self.drop_conn()
         if self.counted:
             self.counted = False
             self.file._decref_socketios()
@@ -158,6 +178,10 @@ cdef class StreamTransport(Transport):
     def _empty_waiter(self):
         return self.empty_waiter
 
+    def __dealloc__(self):
+        if self.conn != NULL:
+            io.close(self.conn, self.conn_generation)
+
     def set_protocol(self, protocol):
         """Switch to another protocol; it gets what arrives from now on."""
         self.proto = protocol
@@ -169,6 +193,9 @@ cdef class StreamTransport(Transport):
         if self.lost or self.busy:
             return None
         self.events = 0
+        self.core.io.turns += 1
+        if self.offloaded:
+            io.look(self.conn)
         if events & (EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR):
             self.short_is_dry = False
         if events & ~<unsigned int>EPOLLOUT:
@@ -193,7 +220,115 @@ cdef class StreamTransport(Transport):
             leave(self.context)
         if self.events:
             self.core.queue(self)     # a nested iteration brought them
+        elif self.offloaded:
+            if not self.core.io.on or io.failed(self.conn):
+                self.reclaim()
+        elif self.core.io.on and self.conn == NULL:
+            if self.rest:
+                self.rest -= 1
+            else:
+                self.offload()
         return None
+
+    # ----------------------------------------------------------------- offload
+    # To everything else here an offloaded connection is a socket like any other: reads find what the netpoller has
+    # received, writes go to its ring as they would go to the kernel's buffer. Whatever is not plain reading and writing
+    # takes the connection back first, and then does what it always did. HACKING.md, protocol "offload".
+    cdef int offload(self) except -1:
+        """Give the socket to the netpoller, if nothing is under way."""
+        cdef gl_conn *conn
+        if not self.tcp or not self.started or self.closing or self.paused or self.ended or self.eof:
+            return 0
+        if self.readable or self.size or self.queued:
+            return 0
+        if self.empty_waiter is not None or self.writable_waiter is not None:
+            return 0
+        if not self.core.pollset.suspend(self.fd, self):
+            return 0
+        conn = io.open(self.core.pollset.ps, self.fd, <void *>self, self.short_is_dry)
+        if conn == NULL:
+            self.core.pollset.resume(self.fd, self)      # then not: it was only to be faster
+            return 0
+        self.conn = conn
+        self.conn_generation = conn.generation
+        self.offloaded = True
+        self.core.io.offloaded += 1
+        self.core.io.offloads += 1
+        return 0
+
+    cdef int take_back(self) except -1:
+        """Take the socket back from the netpoller. Returns 0, or the errno with which its last send failed.
+
+        What was received and not read is read first; what was written and not sent is in the buffer again.
+        """
+        cdef const char *data = NULL
+        cdef size_t n
+        cdef int error
+        self.offloaded = False
+        self.rest = self.core.io.rest
+        self.core.io.offloaded -= 1
+        if self.conn.generation != self.conn_generation:
+            self.conn = NULL          # a fork came between: this is the child's copy of the parent's connection
+            return 0
+        if not io.claim(self.conn):
+            with nogil:
+                while not io.claim(self.conn):
+                    sched_yield()
+        error = io.failed(self.conn)
+        while not error:
+            n = io.unsent(self.conn, &data)
+            if n == 0:
+                break
+            self.push(PyBytes_FromStringAndSize(data, n), 0)
+        if not io.readable(self.conn):
+            self.drop_conn()
+        elif self.started and self.reading():
+            self.readable = True
+            self.core.queue(self)
+        self.core.pollset.resume(self.fd, self)
+        return error
+
+    cdef int drop_conn(self) except -1:
+        io.close(self.conn, self.conn_generation)
+        self.conn = NULL
+        return 0
+
+    cdef int reclaim(self) except -1:
+        """Back to the loop's own reading and writing, if the netpoller has the socket."""
+        cdef int error
+        if self.offloaded:
+            error = self.take_back()
+            if error and not self.lost:
+                self.fail(OSError(error, _strerror(error)), "Fatal write error on socket transport")
+        return 0
+
+    cdef Py_ssize_t receive_offloaded(self, char *room, Py_ssize_t length) except -2:
+        """As receive(), from what the netpoller has received; conn is NULL afterwards if the socket is to be asked."""
+        cdef Py_ssize_t n = io.recv(self.conn, room, length)
+        cdef int error
+        if n > 0:
+            if self.offloaded:
+                if n >= BULK:
+                    self.reclaim()
+                    self.rest = BULK_REST
+                else:
+                    self.readable = io.readable(self.conn)
+            return n       # once it is not offloaded, the socket is to be asked after what is left here
+        if n < 0 and errno == EAGAIN:
+            if self.offloaded:
+                self.readable = False
+            else:
+                self.drop_conn()
+            return -1
+        error = errno if n < 0 else 0
+        if self.offloaded:
+            self.take_back()
+        if self.conn != NULL:
+            self.drop_conn()
+        self.readable = False
+        if n < 0:
+            self.fail(OSError(error, _strerror(error)), "Fatal read error on socket transport")
+        return n
 
     # ----------------------------------------------------------------- reading
     cdef int read(self) except -1:
@@ -207,7 +342,12 @@ cdef class StreamTransport(Transport):
 
     cdef Py_ssize_t receive(self, char *room, Py_ssize_t length) except -2:
         """recv: the number of bytes, 0 at the end of the stream, -1 when there is nothing or it failed."""
-        cdef Py_ssize_t n = recv(self.fd, room, length, 0)
+        cdef Py_ssize_t n
+        if self.conn != NULL:
+            n = self.receive_offloaded(room, length)
+            if n >= 0 or self.conn != NULL or self.lost:
+                return n
+        n = recv(self.fd, room, length, 0)
         if n < 0:
             if errno == EAGAIN:
                 self.readable = False
@@ -286,6 +426,9 @@ cdef class StreamTransport(Transport):
     def pause_reading(self):
         """Stop calling the protocol with data until resume_reading(). Harmless when already paused."""
         if self.reading():
+            self.reclaim()      # from here on nothing is read from the socket
+            if self.closing:
+                return
             self.paused = True
             if self.core._debug:
                 _logger.debug("%r pauses reading", self)
@@ -307,6 +450,8 @@ cdef class StreamTransport(Transport):
         return self.size
 
     cdef int discard(self) except -1:
+        if self.offloaded:
+            self.take_back()
         self.buffer = []
         self.first = 0
         self.offset = 0
@@ -338,6 +483,15 @@ cdef class StreamTransport(Transport):
             if self.lost:
                 self.ignored_write("socket.send() raised exception.")
                 return
+            if self.offloaded:
+                if <size_t>length <= io.room(self.conn):
+                    io.put(self.conn, view.buf, length)
+                    io.kick(self.conn)
+                    return
+                self.reclaim()
+                self.rest = BULK_REST
+                if self.lost:
+                    return
             if self.size == 0:
                 n = send(self.fd, view.buf, length, MSG_NOSIGNAL)
                 if n < 0:
@@ -385,12 +539,33 @@ cdef class StreamTransport(Transport):
         if self.lost:
             self.ignored_write("socket.send() raised exception.")
             return
+        if self.offloaded:
+            if self.put_all(pieces):
+                return
+            self.reclaim()
+            self.rest = BULK_REST
+            if self.lost:
+                return
+            idle = self.size == 0
         for data in pieces:
             self.push(data, 0)
         if idle:
             self.flush()
         if self.size:
             self.maybe_pause()
+
+    cdef bint put_all(self, list pieces) except -1:
+        """Leave the pieces to the netpoller, if they all fit."""
+        cdef size_t room = io.room(self.conn)
+        cdef object data
+        for data in pieces:
+            if <size_t>PyBytes_GET_SIZE(data) > room:
+                return False
+            room -= PyBytes_GET_SIZE(data)
+        for data in pieces:
+            io.put(self.conn, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+        io.kick(self.conn)
+        return True
 
     cdef int flush(self) except -1:
         """Send what is buffered, as much as goes in one call."""
@@ -461,6 +636,9 @@ cdef class StreamTransport(Transport):
         """Close the write side once what is buffered has been sent; reading goes on."""
         if self.closing or self.eof:
             return
+        self.reclaim()
+        if self.lost:
+            return
         self.eof = True
         if self.size == 0:
             self.file.shutdown(SHUT_WR)
@@ -474,6 +652,7 @@ cdef class StreamTransport(Transport):
         """A future that is done when nothing waits to be sent; until _reset_empty_waiter(), write() fails."""
         if self.empty_waiter is not None:
             raise RuntimeError("Empty waiter is already set")
+        self.reclaim()
         self.empty_waiter = self.core.create_future()
         if self.size == 0:
             self.empty_waiter.set_result(None)
@@ -494,6 +673,11 @@ cdef class StreamTransport(Transport):
         self.writable_waiter = None
         if not waiter.done():
             waiter.set_result(None)
+
+    def close(self):
+        """Close when what is buffered has been written; connection_lost(None) is called after that."""
+        self.reclaim()
+        Transport.close(self)
 
     cdef int lose(self, object exc) except -1:
         try:

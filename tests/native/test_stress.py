@@ -1,4 +1,4 @@
-"""stress.c and monitor_stress.c under ThreadSanitizer, plain, and under valgrind.
+"""stress.c, monitor_stress.c and stress_offload.c under ThreadSanitizer, plain, and under valgrind.
 
 Each run has its own seed. helgrind is left out: it does not know C's atomics and takes each of them for
 a race, while ThreadSanitizer knows them and checks the orderings.
@@ -143,3 +143,42 @@ def test_monitor_valgrind(monitor):
         pytest.skip("valgrind is not installed")
     options = ["-q", "--error-exitcode=9", "--leak-check=full", "--fair-sched=try"]
     check_monitor([valgrind, *options, *monitor], 5, 300, "fork")
+
+
+@pytest.fixture(scope="module")
+def offload(plain_build):
+    return plain_build("stress_offload.c")
+
+
+@pytest.fixture(scope="module")
+def sanitized_offload(sanitized_build):
+    return sanitized_build("stress_offload.c")
+
+
+OFFLOAD_CASES = {"a": "streams", "b": "faults", "c": "resets", "d": "close", "e": "fork"}
+
+
+def check_offload(command, seed, milliseconds, cases="abcde"):
+    status, output = run([*command, str(seed), str(milliseconds), cases])
+    assert status == 0, output
+    assert "WARNING: ThreadSanitizer" not in output
+    done = [line.split()[:3] for line in output.splitlines()]
+    assert done == [[letter, OFFLOAD_CASES[letter], "ok:"] for letter in cases], output
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_offload_thread_sanitizer(sanitized_offload, seed):
+    check_offload(sanitized_offload, seed, 400, "abcd")  # it does not support threads in a forked child
+
+
+@pytest.mark.parametrize("seed", [4, 5])
+def test_offload_plain(offload, seed):
+    check_offload(offload, seed, 400)
+
+
+def test_offload_valgrind(offload):
+    valgrind = shutil.which("valgrind")
+    if valgrind is None:
+        pytest.skip("valgrind is not installed")
+    options = ["-q", "--error-exitcode=9", "--leak-check=full", "--fair-sched=try"]
+    check_offload([valgrind, *options, *offload], 6, 200)

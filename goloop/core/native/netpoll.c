@@ -121,7 +121,12 @@ static uint32_t netpoller_running;  /* atomic; stored under table_lock, loaded b
 static uint32_t fork_epoch;         /* atomic; written in a forked child, before it has other threads */
 static uint64_t count_fires, count_stale;  /* atomic, relaxed */
 
+static const gl_guest *guest;       /* constant once the library is loaded */
+static int doorbell = -1;           /* an eventfd in the master, edge-triggered and never read; guarded as `master` */
+static uint32_t dozing;             /* atomic; the netpoller sleeps, or is about to look whether it may */
+
 #define STOP_MARK UINT64_MAX
+#define DOORBELL_MARK (UINT64_MAX - 1)
 
 static int futex(uint32_t *word, int op, uint32_t value, const struct timespec *until) {
     return (int)syscall(SYS_futex, word, op | FUTEX_PRIVATE_FLAG, value, until, NULL, FUTEX_BITSET_MATCH_ANY);
@@ -159,6 +164,8 @@ static uint64_t epoll_key(const gl_pollset *ps, uint32_t generation) {
     return (uint64_t)generation << 32 | ps->index;
 }
 
+static int netpoller_ensure(void);
+
 static void netpoller_fired(uint64_t key) {
     gl_pollset *ps = table_at((uint32_t)key);
     __atomic_fetch_add(&count_fires, 1, __ATOMIC_RELAXED);
@@ -174,25 +181,60 @@ static void netpoller_fired(uint64_t key) {
     gl_unpark(ps);
 }
 
+void gl_netpoller_host(const gl_guest *g) { guest = g; }
+
+void gl_netpoller_nudge(void) {
+    uint32_t yes = 1;
+    uint64_t one = 1;
+    /* seq_cst: comes after the caller's push; pairs with netpoller_main, which says that it sleeps and then looks. */
+    if (__atomic_load_n(&dozing, __ATOMIC_SEQ_CST) &&
+        __atomic_compare_exchange_n(&dozing, &yes, 0, 0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) {
+        GL_YIELD();
+        if (write(doorbell, &one, sizeof one) != sizeof one)
+            gl_fatal("netpoller: doorbell");
+    }
+}
+
+int gl_netpoller_watch(int fd, uint32_t mask, uint64_t key) {
+    struct epoll_event event = {.events = mask, .data = {.u64 = key}};
+    if (epoll_ctl(master, EPOLL_CTL_ADD, fd, &event) < 0)
+        return errno;
+    /* pairs with before_fork: either we see that it does not run, or after_fork_parent sees that it is needed. */
+    int error = __atomic_load_n(&netpoller_running, __ATOMIC_SEQ_CST) ? 0 : netpoller_ensure();
+    if (error)
+        epoll_ctl(master, EPOLL_CTL_DEL, fd, NULL);
+    return error;
+}
+
+void gl_netpoller_unwatch(int fd) { epoll_ctl(master, EPOLL_CTL_DEL, fd, NULL); }
+
 static void *netpoller_main(void *arg) {
-    int epfd = (int)(intptr_t)arg;
+    int epfd = (int)(intptr_t)arg, stop = 0;
     struct epoll_event events[GL_EVENTS];
-    for (;;) {
-        int n = epoll_wait(epfd, events, GL_EVENTS, -1);
-        if (n < 0) {
-            if (errno == EINTR)
-                continue;
-            gl_fatal("netpoller: epoll_wait");
+    while (!stop) {
+        int n, timeout = -1;
+        if (guest != NULL) {
+            if (guest->round()) {
+                timeout = 0;
+            } else {
+                __atomic_store_n(&dozing, 1, __ATOMIC_SEQ_CST);
+                GL_YIELD();
+                if (!guest->idle())
+                    timeout = 0;
+            }
         }
-        int stop = 0;
+        n = epoll_wait(epfd, events, GL_EVENTS, timeout);
+        if (n < 0 && errno != EINTR)
+            gl_fatal("netpoller: epoll_wait");
+        __atomic_store_n(&dozing, 0, __ATOMIC_SEQ_CST);
         for (int i = 0; i < n; i++)
             if (events[i].data.u64 == STOP_MARK)
-                stop = 1;
-            else
+                stop = 1;  /* not at once: the kernel has disarmed the entries of the others in the batch */
+            else if (events[i].data.u64 != DOORBELL_MARK &&
+                     (guest == NULL || !guest->event(events[i].data.u64, events[i].events)))
                 netpoller_fired(events[i].data.u64);
-        if (stop)  /* not before the others of the batch are dealt with: the kernel has disarmed their entries */
-            return NULL;
     }
+    return NULL;
 }
 
 static int netpoller_start(void) {  /* under table_lock; 0, or an error */
@@ -232,10 +274,13 @@ static int netpoller_ensure(void) {  /* 0, or an error */
 }
 
 static int master_open(void) {  /* under table_lock; 0, or -1 with errno */
-    struct epoll_event event = {.events = EPOLLIN, .data = {.u64 = STOP_MARK}};
+    struct epoll_event stop = {.events = EPOLLIN, .data = {.u64 = STOP_MARK}};
+    struct epoll_event ring = {.events = EPOLLIN | EPOLLET, .data = {.u64 = DOORBELL_MARK}};
     master = epoll_create1(EPOLL_CLOEXEC);
     stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (master >= 0 && stop_fd >= 0 && epoll_ctl(master, EPOLL_CTL_ADD, stop_fd, &event) == 0)
+    doorbell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (master >= 0 && stop_fd >= 0 && doorbell >= 0 && epoll_ctl(master, EPOLL_CTL_ADD, stop_fd, &stop) == 0 &&
+        epoll_ctl(master, EPOLL_CTL_ADD, doorbell, &ring) == 0)
         return 0;
     return -1;
 }
@@ -244,9 +289,11 @@ static void master_close(void) {  /* under table_lock; keeps errno */
     int saved = errno;
     if (stop_fd >= 0)
         close(stop_fd);
+    if (doorbell >= 0)
+        close(doorbell);
     if (master >= 0)
         close(master);
-    master = stop_fd = -1;
+    master = stop_fd = doorbell = -1;
     errno = saved;
 }
 
@@ -254,17 +301,20 @@ static void master_close(void) {  /* under table_lock; keeps errno */
 static void before_fork(void) {
     pthread_mutex_lock(&table_lock);
     netpoller_stop();
+    if (guest != NULL)
+        guest->before_fork();
 }
 
 static void after_fork_parent(void) {
     /* gl_park says that it sleeps, then looks whether the netpoller runs; before_fork said that it does not
      * run, and here we look whether anybody sleeps. So either the loop starts it, or we do. */
-    for (uint32_t i = 0; i < table_size; i++)
-        if (__atomic_load_n(&table_at(i)->state, __ATOMIC_SEQ_CST) == GL_PARKED) {
-            if ((errno = netpoller_start()) != 0)
-                gl_fatal("netpoller: restart after a fork");
-            break;
-        }
+    int needed = guest != NULL && guest->needed();
+    for (uint32_t i = 0; i < table_size && !needed; i++)
+        needed = __atomic_load_n(&table_at(i)->state, __ATOMIC_SEQ_CST) == GL_PARKED;
+    if (needed && (errno = netpoller_start()) != 0)
+        gl_fatal("netpoller: restart after a fork");
+    if (guest != NULL)
+        guest->after_fork_parent();
     pthread_mutex_unlock(&table_lock);
 }
 
@@ -276,6 +326,9 @@ static void after_fork_child(void) {
         __atomic_store_n(&table_at(i)->ringers, 0, __ATOMIC_RELAXED);
     master_close();
     open_count = 0;
+    __atomic_store_n(&dozing, 0, __ATOMIC_RELAXED);
+    if (guest != NULL)
+        guest->after_fork_child();
     pthread_mutex_unlock(&table_lock);
 }
 
@@ -320,6 +373,7 @@ gl_pollset *gl_pollset_open(gl_inbox *inbox) {
     ps->inbox = inbox;
     __atomic_store_n(&ps->parks, 0, __ATOMIC_RELAXED);
     gl_inbox_open(inbox);
+    gl_inbox_open(&ps->news);
     open_count++;
     pthread_mutex_unlock(&table_lock);
     return ps;
@@ -404,7 +458,7 @@ int gl_park(gl_pollset *ps, int64_t deadline) {
      * netpoller_fired. */
     __atomic_store_n(&ps->state, GL_PARKED, __ATOMIC_SEQ_CST);
     GL_YIELD();
-    if (gl_inbox_empty(ps->inbox)) {
+    if (gl_inbox_empty(ps->inbox) && gl_inbox_empty(&ps->news)) {
         if (!__atomic_load_n(&ps->armed, __ATOMIC_SEQ_CST))
             arm(ps);
         GL_YIELD();
@@ -447,7 +501,7 @@ int gl_poll(gl_pollset *ps, int64_t deadline, struct epoll_event *events, int ro
      * no such look: epoll itself keeps what became ready since the last harvest. */
     __atomic_store_n(&ps->state, GL_POLLING, __ATOMIC_SEQ_CST);
     GL_YIELD();
-    if (!gl_inbox_empty(ps->inbox)) {
+    if (!gl_inbox_empty(ps->inbox) || !gl_inbox_empty(&ps->news)) {
         n = 0;
     } else if (deadline < 0) {
         n = epoll_wait(ps->epfd, events, room, -1);

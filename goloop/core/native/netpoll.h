@@ -59,6 +59,7 @@ typedef struct gl_pollset {
     uint32_t epoch;         /* fork epoch in which it was opened; constant while in use */
     gl_inbox *inbox;        /* looked at by gl_park; constant while in use. Not part of this memory, because
                                a push that comes late must find it closed, not another loop's */
+    gl_inbox news;          /* of connections that the netpoller receives and sends for; only it pushes, see offload.c */
     uint64_t parks;         /* atomic, relaxed: statistics; owner counts */
     struct gl_pollset *next_free;  /* guarded by the table's mutex */
 } gl_pollset;
@@ -82,6 +83,26 @@ int gl_poll(gl_pollset *ps, int64_t deadline, struct epoll_event *events, int ro
  * whoever calls has put something where the loop looks before it sleeps (the inbox, a descriptor). */
 void gl_unpark(gl_pollset *ps);
 int64_t gl_now(void);                   /* CLOCK_MONOTONIC, nanoseconds */
+
+/* ------------------------------------------------------------------ guest
+ * offload.c lives in the netpoller's thread; these are the doors between the two. The guest's calls run in that thread,
+ * the fork handlers in the thread that forks, when the netpoller does not run. */
+typedef struct gl_guest {
+    int (*event)(uint64_t key, uint32_t events);  /* an event of the master; 0: not the guest's */
+    int (*round)(void);          /* do some of what is to be done; nonzero: there is more */
+    int (*idle)(void);           /* nothing is to be done; seq_cst, pairs with gl_netpoller_nudge */
+    int (*needed)(void);         /* the netpoller must run */
+    void (*before_fork)(void);
+    void (*after_fork_parent)(void);
+    void (*after_fork_child)(void);
+} gl_guest;
+
+void gl_netpoller_host(const gl_guest *guest);  /* when the library is loaded */
+/* Watch a descriptor in the master, and see to it that the netpoller runs; 0 or an error. The key has a bit of the
+ * upper half of its low word set. A poll set is open, and stays open until after gl_netpoller_unwatch. */
+int gl_netpoller_watch(int fd, uint32_t events, uint64_t key);
+void gl_netpoller_unwatch(int fd);
+void gl_netpoller_nudge(void);   /* end its sleep, if it sleeps: something is to be done */
 
 /* ------------------------------------------------------------- statistics */
 typedef struct gl_stats {
