@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import gc
 import socket
 import ssl
@@ -106,6 +107,10 @@ def test_ending_in_connection_made(both, ending):
     assert events[0] == "made" and events[-1] == ("lost", None) and closing
 
 
+@pytest.mark.skipif(
+    os.environ.get("GOLOOP_IO", "inline") != "inline",
+    reason="the peer sees a reset only if the server's session tickets are still unread: then the netpoller's pace decides",
+)
 def test_abort_drops_the_connection(both):
     async def scenario(loop):
         ours, theirs = Recorder(), Recorder()
