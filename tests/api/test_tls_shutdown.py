@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-import os
 import gc
+import os
 import socket
 import ssl
 import struct
@@ -109,7 +109,7 @@ def test_ending_in_connection_made(both, ending):
 
 @pytest.mark.skipif(
     os.environ.get("GOLOOP_IO", "inline") != "inline",
-    reason="the peer sees a reset only if the server's session tickets are still unread: then the netpoller's pace decides",
+    reason="the peer sees a reset only if its session tickets are unread, which the netpoller's pace decides",
 )
 def test_abort_drops_the_connection(both):
     async def scenario(loop):
