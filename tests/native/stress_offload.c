@@ -537,8 +537,9 @@ static void close_world(world *w) {
 /* ------------------------------------------------------------------ cases */
 static unsigned streams(int with_faults, int resets) {
     unsigned rounds = 0;
-    uint64_t received = count_received, sent = count_sent;  /* no netpoller runs between two cases */
-    for (; going() || count_received == received || count_sent == sent; rounds++) {
+    gl_offload_stats before, now;
+    gl_offload_get_stats(&before);
+    for (now = before; going() || now.received == before.received || now.sent == before.sent; rounds++) {
         static world w;
         open_world(&w, resets);
         __atomic_store_n(&reminded, &w, __ATOMIC_RELEASE);
@@ -547,6 +548,7 @@ static unsigned streams(int with_faults, int resets) {
         __atomic_store_n(&faults, 0, __ATOMIC_RELAXED);
         __atomic_store_n(&reminded, NULL, __ATOMIC_RELEASE);
         close_world(&w);
+        gl_offload_get_stats(&now);
     }
     return rounds;
 }
