@@ -22,8 +22,9 @@ $(VENV)/built: $(BIN)/python $(SOURCES)
 demo: build
 	$(BIN)/python examples/demo.py $(ARGS)
 
+TESTS ?= tests
 test: build
-	$(BIN)/python -X dev -m pytest -n 2 tests $(ARGS)
+	$(BIN)/python -X dev -m pytest -n 2 $(TESTS) $(ARGS)
 
 lint: build
 	$(BIN)/ruff check .
