@@ -1,9 +1,11 @@
 """What was made, bound or imported before the patch parks as well; and nothing has changed its identity."""
 
+import importlib
 import queue
 import select
 import socket
 import subprocess
+import sys
 import threading
 import time
 
@@ -90,6 +92,22 @@ def test_identities():
     assert all(now[name] is before.types[name] for name in now) and now.keys() == before.types.keys()
     assert time.sleep.__module__ == "time" and type(time.sleep) is type(len)
     assert type(before.lock).acquire.__objclass__ is type(before.lock)
+
+
+def test_another_instance_of_a_module_is_left_alone():
+    """Its types are others, though their methods are in the same table: those of another interpreter, for one."""
+
+    def use():
+        queue, timer = sys.modules.pop("_queue"), sys.modules.pop("time")
+        try:
+            items = importlib.import_module("_queue").SimpleQueue()
+            items.put(1)
+            importlib.import_module("time").sleep(0.001)
+            return type(items) is not before.types["SimpleQueue"], items.get(), items.empty()
+        finally:
+            sys.modules["_queue"], sys.modules["time"] = queue, timer
+
+    assert go(use).result(10) == (True, 1, True)
 
 
 @pytest.mark.parametrize("inside", [False, True])

@@ -4,6 +4,9 @@
  * callable, or the C function that was there before. Types, identities, signatures and documentation stay as they
  * are, and a call that is not for the replacement costs one C call more.
  *
+ * A second instance of the module (another interpreter has one) uses the same table with types of its own: what is no
+ * object of the type that was hooked, or not the module, goes to the original.
+ *
  * C functions have no closures: each hook has trampolines of its own, made by a macro, one for each of CPython's
  * calling conventions. Guard of everything here: the GIL. */
 #include "hook.h"
@@ -16,16 +19,22 @@ typedef struct {
     PyMethodDef original;  /* what it was */
     PyObject *replacement;
     gl_applies applies;
-    int method; /* the replacement gets the object as its first argument */
+    PyTypeObject *type; /* of a method, whose replacement gets the object as its first argument; NULL: a function */
+    PyObject *module;   /* of a function */
 } hook;
 
 static hook hooks[HOOKS];
+
+static inline int applies(hook *h, PyObject *self)
+{
+    return (h->type != NULL ? PyObject_TypeCheck(self, h->type) : self == h->module) && h->applies();
+}
 
 static PyObject *call(hook *h, PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     PyObject *few[ON_STACK], **all = few, *result;
     Py_ssize_t i, total;
-    if (!h->method)
+    if (h->type == NULL)
         return PyObject_Vectorcall(h->replacement, args, (size_t)n, kwnames);
     total = n + 1 + (kwnames != NULL ? PyTuple_GET_SIZE(kwnames) : 0);
     if (total > ON_STACK) {
@@ -46,7 +55,7 @@ static PyObject *call_tuple(hook *h, PyObject *self, PyObject *args, PyObject *k
 {
     Py_ssize_t i, n = PyTuple_GET_SIZE(args);
     PyObject *all, *result;
-    if (!h->method)
+    if (h->type == NULL)
         return PyObject_Call(h->replacement, args, kwargs);
     all = PyTuple_New(n + 1);
     if (all == NULL)
@@ -66,32 +75,32 @@ typedef PyObject *(*fast_kw)(PyObject *, PyObject *const *, Py_ssize_t, PyObject
 
 static inline PyObject *enter_none(hook *h, PyObject *self, PyObject *unused)
 {
-    return h->applies() ? call(h, self, NULL, 0, NULL) : h->original.ml_meth(self, unused);
+    return applies(h, self) ? call(h, self, NULL, 0, NULL) : h->original.ml_meth(self, unused);
 }
 static inline PyObject *enter_one(hook *h, PyObject *self, PyObject *arg)
 {
-    return h->applies() ? call(h, self, &arg, 1, NULL) : h->original.ml_meth(self, arg);
+    return applies(h, self) ? call(h, self, &arg, 1, NULL) : h->original.ml_meth(self, arg);
 }
 static inline PyObject *enter_tuple(hook *h, PyObject *self, PyObject *args)
 {
-    return h->applies() ? call_tuple(h, self, args, NULL) : h->original.ml_meth(self, args);
+    return applies(h, self) ? call_tuple(h, self, args, NULL) : h->original.ml_meth(self, args);
 }
 static inline PyObject *enter_dict(hook *h, PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    return h->applies() ? call_tuple(h, self, args, kwargs) : ORIGINAL(PyCFunctionWithKeywords)(self, args, kwargs);
+    return applies(h, self) ? call_tuple(h, self, args, kwargs) : ORIGINAL(PyCFunctionWithKeywords)(self, args, kwargs);
 }
 static inline PyObject *enter_fast(hook *h, PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
-    return h->applies() ? call(h, self, args, n, NULL) : ORIGINAL(fast)(self, args, n);
+    return applies(h, self) ? call(h, self, args, n, NULL) : ORIGINAL(fast)(self, args, n);
 }
 static inline PyObject *enter_fast_kw(hook *h, PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names)
 {
-    return h->applies() ? call(h, self, args, n, names) : ORIGINAL(fast_kw)(self, args, n, names);
+    return applies(h, self) ? call(h, self, args, n, names) : ORIGINAL(fast_kw)(self, args, n, names);
 }
 static inline PyObject *enter_class(hook *h, PyObject *self, PyTypeObject *cls, PyObject *const *args, size_t n,
                                     PyObject *names)
 {
-    return h->applies() ? call(h, self, args, (Py_ssize_t)n, names)
+    return applies(h, self) ? call(h, self, args, (Py_ssize_t)n, names)
                         : ORIGINAL(PyCMethod)(self, cls, args, n, names);
 }
 
@@ -175,11 +184,12 @@ PyObject *gl_hook_install(PyObject *function, PyObject *replacement, gl_applies 
     }
     hooks[i].original = *table;
     if (PyCFunction_Check(function)) {
+        hooks[i].module = Py_XNewRef(PyCFunction_GET_SELF(function));
         original = PyCFunction_NewEx(&hooks[i].original, PyCFunction_GET_SELF(function),
                                      ((PyCFunctionObject *)function)->m_module);
     } else {
         original = PyDescr_NewMethod(PyDescr_TYPE(function), &hooks[i].original);
-        hooks[i].method = 1;
+        hooks[i].type = (PyTypeObject *)Py_NewRef((PyObject *)PyDescr_TYPE(function));
     }
     if (original == NULL)
         return NULL;
