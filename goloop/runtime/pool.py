@@ -220,15 +220,21 @@ def shutdown(patience: float = PATIENCE) -> None:
                 worker.loop.call_soon_threadsafe(worker.loop.stop)
             except RuntimeError:
                 _ending.discard(worker)  # it has just ended by itself
-        with _lock:
-            threads = list(_threads)
-        if not threads or time.monotonic() > until:
+        if time.monotonic() > until:
             break
+        with _lock:
+            threads, starting = list(_threads), _starting
+        if not threads and not starting:
+            clock.stop(patience)  # again: a finally block may have set a timer
+            sched.stop_monitor()  # and wait for it: it may be just about to bring in a worker
+            with _lock:
+                if not _threads and not _starting:
+                    break
         try:
             threads[0].join(0.01)
-        except RuntimeError:
-            time.sleep(0.001)  # the monitor is just about to start it
-    clock.stop(patience)  # again: a finally block may have set a timer
+        except (IndexError, RuntimeError):
+            time.sleep(0.001)  # somebody is just about to start one
+    clock.stop(patience)
     sched.stop_monitor()
     for end in also_end:
         end()

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import os
+import threading
 
 import pytest
 from scripts import run_script
@@ -394,3 +395,25 @@ def test_panic():
     assert (status, out) == (2, "out\n")
     assert err.startswith("panic: ") and "KeyError: 'unheard'" in err
     assert "created at" in err and "waits [chan receive]" in err
+
+
+def test_shutdown_waits_for_a_worker_that_is_being_started(monkeypatch):
+    making, go_on = threading.Event(), threading.Event()
+
+    def slowly(**options):
+        making.set()
+        assert go_on.wait(10)
+        return goloop.Loop(**options)
+
+    monkeypatch.setattr(pool, "Loop", slowly)
+    starter = threading.Thread(target=pool._start_worker)
+    starter.start()
+    assert making.wait(10)
+    ender = threading.Thread(target=pool.shutdown)
+    ender.start()
+    ender.join(0.1)
+    waits = ender.is_alive()
+    go_on.set()
+    starter.join(10)
+    ender.join(10)
+    assert waits and not ender.is_alive() and pool.thread_count() == 0
