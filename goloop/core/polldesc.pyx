@@ -8,12 +8,14 @@ code between them.
 """
 
 import asyncio
+import signal
+import threading
 
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
 from libc.errno cimport EBADF, EINTR, errno
 from libc.math cimport isnan
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
 
 from goloop.core.loop cimport fd_of
@@ -27,6 +29,12 @@ from goloop.core.waiter cimport (
 
 from goloop.errors import ClosedError
 
+
+cdef extern from "Python.h":
+    unsigned long PyThread_get_thread_ident() nogil
+
+cdef object _main_thread = threading.main_thread
+cdef object _set_wakeup_fd = signal.set_wakeup_fd
 
 cdef extern from "poll.h" nogil:
     enum:
@@ -43,31 +51,20 @@ cdef extern from *:
     """
     #include <errno.h>
     #include <poll.h>
-    #include <signal.h>
-    #include <sys/eventfd.h>
+    #include <fcntl.h>
     #include <time.h>
     #include <unistd.h>
-    static void gl_hold_signals(sigset_t *before) {
-        sigset_t all;
-        sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, before);
-    }
-    static void gl_let_signals(const sigset_t *before) { pthread_sigmask(SIG_SETMASK, before, NULL); }
-    /* mask: the signals that are held while it sleeps; ns < 0: without an end. Returns -errno for an error. */
-    static int gl_ppoll(struct pollfd *fds, unsigned long n, int64_t ns, const sigset_t *mask) {
+    /* ns < 0: without an end. Returns -errno for an error. */
+    static int gl_ppoll(struct pollfd *fds, unsigned long n, int64_t ns) {
         struct timespec t = {ns / 1000000000, ns % 1000000000};
-        int ready = ppoll(fds, n, ns < 0 ? NULL : &t, mask);
+        int ready = ppoll(fds, n, ns < 0 ? NULL : &t, NULL);
         return ready < 0 ? -errno : ready;
     }
     """
-    ctypedef struct sigset_t:
-        pass
-    void gl_hold_signals(sigset_t *before) nogil
-    void gl_let_signals(const sigset_t *before) nogil
-    int gl_ppoll(pollfd *fds, unsigned long n, int64_t ns, const sigset_t *mask) nogil
-    int eventfd(unsigned int start, int flags) nogil
-    int EFD_CLOEXEC
-    int EFD_NONBLOCK
+    int gl_ppoll(pollfd *fds, unsigned long n, int64_t ns) nogil
+    int pipe2(int *ends, int flags) nogil
+    int O_CLOEXEC
+    int O_NONBLOCK
     ssize_t write(int fd, const void *data, size_t n) nogil
     int close(int fd) nogil
 
@@ -103,29 +100,55 @@ cdef object closed_error():
 
 @cython.final
 cdef class Alarm:
-    """The `lock` of a Waiter whose thread sleeps in poll(2)."""
+    """The `lock` of a Waiter whose thread sleeps in poll(2): a pipe.
 
-    cdef int fd
+    In the main thread signals end the sleep, too. The kernel may give one to any thread, and may do so just before we
+    sleep; Python's C handler then writes to the wake-up descriptor, which is the pipe while nobody else has one.
+    """
+
+    cdef int fd                 # to be polled
+    cdef int writing
+    cdef bint hears             # it is the wake-up descriptor
 
     def __cinit__(self):
-        self.fd = -1
-        self.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
-        if self.fd < 0:
+        cdef int ends[2]
+        self.fd = self.writing = -1
+        if pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0:
             PyErr_SetFromErrno(OSError)
+        self.fd, self.writing = ends[0], ends[1]
 
     def __dealloc__(self):
         self.put_away()
 
+    cdef int hear_signals(self) except -1:
+        if PyThread_get_thread_ident() == _main_thread().ident:
+            before = _set_wakeup_fd(self.writing, warn_on_full_buffer=False)
+            self.hears = before == -1
+            if not self.hears:
+                _set_wakeup_fd(before)
+            PyErr_CheckSignals()      # those that came before
+        return 0
+
+    cdef int close(self) except -1:
+        """The sleep is over."""
+        if self.hears:
+            self.hears = False
+            before = _set_wakeup_fd(-1)
+            if before not in (-1, self.writing):
+                _set_wakeup_fd(before)      # a signal's handler has put one in
+        self.put_away()
+        return 0
+
     cdef void put_away(self) noexcept:
         if self.fd >= 0:
             close(self.fd)
-            self.fd = -1
+            close(self.writing)
+            self.fd = self.writing = -1
 
     def release(self):
         """Wake it; one that is awake already may have put it away."""
-        cdef uint64_t one = 1
         if self.fd >= 0:
-            write(self.fd, &one, sizeof(one))
+            write(self.writing, <const char *>b"!", 1)
 
 
 cdef Direction new_direction(str what):
@@ -291,7 +314,6 @@ cdef class PollDesc(Pollable):
         cdef double seconds
         cdef int64_t ns = -1
         cdef int n
-        cdef sigset_t mask
         waiter.lock = alarm
         fds[0] = pollfd(self.fd, POLLIN if side is self.reading else POLLOUT, 0)
         fds[1] = pollfd(alarm.fd, POLLIN, 0)
@@ -303,16 +325,10 @@ cdef class PollDesc(Pollable):
                 seconds = self.left(side) if seconds < 0 else min(seconds, self.left(side))
             if seconds >= 0:
                 ns = <int64_t>(seconds * 1e9) + 1
-            # A signal that comes between the last look of Python at its signals and the sleep would not end it. So
-            # hold them, look, and let them in when we sleep.
-            gl_hold_signals(&mask)
-            try:
-                PyErr_CheckSignals()
-                with nogil:
-                    n = gl_ppoll(fds, 2, ns, &mask)
-            finally:
-                gl_let_signals(&mask)
-            if n == -EINTR:
+            alarm.hear_signals()
+            with nogil:
+                n = gl_ppoll(fds, 2, ns)
+            if n == -EINTR or fds[1].revents:
                 PyErr_CheckSignals()
             elif n < 0:
                 raise OSError(-n, "poll failed")
@@ -321,7 +337,7 @@ cdef class PollDesc(Pollable):
         finally:
             place.leave()
             waiter.claim(COMPLETED)
-            alarm.put_away()
+            alarm.close()
             self.leave()
         if self.closed:
             raise closed_error()
