@@ -1,7 +1,8 @@
 """The process that is measured: one workload on one loop.
 
-    python benchmarks/child.py LOOP MODULE:FUNCTION PARAMETERS
+    python benchmarks/child.py LOOP[+NAME=VALUE...] MODULE:FUNCTION PARAMETERS
 
+What follows a + is set in the environment: goloop+GOLOOP_IO=auto is a contestant of its own.
 A server workload is `async def serve(loop, **parameters) -> address`: its address is printed, and it serves until it
 is killed. A work workload, `async def make(loop, **parameters) -> operate`, gives `async def operate(n, watch)` that
 does n operations and has the watch run while it does: warmed up, timed, printed as JSON.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -71,7 +73,8 @@ async def main(body: str, parameters: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    loop_name = sys.argv[1]
+    loop_name, *variables = sys.argv[1].split("+")
+    os.environ.update(variable.split("=", 1) for variable in variables)
     if loop_name != "asyncio":
         importlib.import_module(loop_name).install()
     asyncio.run(main(sys.argv[2], json.loads(sys.argv[3])))

@@ -90,7 +90,10 @@ class Result:
 
 def interleave(cases: Sequence[Case], contestants: Sequence[str], repeats: int, console: Console) -> list[Result]:
     """Measure every case `repeats` times, contestants in turns, with a progress bar."""
-    plan = [(case, [c for c in contestants if not case.contestants or c in case.contestants]) for case in cases]
+    plan = [
+        (case, [c for c in contestants if not case.contestants or c.partition("+")[0] in case.contestants])
+        for case in cases
+    ]
     results = [Result(case.family, case.name, case.unit, case.target, case.figure) for case in cases]
     columns = (
         TextColumn("{task.description}"),

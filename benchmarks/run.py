@@ -25,7 +25,11 @@ PACKAGES = ("goloop", "uvloop", "aiohttp")
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="families, or parts of 'family: case', separated by commas")
-    parser.add_argument("--loops", default="", help="contestants; default: asyncio,uvloop,goloop,C")
+    parser.add_argument(
+        "--loops",
+        default="",
+        help="e.g. uvloop,goloop,goloop+GOLOOP_IO=auto; default: asyncio,uvloop,goloop,C",
+    )
     parser.add_argument("--repeats", type=int, help="runs of each; default: 5, with --quick 3")
     parser.add_argument("--seconds", type=float, help="length of a run; default: 0.5, with --quick 0.3")
     parser.add_argument("--quick", action="store_true", help="few cases, three repeats: a look, not a result")
@@ -45,8 +49,7 @@ def chosen(settings: cases.Settings, only: str) -> list[harness.Case]:
     return [
         case
         for case in every
-        for word in wanted
-        if (case.family == word if word in families else word in f"{case.family}: {case.name}")
+        if any(case.family == word if word in families else word in f"{case.family}: {case.name}" for word in wanted)
     ]
 
 
