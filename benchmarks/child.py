@@ -56,9 +56,7 @@ async def time_operations(operate: Operate, warmup: float, seconds: float) -> di
     return {"operations": operations, "seconds": watch.wall, "cpu": watch.cpu}
 
 
-async def main(body: str, parameters: dict[str, Any]) -> None:
-    module, _, name = body.partition(":")
-    function = getattr(importlib.import_module(f"workloads.{module}"), name)
+async def main(function: Any, parameters: dict[str, Any]) -> None:
     loop = asyncio.get_running_loop()
     warmup, seconds = parameters.pop("warmup", 0.0), parameters.pop("seconds", 0.0)
     operations = parameters.pop("operations", 0)
@@ -77,4 +75,6 @@ if __name__ == "__main__":
     os.environ.update(variable.split("=", 1) for variable in variables)
     if loop_name != "asyncio":
         importlib.import_module(loop_name).install()
-    asyncio.run(main(sys.argv[2], json.loads(sys.argv[3])))
+    module, _, name = sys.argv[2].partition(":")
+    function = getattr(importlib.import_module(f"workloads.{module}"), name)
+    asyncio.run(main(function, json.loads(sys.argv[3])))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def arguments() -> argparse.Namespace:
 
 
 def chosen(settings: cases.Settings, only: str) -> list[harness.Case]:
-    wanted = [word.strip() for word in only.split(",") if word.strip()]
+    wanted = [word for word in re.split(r",(?! )", only) if word]  # a name of a case may have a comma, with a space
     every = cases.all_cases(settings)
     if not wanted:
         return every

@@ -1,8 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
 """Whether a loop's streams do their own kernel work, or have the netpoller do it.
 
-GOLOOP_IO=inline and =offload pin that. With =auto it pays where the loop has no rest left and a processor has: so
-watch for that, try, and keep to it only if more turns a second come out of it. Figures come in windows:
+GOLOOP_IO=inline and =offload pin that. With =auto, the default, offload is for when it pays, which is where the loop has
+no rest left and a processor has: watch for that, try, and keep to it only if more turns a second come out of it.
+Figures come in windows:
 
     WATCH   two windows without rest, and a processor with some       -> TRIAL
     TRIAL   the loop now has rest, or does more                       -> HOLD
@@ -15,7 +16,7 @@ import os
 from goloop.core.netpoll cimport now_ns
 
 cdef tuple MODES = ("inline", "offload", "auto")
-cdef str DEFAULT = "inline"
+cdef str DEFAULT = "auto"
 
 cdef int64_t SECOND = 1000000000
 cdef int64_t WINDOW = SECOND // 10       # a tick of /proc/stat is a tenth of it

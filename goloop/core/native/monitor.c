@@ -17,6 +17,7 @@
 #define GL_FAST_TICK 1000000   /* while it brings in one worker after the other */
 #define GL_QUIET 100           /* ticks without any start after which it sleeps until it is woken */
 #endif
+#define GL_EARLY (GL_FAST_TICK / 4)  /* a look that is due within so many ns shares the wake-up */
 
 static long backlog;       /* atomic; goroutines that wait to be started */
 static uint32_t starts;    /* atomic; counts those that were started */
@@ -73,7 +74,7 @@ static int tick(long ns) {
         return 0;
     }
     while ((now = clock_now()) < end && !__atomic_load_n(&stopping, __ATOMIC_ACQUIRE)) {
-        if (now < next) {
+        if (now < next - GL_EARLY) {
             nap((long)(next < end ? next - now : end - now));
             continue;
         }

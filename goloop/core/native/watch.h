@@ -11,10 +11,10 @@
 
 /* A stress build makes everything shorter. */
 #ifndef GL_LOOK_BASE
-#define GL_LOOK_BASE 4000000      /* ns between two looks while callbacks come and go */
-#define GL_LOOK_HOT 500000        /* while one seems stuck, and for GL_HOT_FOR after a handoff */
+#define GL_LOOK_BASE 10000000     /* ns between two looks while callbacks come and go: the monitor's own tick */
+#define GL_LOOK_HOT 1000000       /* while one seems stuck, and for GL_HOT_FOR after a handoff */
 #define GL_HOT_FOR 2000000000     /* ns; bursts of blocking calls come again */
-#define GL_LOOK_IDLE 250          /* looks at parked loops after which the monitor need not look any more */
+#define GL_LOOK_IDLE 100          /* looks at parked loops after which the monitor need not look any more */
 #define GL_ASLEEP_FOR 10000000    /* ns without processor time that tell, where the kernel does not say what for */
 #endif
 
