@@ -100,7 +100,7 @@ cdef class Chan:
         cdef Place place
         if self.closed:
             raise ChannelClosed("send on a closed channel")
-        place = self.receivers.claim_first()
+        place = self.receivers.claim_first() if self.receivers.first is not None else None
         if place is not None:
             self.hand_over(place.waiter, value)
         elif self.count - self.owed < self.cap:
@@ -151,7 +151,7 @@ cdef class Chan:
         cdef Place place
         if self.count > self.owed:
             value = self.pop()
-            while self.count - self.owed < self.cap:
+            while self.senders.first is not None and self.count - self.owed < self.cap:
                 place = self.senders.claim_first()
                 if place is None:
                     break

@@ -15,7 +15,7 @@ from asyncio import events as _events
 cimport cython
 from libc.math cimport isnan
 
-from goloop.core.sched cimport Worker, current_g, ready
+from goloop.core.sched cimport Worker, current_g, in_goroutine, ready
 
 
 cdef extern from "Python.h":
@@ -164,7 +164,7 @@ cdef class Waiter:
 
 cdef int may_block(str what, str instead) except -1:
     """RuntimeError on the thread of a running loop outside of a goroutine, where waiting would stop the loop."""
-    if current_g() is None and _events._get_running_loop() is not None:
+    if not in_goroutine() and _events._get_running_loop() is not None:
         raise RuntimeError(f"{what} would block the event loop: use {instead} here, or call it in a goroutine")
     return 0
 
