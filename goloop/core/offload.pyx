@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
 """Whether a loop's streams do their own kernel work, or have the netpoller do it.
 
-GOLOOP_IO=inline and =offload pin that. With =auto, the default, offload is for when it pays, which is where the loop has
-no rest left and a processor has: watch for that, try, and keep to it only if more turns a second come out of it.
-Figures come in windows:
+GOLOOP_IO=inline and =offload pin that. With =auto, the default, the netpoller has it while that pays, which is where
+the loop has no rest left and a processor has: watch for that, try, and keep to it only if more turns a second come out
+of it. Figures come in windows:
 
     WATCH   two windows without rest, and a processor with some       -> TRIAL
     TRIAL   the loop now has rest, or does more                       -> HOLD

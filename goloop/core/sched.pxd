@@ -105,8 +105,8 @@ cdef class Worker(Pollable):
 
 cdef Queue backlog                # goroutines that no worker has started
 cdef Worker here()                # the worker of this thread, or None
-cdef G current_g()                # the goroutine that runs here, or None
-cdef bint in_goroutine() noexcept # whether there is one
+cdef G current_g()                    # the goroutine that runs here, or None
+cdef bint in_goroutine() noexcept     # whether there is one
 cdef int ready(G g) except -1     # let a parked goroutine go on; any thread, once for each park
 # Put a new goroutine into the backlog and see that a worker looks there. An exception: there is no worker, and none
 # could be started.
