@@ -148,7 +148,7 @@ cdef class StreamTransport(Transport):
             self.drop_conn()
         if self.counted:
             self.counted = False
-            self.file._decref_socketios()
+            self.file._io_refs -= 1   # whoever calls closes the file next
         return 0
 
     cdef bint polling(self):

@@ -29,6 +29,7 @@ cdef extern from "Python.h":
 
 cdef bint SERVER_TAKES_TRANSPORT = version_info >= (3, 13)   # Server._attach(transport)
 cdef Py_ssize_t LOG_THRESHOLD = _constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
+cdef Py_ssize_t HIGH = 64 * 1024        # bytes; asyncio's default
 cdef object _set_result = _futures._set_result_unless_cancelled
 
 # Transports that exist. Written under the GIL; on a free-threaded build the count is approximate.
@@ -76,7 +77,8 @@ cdef class Transport(Pollable):
         self.extra = {} if extra is None else extra
         self.context = PyContext_CopyCurrent()
         self.proto = protocol
-        self._set_write_buffer_limits()
+        self.high = HIGH
+        self.low = HIGH // 4
         self.file = file
         self.fd = file.fileno()
         return 0
@@ -290,7 +292,7 @@ cdef class Transport(Pollable):
 
     def _set_write_buffer_limits(self, high=None, low=None):
         if high is None:
-            high = 64 * 1024 if low is None else 4 * low
+            high = HIGH if low is None else 4 * low
         if low is None:
             low = high // 4
         if not high >= low >= 0:
