@@ -43,6 +43,7 @@ SERVE: dict[str, tuple[str, dict[str, object], str, int]] = {
     "writelines": ("echo:tcp", {"style": "writelines"}, "tcp", 10),
     "writes": ("echo:tcp", {"style": "writes"}, "tcp", 10),
     "connect": ("echo:tcp", {"style": "once"}, "churn", 10),
+    "tls": ("echo:tls", {}, "tls", 10),
     "udp": ("echo:udp", {}, "udp", 10),
     "websocket": ("web:serve", {}, "websocket", 10),
     "aiohttp": ("web:serve", {}, "http", 10),
@@ -75,6 +76,9 @@ def count_server(loop: str, name: str, directory: Path) -> float:
     body, parameters, kind, connections = SERVE[name]
     totals, operations = [], []
     for seconds in SECONDS:
+        if kind == "tls":
+            certificate, key = processes.certificate()
+            parameters = {"certificate": certificate, "key": key}
         command = callgrind(processes.child_command(loop, body, parameters), f"{name}.{loop}.{seconds}", directory)
         server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert server.stdout is not None

@@ -15,7 +15,7 @@ import sys
 import threading
 import warnings
 import weakref
-from asyncio import constants, events, sslproto, unix_events
+from asyncio import constants, events, unix_events
 from asyncio.log import logger
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +25,7 @@ from goloop.core.datagram import DatagramTransport
 from goloop.core.loop import LoopCore
 from goloop.core.pipes import ReadPipeTransport, WritePipeTransport
 from goloop.core.stream import StreamTransport
+from goloop.core.tls import SSLProtocol
 from goloop.process import SubprocessTransport, spawn
 from goloop.sock import SocketMethods
 
@@ -330,7 +331,7 @@ class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
         call_connection_made: bool = True,
     ) -> Any:
         self._ensure_fd_no_transport(rawsock)
-        tls: Any = sslproto.SSLProtocol(
+        tls: Any = SSLProtocol(
             self,
             protocol,
             sslcontext,

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import socket
+import ssl
 
 import pytest
 from certificates import HOST, client_context, server_context, tls_pair, tls_server
@@ -204,6 +205,49 @@ def test_water_marks_pause_and_resume_the_writer(both):
 
     outcome = both(scenario)
     assert outcome[1:] == ((1000, 2000), True, True, ["made", "pause", "resume"])
+
+
+def test_messages_of_one_write_arrive_in_order_whatever_their_sizes(both):
+    sizes = [0, 1, 16_383, 16_384, 16_385, 2, 300_000, 5]
+    pieces = [bytes([n]) * size for n, size in enumerate(sizes)]
+
+    async def scenario(loop):
+        ours, theirs = Recorder(), Recorder()
+        async with tls_pair(loop, ours, theirs) as (transport, other):
+            transport.writelines(pieces)
+            other.writelines(memoryview(piece) for piece in pieces)
+            await theirs.until(sum(sizes))
+            await ours.until(sum(sizes))
+            return bytes(ours.data) == bytes(theirs.data) == b"".join(pieces)
+
+    assert both(scenario)
+
+
+def test_an_sslobject_of_the_applications_own_is_asked(both):
+    calls = set()
+
+    class Mine(ssl.SSLObject):
+        def read(self, *args):
+            calls.add("read")
+            return super().read(*args)
+
+        def write(self, data):
+            calls.add("write")
+            return super().write(data)
+
+    async def scenario(loop):
+        calls.clear()
+        context = client_context()
+        context.sslobject_class = Mine
+        ours, theirs = Recorder(), Recorder()
+        async with tls_pair(loop, ours, theirs, ssl=context) as (transport, other):
+            transport.write(b"hello")
+            await theirs.until(5)
+            other.write(b"world")
+            await ours.until(5)
+            return bytes(theirs.data), bytes(ours.data), sorted(calls)
+
+    assert both(scenario) == (b"hello", b"world", ["read", "write"])
 
 
 # Handshake
