@@ -170,6 +170,45 @@ def test_a_signal_to_one_cancelled_at_that_moment_goes_to_the_next():
     goloop.run(main())
 
 
+@pytest.mark.parametrize("where", ["waiting", "locking again"])
+@pytest.mark.parametrize("style", ["async with cond", "async with lock", "finally"])
+@pytest.mark.parametrize("kind", ["Mutex", "RWMutex", "rlocker"])
+def test_a_coroutine_that_is_thrown_away_does_not_unlock_anothers_lock(kind, style, where):
+    lock = Mutex() if kind == "Mutex" else RWMutex()
+    locker = lock.rlocker() if kind == "rlocker" else lock
+    cond = Cond(locker)
+
+    async def waits():
+        if style == "finally":
+            await locker.alock()
+            try:
+                await cond.async_wait()
+            finally:
+                locker.unlock()
+        else:
+            async with cond if style == "async with cond" else locker:
+                await cond.async_wait()
+
+    async def main():
+        coroutine = waits()
+        coroutine.send(None)
+        assert lock.try_lock()  # the writer, who keeps readers out, too
+        if where == "locking again":
+            cond.signal()
+            coroutine.send(None)
+        coroutine.close()
+        assert lock.locked()
+        lock.unlock()
+        coroutine = waits()  # one that can have it back
+        coroutine.send(None)
+        coroutine.close()
+        assert not locker.locked()
+        with pytest.raises(RuntimeError, match="unlock"):
+            locker.unlock()
+
+    goloop.run(main())
+
+
 def test_wait_for_a_predicate():
     cond = Cond()
     items = []

@@ -6,6 +6,8 @@ handed over only to a waiter that was claimed for it (waiter.pyx). One that is c
 if a goroutine, whose next park raises, or passes it on. Semantics are Go's (package sync, golang.org/x/sync).
 """
 
+from sys import exception as _exception
+
 from goloop.core.waiter cimport (
     CANCELLED, COMPLETED, Place, Places, Waiter, async_waiter, blocking_waiter, may_block, new_place, raise_outcome,
     seconds_of,
@@ -28,6 +30,17 @@ cdef class Locker:
 
     cdef int left(self) except -1:
         return 0
+
+    cdef int reclaim(self, Py_ssize_t n) except -1:
+        if not self.take(n):
+            self.bereft += 1
+        return 0
+
+    cdef bint excuses(self) except -1:
+        if self.bereft == 0 or not isinstance(_exception(), GeneratorExit):
+            return False
+        self.bereft -= 1
+        return True
 
     cdef int withdraw(self, Place place) except -1:
         """Leave the line without it; if it was handed over just now, pass it on."""
@@ -137,6 +150,8 @@ cdef class Mutex(Locker):
 
     def unlock(self):
         """Unlock it: it goes to whoever waits longest. RuntimeError if it is not locked. From anywhere."""
+        if self.excuses():
+            return
         if not self.locked_:
             raise RuntimeError("unlock of an unlocked Mutex: lock() it first, and unlock it once")
         self.give(EXCLUSIVE)
@@ -268,6 +283,8 @@ cdef class RWMutex(Locker):
 
     def unlock(self):
         """Unlock it after lock(). RuntimeError if no writer holds it. From anywhere."""
+        if self.excuses():
+            return
         if not self.writing:
             raise RuntimeError("unlock of an RWMutex that is not locked for writing: lock() goes with unlock(), "
                                "rlock() with runlock()")
@@ -289,6 +306,8 @@ cdef class RWMutex(Locker):
 
     def runlock(self):
         """Unlock it after rlock(). RuntimeError if nobody reads. From anywhere."""
+        if self.excuses():
+            return
         if not self.readers_:
             raise RuntimeError("runlock of an RWMutex that nobody holds for reading: rlock() goes with runlock(), "
                                "lock() with unlock()")

@@ -83,6 +83,9 @@ cdef class Cond:
                 break
             except asyncio.CancelledError as exc:
                 interrupted = exc
+            except GeneratorExit:
+                self.of.reclaim(self.n)
+                raise
         if interrupted is not None:
             raise interrupted
 
@@ -137,7 +140,7 @@ cdef class Cond:
         except GeneratorExit:
             # It is thrown away, and cannot wait any more.
             self.withdraw(place)
-            self.of.take(self.n)
+            self.of.reclaim(self.n)
             raise
         except BaseException:
             self.withdraw(place)
