@@ -7,12 +7,14 @@ as any goroutine's exception is.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any, ParamSpec, TypeVar, overload
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from goloop import context
 from goloop.core.goroutine import Goroutine, failure, on_end
 from goloop.core.goroutine import go as _go
 from goloop.core.locks import Semaphore
+from goloop.core.polldesc import may_wait
 from goloop.core.sync import WaitGroup
 from goloop.errors import Canceled
 
@@ -27,13 +29,20 @@ class Group:
 
     go() starts one, wait() waits for all and raises the first exception that any of them raised. With a context, see
     with_context(), that first exception cancels it. Without one, the others are not told.
+
+    `with group:` in a goroutine or a plain thread and `async with group:` in a coroutine wait at the end, as wait()
+    does. An exception of the body's own ends the goroutines first: the context is cancelled with it as the cause, each
+    goroutine is cancelled and waited for, and the exception goes on. What they raised besides is in errors(), or else
+    reported. Without such an exception nobody is cancelled, as in Go and unlike asyncio.TaskGroup.
     """
 
     def __init__(self) -> None:
         self._running = WaitGroup()
         self._places: Semaphore | None = None  # set_limit(): as many as may run
+        self._members: dict[Goroutine[Any], None] = {}  # that run, oldest first; each leaves in its own thread
         self._failed: list[Goroutine[Any]] = []  # in the order in which they ended; appended to in their threads
         self._cancel: context.CancelCauseFunc | None = None
+        self._giving_up = False  # the body of a `with` has failed: who starts now is cancelled at once
 
     def __repr__(self) -> str:
         limit = "" if self._places is None else f" of at most {self._places.size}"
@@ -101,10 +110,14 @@ class Group:
             if places is not None:
                 places.release()
             raise
+        self._members[g] = None
         on_end(g, lambda g: self._ended(g, places))
+        if self._giving_up:  # after it is a member: _give_up() says so first, and looks who is one then
+            g.cancel()
         return g
 
     def _ended(self, g: Goroutine[Any], places: Semaphore | None) -> None:
+        self._members.pop(g, None)
         try:
             if failure(g) is not None:
                 self._failed.append(g)
@@ -130,6 +143,45 @@ class Group:
         """As wait(), for coroutines."""
         await self._running.async_wait(timeout)
         self._finish()
+
+    def __enter__(self) -> Self:
+        may_wait("with Group", "async with")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if exc is None:
+            self.wait()
+        else:
+            self._give_up(exc)
+            try:
+                self._running.wait()
+            finally:
+                self._giving_up = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if exc is None:
+            await self.async_wait()
+        else:
+            self._give_up(exc)
+            try:
+                if not isinstance(exc, GeneratorExit):  # a coroutine that is thrown away cannot wait any more
+                    await self._running.async_wait()
+            finally:
+                self._giving_up = False
+
+    def _give_up(self, cause: BaseException) -> None:
+        self._giving_up = True
+        if self._cancel is not None:
+            self._cancel(cause)
+        for g in list(self._members):
+            g.cancel()
 
     def errors(self) -> tuple[BaseException, ...]:
         """Return the exceptions of the goroutines that have failed so far, in the order of their ends."""

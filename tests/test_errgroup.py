@@ -253,3 +253,93 @@ def test_submodules_are_there_on_demand():
     assert goloop.sync.Mutex and goloop.timer.after and goloop.context.background and goloop.errgroup.Group is Group
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = goloop.no_such_name
+
+
+# ------------------------------------------------------------------------ with
+def with_group(kind, group, body):
+    """Run body(group) inside of `with group` or `async with group`."""
+
+    def plain():
+        with group as entered:
+            assert entered is group
+            return body(group)
+
+    async def coroutine():
+        async with group as entered:
+            assert entered is group
+            return body(group)
+
+    return kind(coroutine if issubclass(kind, InCoroutine) else plain, ())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_with_waits_at_the_end_and_raises_the_first_error(kind):
+    group = Group()
+    chan = goloop.Chan()
+    actor = with_group(kind, group, lambda group: [group.go(chan.recv), group.go(chan.recv)])
+    chan.send(1)
+    chan.send(2)
+    assert sorted(g.result() for g in actor.join()) == [1, 2]
+    failed = with_group(kind, group, lambda group: group.go(fails, "member"))
+    with pytest.raises(Failed, match="member"):
+        failed.join()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_exception_in_the_body_ends_the_goroutines_first(kind):
+    group, ctx = errgroup.with_context(context.background())
+    trace, error = [], KeyError("body")
+
+    def member(extra):
+        try:
+            goloop.Chan().recv()
+        finally:
+            trace.append(context.cause(ctx))
+            if extra:
+                late.append(group.go(trace.append, "never runs"))
+
+    late = []
+
+    def body(group):
+        members = [group.go(member, i == 0) for i in range(3)]
+        until(lambda: all(g.state == "chan receive" for g in members))
+        raise error
+
+    with pytest.raises(KeyError, match="body"):
+        with_group(kind, group, body).join()
+    assert trace == [error] * 3
+    assert late[0].cancelled() and group.try_go(trace.append, "again")
+    with pytest.raises(context.Canceled):
+        group.wait()
+    assert trace[3:] == ["again"]
+    assert len(group.errors()) == 4
+
+
+def test_with_in_a_coroutine_says_async_with():
+    async def main():
+        with pytest.raises(RuntimeError, match="with Group would block the event loop: use async with"):
+            with Group():
+                pass
+
+    goloop.run(main())
+
+
+def test_a_cancelled_coroutine_ends_its_group():
+    async def main():
+        group = Group()
+        members = []
+
+        async def body():
+            async with group:
+                members.extend(group.go(goloop.Chan().recv) for _ in range(3))
+                await asyncio.sleep(SECONDS)
+
+        task = asyncio.create_task(body())
+        while not all(g.state == "chan receive" for g in members) or not members:
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert all(g.cancelled() for g in members)
+
+    goloop.run(main())
