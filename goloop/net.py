@@ -286,13 +286,14 @@ def listen(network: Stream, address: str | os.PathLike[str], *, reuse_port: bool
     network or address, OSError when it is taken. Callable from a coroutine unless there is a name to look up.
     """
     sock, target = _bound(network, address, socket.SOCK_STREAM, reuse_port)
+    unlink = _unlink(target)
     try:
         if target.family != socket.AF_UNIX:
             _set_options(sock)  # connections inherit them
         sock.listen(_BACKLOG)
         return Listener(sock, unix_path(target))
     except BaseException:
-        sock.close()
+        _undo(sock, unlink)
         raise
 
 
@@ -302,11 +303,11 @@ def listen_packet(network: Packet, address: str | os.PathLike[str], *, reuse_por
     network: "udp", "udp4", "udp6" or "unixgram". The rest is as for listen().
     """
     sock, target = _bound(network, address, socket.SOCK_DGRAM, reuse_port)
+    unlink = _unlink(target)
     try:
-        path = unix_path(target)
-        return PacketConn(sock, partial(_pack, sock.family), None if path is None else _Unlink(path))
+        return PacketConn(sock, partial(_pack, sock.family), unlink)
     except BaseException:
-        sock.close()
+        _undo(sock, unlink)
         raise
 
 
@@ -326,7 +327,24 @@ class _Unlink:
 
     def __call__(self) -> None:
         if self.inode is not None and self._inode() == self.inode:
-            os.unlink(self.path)
+            try:
+                os.unlink(self.path)
+            except FileNotFoundError:
+                pass  # just now
+
+
+def _unlink(target: Target) -> _Unlink | None:
+    path = unix_path(target)
+    return None if path is None else _Unlink(path)
+
+
+def _undo(sock: socket.socket, unlink: _Unlink | None) -> None:
+    """It is bound, and yet to nobody's use."""
+    try:
+        if unlink is not None:
+            unlink()
+    finally:
+        sock.close()
 
 
 def _pack(family: int, address: str) -> bytes:
