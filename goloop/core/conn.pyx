@@ -17,7 +17,7 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdlib cimport malloc
 from libc.string cimport memchr, memcpy
 
-from goloop.core.polldesc cimport Direction, PollDesc, closed_error, new_polldesc
+from goloop.core.polldesc cimport Direction, PollDesc, closed_error, never_opened, new_polldesc
 
 
 cdef extern from *:
@@ -122,25 +122,28 @@ cdef class Conn:
     closes it.
     """
 
+    def __cinit__(self, *args, **kwargs):
+        self.desc = never_opened
+        self.buffer = self.remote = b""
+
     def __init__(self, sock not None):
-        if self.desc is not None:
+        if self.desc is not never_opened:
             raise RuntimeError("a Conn is made once")
         if not isinstance(sock, _socket.socket) or sock.type != _socket.SOCK_STREAM:
             raise TypeError(f"a connected stream socket is needed, got {sock!r}")
         sock.setblocking(False)
         self.desc = new_polldesc(sock.detach(), sock.family != _socket.AF_UNIX, "Conn.read()", "Conn.write()")
         self.remote = sockaddr_of(self.desc.fd, True)
-        self.buffer = b""
 
     def __del__(self):
-        if self.desc is not None and not self.desc.closed:
+        if not self.desc.closed:
             try:
                 warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
             finally:
                 self.desc.close()
 
     def __repr__(self):
-        if self.desc is None or self.desc.closed:
+        if self.desc.closed:
             return f"<{type(self).__name__} closed>"
         return f"<{type(self).__name__} fd={self.desc.fd} {self.local_addr} -> {self.remote_addr}>"
 
@@ -436,7 +439,6 @@ cdef Conn new_conn(int fd, bytes remote, bint dry):
     cdef Conn conn = Conn.__new__(Conn)
     conn.desc = new_polldesc(fd, dry, "Conn.read()", "Conn.write()")
     conn.remote = remote
-    conn.buffer = b""
     return conn
 
 

@@ -9,7 +9,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, errno
 
 from goloop.core.conn cimport format_sockaddr, new_conn, os_error, sockaddr_of, with_socket
-from goloop.core.polldesc cimport Direction, PollDesc, new_polldesc
+from goloop.core.polldesc cimport Direction, PollDesc, never_opened, new_polldesc
 
 from goloop.errors import ClosedError
 
@@ -41,9 +41,13 @@ cdef class Listener:
     cdef object path              # of a Unix socket that was made for it: unlinked at the close,
     cdef object inode             # if it is still this one
 
+    def __cinit__(self, *args, **kwargs):
+        self.desc = never_opened
+        self.local = b""
+
     def __init__(self, sock not None, path=None):
         """path: the file to unlink at the close, unless it is another one's by then."""
-        if self.desc is not None:
+        if self.desc is not never_opened:
             raise RuntimeError("a Listener is made once")
         if not isinstance(sock, _socket.socket) or not sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ACCEPTCONN):
             raise TypeError(f"a listening stream socket is needed, got {sock!r}")
@@ -56,14 +60,14 @@ cdef class Listener:
         self.desc = new_polldesc(sock.detach(), False, "Listener.accept()", "Listener")
 
     def __del__(self):
-        if self.desc is not None and not self.desc.closed:
+        if not self.desc.closed:
             try:
                 warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
             finally:
                 self.close()
 
     def __repr__(self):
-        if self.desc is None or self.desc.closed:
+        if self.desc.closed:
             return f"<{type(self).__name__} closed>"
         return f"<{type(self).__name__} fd={self.desc.fd} {self.addr}>"
 

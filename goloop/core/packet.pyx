@@ -10,7 +10,7 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdlib cimport malloc
 
 from goloop.core.conn cimport format_sockaddr, os_error, sockaddr_of, with_socket
-from goloop.core.polldesc cimport Direction, PollDesc, new_polldesc
+from goloop.core.polldesc cimport Direction, PollDesc, never_opened, new_polldesc
 
 
 cdef extern from *:
@@ -45,8 +45,11 @@ cdef class PacketConn:
     cdef object pack              # address -> sockaddr, as bytes
     cdef object unlink            # what to call at the close, or None
 
+    def __cinit__(self, *args, **kwargs):
+        self.desc = never_opened
+
     def __init__(self, sock not None, pack, unlink=None):
-        if self.desc is not None:
+        if self.desc is not never_opened:
             raise RuntimeError("a PacketConn is made once")
         if not isinstance(sock, _socket.socket) or sock.type != _socket.SOCK_DGRAM:
             raise TypeError(f"a datagram socket is needed, got {sock!r}")
@@ -56,14 +59,14 @@ cdef class PacketConn:
         self.desc = new_polldesc(sock.detach(), False, "PacketConn.read()", "PacketConn.write()")
 
     def __del__(self):
-        if self.desc is not None and not self.desc.closed:
+        if not self.desc.closed:
             try:
                 warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
             finally:
                 self.close()
 
     def __repr__(self):
-        if self.desc is None or self.desc.closed:
+        if self.desc.closed:
             return f"<{type(self).__name__} closed>"
         return f"<{type(self).__name__} fd={self.desc.fd} {self.local_addr} -> {self.remote_addr or 'any'}>"
 

@@ -49,5 +49,7 @@ cdef class PollDesc(Pollable):
     cdef double left(self, Direction side) except? -2
 
 
+cdef PollDesc never_opened        # closed: what a connection has until __init__() gives it another one
+
 cdef PollDesc new_polldesc(int fd, bint dry, str read_what, str write_what)       # owns the descriptor
 cdef object closed_error()

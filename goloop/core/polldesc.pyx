@@ -559,6 +559,11 @@ cdef class PollDesc(Pollable):
         self.set_deadline(self.writing, seconds)
 
 
+# Closed for good, and so the same for everybody: even what was made without its __init__() raises, and does not crash.
+cdef PollDesc never_opened = PollDesc(0)
+never_opened.close()
+
+
 cdef int look_at(list sides, list found, pollfd *fds) except -1:
     """Poll them all without waiting; put those that are ready into `found`."""
     cdef Py_ssize_t i, n = len(sides)

@@ -13,7 +13,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.string cimport memcpy
 
 from goloop.core.conn cimport Conn
-from goloop.core.polldesc cimport PollDesc, closed_error
+from goloop.core.polldesc cimport PollDesc, closed_error, never_opened
 
 
 cdef extern from "sys/socket.h" nogil:
@@ -48,8 +48,7 @@ cdef class TLSConn(Conn):
     cdef object failure                    # of the handshake: for good
 
     def __init__(self, Conn conn not None, context, *, server_side=False, server_hostname=None):
-        cdef PollDesc gone
-        if self.desc is not None:
+        if self.desc is not never_opened:
             raise RuntimeError("a TLSConn is made once")
         if isinstance(conn, TLSConn):
             raise TypeError("TLS inside of TLS is not supported")
@@ -67,11 +66,9 @@ cdef class TLSConn(Conn):
         self.ssl_object = context.wrap_bio(self.incoming, self.outgoing, server_side, server_hostname)
         self.incoming.write(conn.buffer[conn.at:])
         self.lock = allocate_lock()
-        self.unsent = self.early = self.buffer = b""
-        gone = PollDesc(conn.desc.fd)      # never registered: the Conn itself is closed from here on
-        gone.close()
+        self.unsent = self.early = b""
         self.remote = conn.remote
-        self.desc, conn.desc = conn.desc, gone
+        self.desc, conn.desc = conn.desc, never_opened      # the Conn itself is closed from here on
 
     # ------------------------------------------------------------ the two ends
     cdef int prepare(self) except -1:

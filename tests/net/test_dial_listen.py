@@ -114,8 +114,10 @@ def names(monkeypatch):
 def test_localhost(start):
     with net.listen("tcp", "localhost:0") as listener:
         conn = start(net.dial, "tcp", "localhost:" + listener.addr.rpartition(":")[2]).result(20)
-        listener.accept().close()
-        conn.close()
+        with conn, listener.accept() as server:
+            assert conn.remote_addr == listener.addr == server.local_addr
+            assert server.remote_addr == conn.local_addr
+            assert listener.addr.rpartition(":")[0] in ("127.0.0.1", "[::1]")
 
 
 def test_looking_up_a_name_stops_no_other_goroutine(names):
@@ -336,6 +338,23 @@ def test_a_unix_sockets_file(tmp_path):
     assert not path.exists() and another.closed
 
 
+@pytest.mark.parametrize(
+    ("listen", "network", "owner"), [(net.listen, "unix", "Listener"), (net.listen_packet, "unixgram", "PacketConn")]
+)
+def test_what_fails_after_binding_leaves_no_file(listen, network, owner, tmp_path, monkeypatch):
+    def fails(*args):
+        raise MemoryError
+
+    monkeypatch.setattr(net, owner, fails)
+    path = tmp_path / "socket"
+    with pytest.raises(MemoryError):
+        listen(network, path)
+    assert not path.exists()
+    monkeypatch.undo()
+    with listen(network, path):
+        assert path.is_socket()
+
+
 def test_an_abstract_unix_socket():
     with net.listen("unix", f"@goloop-test-{os.getpid()}") as listener:
         with net.dial("unix", listener.addr) as conn, listener.accept():
@@ -364,3 +383,19 @@ def test_too_many_open_files_lose_no_connection(start):
                 os.close(fd)
         with start(listener.accept).result(20) as server:
             assert server.remote_addr == client.local_addr
+
+
+@pytest.mark.parametrize("kind", [net.Conn, net.Listener, net.PacketConn, net.TLSConn])
+def test_what_was_never_opened_counts_as_closed(kind):
+    class Careless(kind):
+        def __init__(self):
+            pass  # and not super().__init__()
+
+    unopened = Careless()
+    assert unopened.closed and unopened.fileno() == -1 and "closed" in repr(unopened)
+    with pytest.raises(net.ClosedError):
+        goloop.go(unopened.accept if kind is net.Listener else unopened.read).result(timeout=20)
+    with pytest.raises(net.ClosedError):
+        unopened.set_deadline(1)
+    with unopened:
+        pass
