@@ -22,7 +22,7 @@ from goloop.runtime import handoff as _handoff  # noqa: F401  (tells the core wh
 from goloop.runtime.pool import gomaxprocs
 
 if TYPE_CHECKING:
-    from goloop import context, errgroup, sync, timer
+    from goloop import context, errgroup, monkey, net, sync, timer
     from goloop.policy import EventLoopPolicy
 
 __version__ = "0.1.0"
@@ -44,6 +44,8 @@ __all__ = [
     "gosched",
     "install",
     "lock_os_thread",
+    "monkey",
+    "net",
     "new_event_loop",
     "num_goroutine",
     "recv",
@@ -57,7 +59,7 @@ __all__ = [
 ]
 
 # Imported when somebody asks for them.
-_SUBMODULES = {"context", "errgroup", "sync", "timer"}
+_SUBMODULES = {"context", "errgroup", "monkey", "net", "sync", "timer"}
 
 
 def __getattr__(name: str) -> Any:
