@@ -9,7 +9,7 @@ import time
 import pytest
 
 import goloop
-from goloop.core import handles, netpoll, polldesc, transports
+from goloop.core import handles, netpoll, polldesc, sched, transports
 from goloop.runtime import pool
 
 _PYCARES = "_run_safe_shutdown_loop"  # a thread that aiohttp's resolver keeps for the life of the process
@@ -36,6 +36,16 @@ def _counters():
         "goroutines": goloop.num_goroutine(),
         "descriptors": len(os.listdir("/proc/self/fd")),
     }
+
+
+@pytest.fixture
+def one_worker(monkeypatch):
+    """For tests in which it matters who runs where: one worker, to which the monitor brings no other. On a machine that
+    has too much to do it is right to: a worker that gets no processor looks like one that is stuck."""
+    sched.stop_monitor()
+    monkeypatch.setattr(sched, "start_monitor", lambda: None)
+    goloop.go(int).join()
+    assert len(sched.all_workers()) == 1
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """Waiting for descriptors: edges, closes, deadlines, cancellations, from goroutines on any worker and plain threads."""
 
 import asyncio
+import fcntl
 import os
 import random
 import select
@@ -292,8 +293,8 @@ def test_a_close_wakes_everybody(run, pair, desc):
     assert a.fileno() >= 0  # not its own to close
 
 
-def test_a_number_used_again_without_a_close(pair):
-    """Whoever closes a descriptor behind its back gets an error instead of another file's events."""
+def test_a_number_used_again_without_a_close(pair, one_worker):
+    """Whoever closes a descriptor behind its back gets an error instead of another file's events, on that worker."""
     a, b = pair
     stale = PollDesc(a)
     g = goloop.go(stale.wait_read)
@@ -413,9 +414,10 @@ def test_bad_descriptors():
     for bad in (-1, 1 << 40, "x", None):
         with pytest.raises(ValueError, match=r"Invalid file (descriptor|object)"):
             PollDesc(bad)
-    goloop.go(int).join()  # a worker, whose descriptors do not get the number
     a, b = socket.socketpair()
-    desc = PollDesc(a)
+    number = fcntl.fcntl(a, fcntl.F_DUPFD_CLOEXEC, 1000)  # a worker that starts meanwhile gets the lowest ones
+    desc = PollDesc(number)
+    os.close(number)
     a.close()
     b.close()
     with pytest.raises(OSError, match="Bad file descriptor"):

@@ -1,6 +1,8 @@
 """The worker pool: who starts what where, blocking calls, idle workers, limits, and what must not starve."""
 
 import asyncio
+import itertools
+import statistics
 import threading
 import time
 
@@ -18,7 +20,7 @@ def thread_of_this():
 
 
 # ----------------------------------------------------------------------- placement
-def test_one_worker_is_filled_first():
+def test_one_worker_is_filled_first(one_worker):
     def main():
         gs = [go(thread_of_this) for _ in range(200)]
         return {g.result() for g in gs} == {thread_of_this()}
@@ -37,31 +39,93 @@ def test_a_started_goroutine_stays_on_its_thread():
     assert [g.result(timeout=20) for g in [go(body) for _ in range(50)]] == [1] * 50
 
 
+class Heart:
+    """Beats every 5 ms, in a coroutine and in a plain thread at the same time: what the machine does to one it does to
+    the other as well."""
+
+    EVERY = 0.005
+    LATE = 0.1
+
+    async def __aenter__(self):
+        self.stopped = False
+        self.beats, self.beats_of_thread = [], []
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+        self.task = asyncio.create_task(self.arun())
+        return self
+
+    async def __aexit__(self, *exc):
+        self.stopped = True
+        await self.task
+        self.thread.join()
+
+    def run(self):
+        while not self.stopped:
+            self.beats_of_thread.append(time.monotonic())
+            time.sleep(self.EVERY)
+
+    async def arun(self):
+        while not self.stopped:
+            self.beats.append(time.monotonic())
+            await asyncio.sleep(self.EVERY)
+
+    def trouble(self):
+        """What is wrong with the coroutine's rhythm, "" if nothing is."""
+        gaps, control = (
+            [later - earlier for earlier, later in itertools.pairwise(beats)]
+            for beats in (self.beats, self.beats_of_thread)
+        )
+        usual, of_thread = statistics.median(gaps), statistics.median(control)
+        late, late_of_thread = (sum(gap > self.LATE for gap in some) for some in (gaps, control))
+        if usual > 2 * of_thread + self.EVERY:
+            return f"beats every {usual * 1000:.1f} ms, where a thread does every {of_thread * 1000:.1f} ms"
+        if late > late_of_thread + 2:
+            return f"{late} of {len(gaps)} beats late, where {late_of_thread} of a thread's {len(control)} are"
+        return ""
+
+
 def test_sixty_blocking_calls_overlap_and_the_loop_beats_on():
     """60 x 0.2 s of time.sleep(), which nobody patched: 12 s in a row, and the main loop goes on meanwhile."""
 
     async def main():
-        beats = 0
+        async with Heart() as heart:
+            begun = time.monotonic()
+            await asyncio.gather(*[go(time.sleep, 0.2) for _ in range(60)])
+            took = time.monotonic() - begun
+        return took, heart.trouble()
 
-        async def heart():
-            nonlocal beats
-            while True:
-                await asyncio.sleep(0.005)
-                beats += 1
+    begun = time.monotonic()
+    threads = [threading.Thread(target=time.sleep, args=(0.2,)) for _ in range(60)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    threads_took = time.monotonic() - begun  # 0.2 s and little more, but on a machine that has too much to do
+    took, trouble = goloop.run(main())
+    assert took < max(2, 4 * threads_took)
+    assert not trouble, trouble
 
-        task = asyncio.create_task(heart())
-        begun = time.monotonic()
-        await asyncio.gather(*[go(time.sleep, 0.2) for _ in range(60)])
-        took = time.monotonic() - begun
-        task.cancel()
-        return took, beats
 
-    took, beats = goloop.run(main())
-    assert took < 2
-    assert beats > 10  # 40 and more on a quiet machine
+@pytest.mark.parametrize(
+    ("gaps", "gaps_of_thread", "trouble"),
+    [
+        ([0.005] * 200, [0.005] * 200, ""),
+        ([0.03] * 30, [0.02] * 50, ""),  # both are slow
+        ([0.005] * 100 + [0.2] * 3, [0.005] * 200 + [0.15], ""),
+        ([0.03] * 30, [0.005] * 200, "beats every 30.0 ms"),
+        ([0.005] * 100 + [0.2] * 5, [0.005] * 200, "5 of 105 beats late"),
+    ],
+)
+def test_what_the_heart_calls_trouble(gaps, gaps_of_thread, trouble):
+    heart = Heart()
+    heart.beats = list(itertools.accumulate(gaps, initial=0.0))
+    heart.beats_of_thread = list(itertools.accumulate(gaps_of_thread, initial=0.0))
+    assert heart.trouble().startswith(trouble) and bool(heart.trouble()) == bool(trouble)
 
 
 def test_a_computing_goroutine_leaves_the_loop_its_turn():
+    """It delays the loop by less than 100 ms, always: if one round of ten has none, the others' are the machine's."""
+
     async def main():
         stop = False
 
@@ -71,17 +135,20 @@ def test_a_computing_goroutine_leaves_the_loop_its_turn():
                 n += 1
 
         g = go(computes)
-        delays = []
-        for _ in range(40):
-            before = time.monotonic()
-            await asyncio.sleep(0.001)
-            delays.append(time.monotonic() - before - 0.001)
+        worst = []
+        while len(worst) < 10 and min(worst, default=1) >= 0.1:
+            delays = []
+            for _ in range(10):
+                before = time.monotonic()
+                await asyncio.sleep(0.001)
+                delays.append(time.monotonic() - before - 0.001)
+            worst.append(max(delays))
         stop = True
         await g
-        return sorted(delays)
+        return worst
 
-    delays = goloop.run(main())
-    assert delays[len(delays) // 2] < 0.1, delays
+    worst = goloop.run(main())
+    assert worst[-1] < 0.1, worst
 
 
 def test_blocking_brings_in_another_worker_without_the_monitor():
@@ -111,7 +178,7 @@ def test_blocking_says_so_for_what_waits_already():
     assert go(main).result(timeout=10)
 
 
-def test_parking_in_a_blocking_region_does_not_keep_the_worker_out():
+def test_parking_in_a_blocking_region_does_not_keep_the_worker_out(one_worker):
     def main():
         chan = Chan()
 
@@ -135,7 +202,7 @@ def test_blocking_outside_of_a_goroutine_does_nothing():
 
 
 # --------------------------------------------------------------------- fairness
-def test_goroutines_that_keep_each_other_busy_do_not_starve_new_ones():
+def test_goroutines_that_keep_each_other_busy_do_not_starve_new_ones(one_worker):
     def main():
         a, b, stop = Chan(), Chan(), []
 
@@ -157,11 +224,7 @@ def test_goroutines_that_keep_each_other_busy_do_not_starve_new_ones():
             g.join()
         return stop == [thread_of_this()]
 
-    before = goloop.gomaxprocs(1)  # the monitor brings nobody in: this worker has to do it
-    try:
-        assert go(main).result(timeout=20)
-    finally:
-        goloop.gomaxprocs(before)
+    assert go(main).result(timeout=20)
 
 
 @pytest.mark.parametrize("busy", ["gosched", "channels"])
@@ -265,7 +328,7 @@ def test_thousands_with_random_yields():
 
 
 # ------------------------------------------------------------- lock_os_thread
-def test_lock_os_thread_keeps_others_away_until_the_end():
+def test_lock_os_thread_keeps_others_away_until_the_end(one_worker):
     def locked():
         goloop.lock_os_thread()
         others = {go(thread_of_this).result() for _ in range(5)}
@@ -280,7 +343,7 @@ def test_lock_os_thread_keeps_others_away_until_the_end():
     assert go(after).result(timeout=10)  # no worker has stayed locked
 
 
-def test_lock_os_thread_nests_and_unlocks_once():
+def test_lock_os_thread_nests_and_unlocks_once(one_worker):
     def body():
         me = thread_of_this()
         with goloop.lock_os_thread(), goloop.lock_os_thread() as inner:
