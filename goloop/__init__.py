@@ -4,18 +4,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from goloop.chan import Chan, ChannelClosed, aselect, recv, select, send
-from goloop.core.goroutine import (
-    Goroutine,
-    blocking,
-    current,
-    go,
-    goexit,
-    gosched,
-    lock_os_thread,
-    num_goroutine,
-    sleep,
-    wait,
-)
+from goloop.core.goroutine import Goroutine, current, go, num_goroutine
+from goloop.core.inside import blocking, goexit, gosched, lock_os_thread, sleep, wait
 from goloop.loop import Loop
 from goloop.policy import install, new_event_loop, run
 from goloop.runtime import handoff as _handoff  # noqa: F401  (tells the core where its threads come from)

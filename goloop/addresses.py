@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from goloop.core import sched
-from goloop.core.goroutine import wait
+from goloop.core.inside import wait
 
 _FAMILIES = {
     "tcp": (socket.AF_UNSPEC, socket.SOCK_STREAM),

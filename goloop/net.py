@@ -22,7 +22,8 @@ from typing import Any, Literal, overload
 from goloop.addresses import Target, parse, resolve, unix_path
 from goloop.chan import Chan, recv, select
 from goloop.core.conn import Conn
-from goloop.core.goroutine import Goroutine, go, sleep
+from goloop.core.goroutine import Goroutine, go
+from goloop.core.inside import sleep
 from goloop.core.listener import Listener
 from goloop.core.packet import PacketConn
 from goloop.core.polldesc import PollDesc, may_wait

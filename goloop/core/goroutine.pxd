@@ -29,6 +29,7 @@ cdef class Goroutine(G):
     cdef int call_when_done(self, object callback, object loop, object context) except -1
 
 
+cdef Goroutine goroutine_here()    # the one that runs here, also in a coroutine; None outside of one
 cdef Goroutine start(object function, tuple args, dict kwargs, object context, list origin, object home)
 cdef int check_function(object function, str name) except -1
 cdef int when_done(Goroutine g, object callback) except -1

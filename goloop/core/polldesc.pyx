@@ -8,20 +8,18 @@ code between them.
 """
 
 import asyncio
-import signal
-import threading
 
 cimport cython
-from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
-from libc.errno cimport EBADF, EINTR, errno
+from cpython.exc cimport PyErr_CheckSignals
+from libc.errno cimport EBADF, EINTR
 from libc.math cimport isnan
 from libc.stdint cimport int64_t
-from libc.stdlib cimport free, malloc
 
 from goloop.core.loop cimport fd_of
 from goloop.core.netpoll cimport (
     EPOLLERR, EPOLLHUP, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, fork_epoch, now_ns,
 )
+from goloop.core.pipelock cimport PipeLock
 from goloop.core.sched cimport G, current_g
 from goloop.core.waiter cimport (
     CANCELLED, COMPLETED, Place, Waiter, blocking_waiter, may_block, new_place, seconds_of,
@@ -29,12 +27,6 @@ from goloop.core.waiter cimport (
 
 from goloop.errors import ClosedError
 
-
-cdef extern from "Python.h":
-    unsigned long PyThread_get_thread_ident() nogil
-
-cdef object _main_thread = threading.main_thread
-cdef object _set_wakeup_fd = signal.set_wakeup_fd
 
 cdef extern from "poll.h" nogil:
     enum:
@@ -51,7 +43,6 @@ cdef extern from *:
     """
     #include <errno.h>
     #include <poll.h>
-    #include <fcntl.h>
     #include <time.h>
     #include <unistd.h>
     /* ns < 0: without an end. Returns -errno for an error. */
@@ -62,10 +53,6 @@ cdef extern from *:
     }
     """
     int gl_ppoll(pollfd *fds, unsigned long n, int64_t ns) nogil
-    int pipe2(int *ends, int flags) nogil
-    int O_CLOEXEC
-    int O_NONBLOCK
-    ssize_t write(int fd, const void *data, size_t n) nogil
     int close(int fd) nogil
 
 cdef str INSTEAD = "asyncio's streams"
@@ -73,7 +60,6 @@ cdef str REASON = "IO wait"
 cdef double SLACK = 1e-9         # seconds; a loop's timer may go off that much before its time
 cdef enum:
     STREAK = 16                  # operations that need not wait, after which the others get their turn
-    MANY = 16                    # descriptors of a wait_any() for which it needs no memory of its own
 
 # PollDescs that are not closed. Guard: the GIL.
 cdef Py_ssize_t live = 0
@@ -96,59 +82,6 @@ cdef inline double now() noexcept:
 
 cdef object closed_error():
     return ClosedError(EBADF, "use of a closed connection or descriptor")
-
-
-@cython.final
-cdef class Alarm:
-    """The `lock` of a Waiter whose thread sleeps in poll(2): a pipe.
-
-    In the main thread signals end the sleep, too. The kernel may give one to any thread, and may do so just before we
-    sleep; Python's C handler then writes to the wake-up descriptor, which is the pipe while nobody else has one.
-    """
-
-    cdef int fd                 # to be polled
-    cdef int writing
-    cdef bint hears             # it is the wake-up descriptor
-
-    def __cinit__(self):
-        cdef int ends[2]
-        self.fd = self.writing = -1
-        if pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0:
-            PyErr_SetFromErrno(OSError)
-        self.fd, self.writing = ends[0], ends[1]
-
-    def __dealloc__(self):
-        self.put_away()
-
-    cdef int hear_signals(self) except -1:
-        if PyThread_get_thread_ident() == _main_thread().ident:
-            before = _set_wakeup_fd(self.writing, warn_on_full_buffer=False)
-            self.hears = before == -1
-            if not self.hears:
-                _set_wakeup_fd(before)
-            PyErr_CheckSignals()      # those that came before
-        return 0
-
-    cdef int close(self) except -1:
-        """The sleep is over."""
-        if self.hears:
-            self.hears = False
-            before = _set_wakeup_fd(-1)
-            if before not in (-1, self.writing):
-                _set_wakeup_fd(before)      # a signal's handler has put one in
-        self.put_away()
-        return 0
-
-    cdef void put_away(self) noexcept:
-        if self.fd >= 0:
-            close(self.fd)
-            close(self.writing)
-            self.fd = self.writing = -1
-
-    def release(self):
-        """Wake it; one that is awake already may have put it away."""
-        if self.fd >= 0:
-            write(self.writing, <const char *>b"!", 1)
 
 
 cdef Direction new_direction(str what):
@@ -307,16 +240,16 @@ cdef class PollDesc(Pollable):
         return 0
 
     cdef int block_thread(self, Direction side, double until) except -1:
-        cdef Alarm alarm = Alarm()
+        cdef PipeLock bed = PipeLock()
         cdef Waiter waiter = Waiter.__new__(Waiter)
         cdef Place place = new_place(waiter, 0, None)
         cdef pollfd fds[2]
         cdef double seconds
         cdef int64_t ns = -1
         cdef int n
-        waiter.lock = alarm
+        waiter.lock = bed
         fds[0] = pollfd(self.fd, POLLIN if side is self.reading else POLLOUT, 0)
-        fds[1] = pollfd(alarm.fd, POLLIN, 0)
+        fds[1] = pollfd(bed.fd, POLLIN, 0)
         self.enter()
         side.waiting.join(place)
         try:
@@ -325,7 +258,7 @@ cdef class PollDesc(Pollable):
                 seconds = self.left(side) if seconds < 0 else min(seconds, self.left(side))
             if seconds >= 0:
                 ns = <int64_t>(seconds * 1e9) + 1
-            alarm.hear_signals()
+            bed.hear_signals()
             with nogil:
                 n = gl_ppoll(fds, 2, ns)
             if n == -EINTR or fds[1].revents:
@@ -337,7 +270,7 @@ cdef class PollDesc(Pollable):
         finally:
             place.leave()
             waiter.claim(COMPLETED)
-            alarm.close()
+            bed.close()
             self.leave()
         if self.closed:
             raise closed_error()
@@ -562,81 +495,3 @@ cdef class PollDesc(Pollable):
 # Closed for good, and so the same for everybody: even what was made without its __init__() raises, and does not crash.
 cdef PollDesc never_opened = PollDesc(0)
 never_opened.close()
-
-
-cdef int look_at(list sides, list found, pollfd *fds) except -1:
-    """Poll them all without waiting; put those that are ready into `found`."""
-    cdef Py_ssize_t i, n = len(sides)
-    cdef PollDesc desc
-    cdef Direction side
-    for i in range(n):
-        desc, side = sides[i]
-        if desc.closed:
-            raise closed_error()
-        side.ready = False
-        fds[i] = pollfd(desc.fd, POLLIN if side is desc.reading else POLLOUT, 0)
-    if poll(fds, n, 0) < 0 and errno != EINTR:
-        PyErr_SetFromErrno(OSError)
-    for i in range(n):
-        desc, side = sides[i]
-        if fds[i].revents or desc.unpollable:
-            side.ready = True
-            found.append(sides[i])
-    return 0
-
-
-cdef int park_on(list sides, double seconds) except -1:
-    cdef G g = current_g()
-    cdef Waiter waiter = blocking_waiter("wait_any()", "add_reader()")
-    cdef list places = [new_place(waiter, 0, None) for _ in sides]
-    cdef Py_ssize_t i
-    cdef PollDesc desc
-    cdef Direction side
-    for desc, _ in sides:
-        desc.attach(g.worker.loop)
-    for desc, side in sides:
-        if side.ready or desc.unpollable or desc.closed:
-            return 0
-    try:
-        for i in range(len(sides)):
-            (<Direction>sides[i][1]).waiting.join(<Place>places[i])
-        waiter.block(REASON, seconds)
-    finally:
-        for place in places:
-            (<Place>place).leave()
-    if waiter.outcome == CANCELLED:
-        raise asyncio.CancelledError()
-    return 0
-
-
-def wait_any(readers, writers, timeout=None):
-    """Park the goroutine until one of several PollDescs is ready.
-
-    readers, writers: iterables of PollDesc. timeout: seconds. Returns two lists, those that can be read and those
-    that can be written; both are empty when the time is over. ClosedError when one of them is closed, also
-    meanwhile. Their deadlines do not count. RuntimeError outside of a goroutine: there, use select.
-    """
-    cdef double seconds = seconds_of(timeout)
-    cdef double until = 0 if seconds < 0 else now() + seconds
-    cdef list sides = [(desc, (<PollDesc?>desc).reading) for desc in readers]
-    cdef list found = []
-    cdef pollfd few[MANY]
-    cdef pollfd *fds = few
-    if current_g() is None:
-        raise RuntimeError("wait_any() parks a goroutine, and this is none: use the select module")
-    sides += [(desc, (<PollDesc?>desc).writing) for desc in writers]
-    if len(sides) > MANY:
-        fds = <pollfd *>malloc(len(sides) * sizeof(pollfd))
-        if fds == NULL:
-            raise MemoryError
-    try:
-        while True:
-            look_at(sides, found, fds)
-            if found or (until != 0 and now() + SLACK >= until):
-                break
-            park_on(sides, -1 if until == 0 else max(until - now(), 0))
-    finally:
-        if fds != few:
-            free(fds)
-    return ([desc for desc, side in found if side is (<PollDesc>desc).reading],
-            [desc for desc, side in found if side is (<PollDesc>desc).writing])

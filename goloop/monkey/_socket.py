@@ -22,8 +22,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from goloop.core import fdwait, sockio
-from goloop.core.goroutine import sleep
 from goloop.core.hook import hook, in_goroutine
+from goloop.core.inside import sleep
 from goloop.monkey._dns import is_numeric
 from goloop.monkey._offload import offload
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from goloop.core import fdwait
-from goloop.core.goroutine import sleep
 from goloop.core.hook import hook, in_goroutine
+from goloop.core.inside import sleep
 from goloop.monkey._offload import offload
 
 _FIRST_LOOK, _LAST_LOOK = 0.0005, 0.05  # seconds between looks where there are no pidfds; those of Popen.wait()

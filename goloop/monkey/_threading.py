@@ -15,7 +15,7 @@ import time
 import types
 
 from goloop.chan import Chan, ChannelClosed
-from goloop.core import goroutine, sched, stdlocks
+from goloop.core import goroutine, inside, sched, stdlocks
 from goloop.core.hook import in_goroutine, plain
 
 _LAST_STEPS = 0.0002  # seconds between looks at a thread that has run its last Python code and is about to end
@@ -59,7 +59,7 @@ def _patched_join(self: threading.Thread, timeout: float | None = None) -> None:
     while self.is_alive():
         if until is not None and time.monotonic() > until:
             return None
-        goroutine.sleep(_LAST_STEPS)
+        inside.sleep(_LAST_STEPS)
     return _join(self, 0 if timeout is not None else None)
 
 

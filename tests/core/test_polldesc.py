@@ -16,7 +16,7 @@ import pytest
 
 import goloop
 from goloop.core import sched
-from goloop.core.polldesc import PollDesc, live_polldescs, wait_any
+from goloop.core.polldesc import PollDesc, live_polldescs
 from goloop.errors import ClosedError
 from goloop.runtime import pool
 
@@ -161,7 +161,6 @@ def test_a_regular_file_is_always_ready(run, tmp_path):
         for _ in range(3):
             start(run, desc.wait_read).result(20)
             start(run, desc.wait_write).result(20)
-        assert wait_any_in_goroutine([desc], [desc]) == ([desc], [desc])
         desc.close()
 
 
@@ -449,41 +448,6 @@ def test_in_a_forked_child(pair, desc):
     b.send(b"parent")
     waits.join(timeout=20)
     assert a.recv(10) == b"parent"
-
-
-# -------------------------------------------------------------------- wait_any
-def wait_any_in_goroutine(readers, writers, timeout=None):
-    return goloop.go(wait_any, readers, writers, timeout).result(timeout=20)
-
-
-def test_waiting_for_any(pair):
-    pairs = [socket.socketpair() for _ in range(20)]
-    descs = [PollDesc(a) for a, _ in pairs]
-    assert wait_any_in_goroutine(descs, [], 0) == ([], [])
-    assert wait_any_in_goroutine(descs, [], 0.01) == ([], [])
-    assert wait_any_in_goroutine(descs, descs[:2]) == ([], descs[:2])
-    g = goloop.go(wait_any, descs, [])
-    until(lambda: g.state == "IO wait")
-    pairs[7][1].send(b"x")
-    assert g.result(timeout=20) == ([descs[7]], [])
-    pairs[3][1].send(b"x")
-    assert wait_any_in_goroutine(descs, []) == ([descs[3], descs[7]], [])
-    for i in (3, 7):
-        pairs[i][0].recv(1)
-    g = goloop.go(wait_any, descs, [])
-    until(lambda: g.state == "IO wait")
-    descs[5].close()
-    with pytest.raises(ClosedError):
-        g.result(timeout=20)
-    with pytest.raises(TypeError):
-        wait_any_in_goroutine([3], [])
-    with pytest.raises(RuntimeError, match="use the select module"):
-        wait_any(descs, [])
-    for desc in descs:
-        desc.close()
-    for a, b in pairs:
-        a.close()
-        b.close()
 
 
 # ---------------------------------------------------------------------- stress
