@@ -5,7 +5,7 @@ import functools
 import sys
 
 import pytest
-from recorders import Recorder, connected, decreed, drain, jam, outcome_of, receive
+from recorders import Recorder, connected, decreed, drain, jam, outcome_of, receive, reports, settle
 
 
 @pytest.fixture(params=["tcp", "unix"])
@@ -268,6 +268,25 @@ def test_write_from_resume_writing_pauses_again(both, link):
             return len(got), protocol.events
 
     assert both(scenario) == (1_200_000, ["made", "pause", "resume", "pause", "resume"])
+
+
+@pytest.mark.parametrize("end", ["close", "abort"])
+def test_an_end_in_resume_writing_loses_the_connection_once(both, link, end):
+    @decreed(
+        (["pause", "resume", "lost"], []), because="a second connection_lost() is scheduled, which fails without protocol"
+    )
+    async def scenario(loop):
+        failures = reports(loop)
+        recorder = Recorder(resume=lambda recorder: getattr(recorder.transport, end)())
+        async with link(loop, recorder) as (transport, peer):
+            await jam(transport)
+            transport.set_write_buffer_limits(0)
+            await drain(peer, transport)
+            await recorder.until("lost")
+            await settle()
+            return recorder.names()[1:], failures
+
+    both(scenario)
 
 
 def test_write_buffer_size_is_what_waits(both, link):

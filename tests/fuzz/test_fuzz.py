@@ -4,10 +4,13 @@ FUZZ_SECONDS sets how long (30), FUZZ_SEED the first seed, FUZZ_COUNT how many a
 every day: what a new one finds is for somebody who looks for it, not for whoever changes something else.
 """
 
+import contextlib
 import os
 import time
 
+import callbacks
 import pytest
+import tracing
 from program import make
 from tracing import describe, difference, minimised
 
@@ -36,3 +39,30 @@ def test_random_programs_run_as_on_asyncio():
 def test_the_generator_is_steady(seed):
     assert make(seed) == make(seed)
     assert difference(make(seed), ("asyncio", "asyncio")) is None
+
+
+def test_a_program_that_hangs_leaves_the_stacks_of_all_threads(monkeypatch):
+    def hang(program, loop, trace):
+        with contextlib.closing(loop):
+            loop.run_until_complete(loop.create_future())
+
+    monkeypatch.setattr(callbacks, "interpret", hang)
+    monkeypatch.setattr(tracing, "WATCHDOG", 0.05)
+    trace = tracing.run({"kind": "callbacks", "debug": False}, "goloop")
+    assert tracing.hung(trace) and "hang" in str(trace["outcome"][1])
+
+
+def test_a_program_that_waits_for_a_processor_does_not_hang(monkeypatch):
+    waited = iter([0.0, 0.03, 10.0])
+
+    def slow(program, loop, trace):
+        while next(looks, None) is not None:
+            time.sleep(0.001)
+        loop.close()
+
+    looks = iter(range(100))
+    monkeypatch.setattr(callbacks, "interpret", slow)
+    monkeypatch.setattr(tracing, "WATCHDOG", 0.02)
+    monkeypatch.setattr(tracing, "queued", lambda: next(waited, 10.0))
+    assert tracing.run({"kind": "callbacks", "debug": False}, "goloop") == {}
+    assert next(waited, None) is None  # it was asked

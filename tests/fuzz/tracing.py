@@ -2,17 +2,20 @@
 
 A trace is a dict of lists, one for each actor, of plain values that compare equal when the loops behaved
 alike. The interpreters (callbacks.py, wires.py) write only what asyncio promises into it. A watchdog bounds
-every run: a loop that hangs leaves a trace that ends with ("hung",).
+every run: a loop that hangs leaves a trace that says so, with the stacks of all threads.
 """
 
 import asyncio
 import contextlib
 import gc
+import glob
 import importlib
 import logging
 import signal
+import sys
 import threading
 import time
+import traceback
 import warnings
 
 WATCHDOG = 6.0  # seconds a program may take; it needs a few hundredths of one
@@ -97,16 +100,32 @@ def _quiet(trace):
         logger.propagate = before
 
 
+def queued():
+    """Seconds that this process's threads have waited for a processor."""
+    total = 0
+    for name in glob.glob("/proc/self/task/*/schedstat"):
+        with contextlib.suppress(OSError), open(name) as file:  # a thread may end meanwhile
+            total += int(file.read().split()[1])
+    return total / 1e9
+
+
 @contextlib.contextmanager
 def watchdog(seconds):
-    """Raise Hung in the main thread after that time, again every second; put back the timer that was set."""
+    """Raise Hung in the main thread after that time, again every second; put back the timer that was set.
+
+    The time counts in which the program ran or slept: on a crowded machine one that does not get its turn is slow, but
+    has not hung.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    start = time.monotonic()
+    start, before = time.monotonic(), queued()
 
     def bark(*_):
-        raise Hung
+        left = seconds - (time.monotonic() - start) + (queued() - before)
+        if left <= 0:
+            raise Hung
+        signal.setitimer(signal.ITIMER_REAL, left, 1.0)
 
     handler = signal.signal(signal.SIGALRM, bark)
     left, interval = signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
@@ -117,6 +136,13 @@ def watchdog(seconds):
         signal.signal(signal.SIGALRM, handler)
         if left:
             signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - start), 0.001), interval)
+
+
+def _stacks(exc):
+    """Where the main thread was, and where the others are."""
+    frames = {n: traceback.extract_stack(frame) for n, frame in sys._current_frames().items()}
+    frames[threading.get_ident()] = traceback.extract_tb(exc.__traceback__)
+    return [" < ".join(f"{f.name}:{f.lineno}" for f in reversed(frame[-8:])) for frame in frames.values()]
 
 
 def run(program, name):
@@ -131,8 +157,9 @@ def run(program, name):
                 loop.set_debug(program["debug"])
                 loop.slow_callback_duration = 1e9
                 interpreter.interpret(program, loop, trace)
-        except Hung:
+        except Hung as exc:
             trace.note("outcome", "hung")
+            trace.note("outcome", "where", *_stacks(exc))
         except Exception as exc:
             trace.note("outcome", "failed", type(exc).__name__, str(exc))
     if trace.actors.get("outcome"):

@@ -306,13 +306,13 @@ class _Wire(_End):
         return self.react(name)
 
     def react(self, name):
-        self.keep = False
-        self.resuming = name == "resume"  # asyncio's pipes close twice when they are closed there
+        self.keep, resuming = False, self.resuming
+        self.resuming = resuming or name == "resume"  # asyncio's transports can close twice when they are closed there
         try:
             for op in self.reactions.pop(name, ()):
                 self.perform(op)
         finally:
-            self.resuming = False
+            self.resuming = resuming
         return self.keep
 
     def data(self, data):
@@ -321,7 +321,7 @@ class _Wire(_End):
 
     def lost(self, exc):
         self.over = True
-        if exc is not None and self.bulk:
+        if isinstance(exc, OSError) and self.bulk:
             self.masked = self.peer.masked = True  # a reset throws away what was under way
         self.event("lost", exc and self.kind_of(exc), self.count())
 
@@ -377,13 +377,13 @@ class _Wire(_End):
             self.transport.write_eof()
 
     def op_close(self):
-        if not self.gone() and not self.rush:
+        if not self.gone() and not self.rush and not (self.resuming and not self.transport_size()):
             self.transport.close()
             return self.transport.is_closing()
         return None
 
     def op_abort(self):
-        if self.aborts and not self.gone() and not self.rush:
+        if self.aborts and not self.gone() and not self.rush and not self.resuming:
             self.loses()
             self.aborted = True
             self.transport.abort()
@@ -402,6 +402,7 @@ class _Wire(_End):
         self.reactions[event] = ops
 
     def op_raise(self):
+        self.loses()  # now, and not in connection_lost(): what the peer sees may come before that, or after
         raise Oops
 
     def op_keep(self):
