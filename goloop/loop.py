@@ -345,6 +345,13 @@ class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
         StreamTransport(self, rawsock, tls, extra=extra, server=server)
         return tls._app_transport
 
+    async def start_tls(self, transport: Any, protocol: Any, sslcontext: Any, **options: Any) -> Any:
+        """Upgrade a transport to TLS, as asyncio's loop; return the transport that the protocol uses from now on."""
+        secured: Any = await super().start_tls(transport, protocol, sslcontext, **options)
+        # Nobody had this transport until now, so nobody can have paused it.
+        secured._ssl_protocol.__class__ = SSLProtocol
+        return secured
+
     def _make_datagram_transport(
         self, sock: Any, protocol: Any, address: Any = None, waiter: Any = None, extra: Any = None
     ) -> DatagramTransport:

@@ -1,7 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """SSLProtocol: asyncio's TLS protocol, with the way of the data compiled.
 
-Handshake, shutdown, flow control's decisions and errors are the standard library's (asyncio.sslproto), the same from
+It goes on after a pause in the context of the connection, as a plain one does, and not in that of whoever called
+resume_reading(). Handshake, shutdown, flow control's decisions and errors are the standard library's (asyncio.sslproto), the same from
 Python 3.11 to 3.14. What each message goes through is here: the same steps on the same attributes, without frames, and
 without the exception that says that there is nothing more to read, which costs more than reading.
 """
@@ -12,6 +13,8 @@ from asyncio import sslproto as _sslproto
 cdef object _Object = _ssl.SSLObject
 cdef tuple AGAIN = _sslproto.SSLAgainErrors
 cdef object WRAPPED = _sslproto.SSLProtocolState.WRAPPED
+cdef object FLUSHING = _sslproto.SSLProtocolState.FLUSHING
+cdef object SHUTDOWN = _sslproto.SSLProtocolState.SHUTDOWN
 cdef object _Protocol = _sslproto.SSLProtocol
 cdef object _Transport = _sslproto._SSLProtocolTransport
 cdef object _buffer_updated = _Protocol.buffer_updated
@@ -25,6 +28,13 @@ cdef Py_ssize_t RECORD = 16 * 1024      # bytes; one read returns no more than o
 cdef object raw(object sslobj):
     """What does the work for an SSLObject; a class of an application's own is called as it is."""
     return sslobj._sslobj if type(sslobj) is _Object else sslobj
+
+
+cdef object context_of(object transport):
+    """The context in which a transport calls its protocol; None if it is not one of ours."""
+    while isinstance(transport, _Transport):      # TLS inside of TLS
+        transport = transport._ssl_protocol and transport._ssl_protocol._transport
+    return getattr(transport, "_context", None)
 
 
 class SSLTransport(_Transport):
@@ -52,6 +62,19 @@ class SSLProtocol(_Protocol):
             self._do_read()
         else:
             _buffer_updated(self, nbytes)
+
+    def _resume_reading(self):
+        if self._app_reading_paused:
+            self._app_reading_paused = False
+            self._loop.call_soon(self._go_on, context=context_of(self._transport))
+
+    def _go_on(self):
+        if self._state is WRAPPED:
+            self._do_read()
+        elif self._state is FLUSHING:
+            self._do_flush()
+        elif self._state is SHUTDOWN:
+            self._do_shutdown()
 
     def _do_read(self):
         if self._state is not WRAPPED or self._app_protocol_is_buffer or self._app_reading_paused:

@@ -232,6 +232,11 @@ cdef class Transport(Pollable):
         return self.extra
 
     @property
+    def _context(self):
+        """The context in which the protocol is called."""
+        return self.context
+
+    @property
     def _conn_lost(self):
         return int(self.lost) + self.lost_writes
 

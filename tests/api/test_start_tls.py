@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import contextvars
 import gc
 import socket
 import ssl
@@ -15,11 +16,14 @@ from recorders import (
     aoutcome_of,
     condition,
     connected,
+    decreed,
     receive,
     reports,
     settle,
     socket_pair,
 )
+
+VAR = contextvars.ContextVar("VAR", default="unset")
 
 
 class LineBuffered(BufferedRecorder):
@@ -406,3 +410,26 @@ def test_stream_writer_start_tls_on_both_sides(both):
             return ready, secured, await ask(reader, writer)
 
     assert both(scenario) == (b"ready\n", True, b"QUESTION\n")
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_what_waited_for_resume_reading_comes_in_the_context_of_the_first_connection(both, layers):
+    @decreed("connecting", because="it comes in the context of whoever called resume_reading()")
+    async def scenario(loop):
+        found = []
+        ours, theirs = Recorder(data=lambda *_: found.append(VAR.get())), Recorder()
+        VAR.set("connecting")
+        client, server = await plain_pair(loop, ours, theirs)
+        for _ in range(layers):
+            VAR.set("upgrading")
+            client, server = await upgrade(loop, client, server)
+        VAR.set("later")
+        client.pause_reading()
+        server.write(b"x")
+        await settle()
+        client.resume_reading()
+        await ours.until(1)
+        await part(client, ours, theirs)
+        return found[0]
+
+    assert both(scenario) == "connecting"

@@ -1,6 +1,7 @@
 """TLS transports: transfer, what they tell about themselves, handshake."""
 
 import asyncio
+import contextvars
 import hashlib
 import socket
 import ssl
@@ -13,12 +14,15 @@ from recorders import (
     Recorder,
     aoutcome_of,
     condition,
+    decreed,
     outcome_of,
     receive,
     reports,
     settle,
     socket_pair,
 )
+
+VAR = contextvars.ContextVar("VAR", default="unset")
 
 # Transfer
 
@@ -382,3 +386,35 @@ def test_cancelled_handshake_closes_the_socket(both):
             return task.cancelled()
 
     assert both(scenario) is True
+
+
+# Contexts
+
+
+def test_what_waited_for_resume_reading_comes_in_the_context_of_the_connection(both):
+    found = ["connecting", "connecting", "set by the protocol"]
+
+    @decreed(found, because="it comes in the context of whoever called resume_reading()")
+    async def scenario(loop):
+        seen = []
+
+        def look(*_):
+            seen.append(VAR.get())
+            if len(seen) == 2:
+                VAR.set("set by the protocol")  # and there it stays
+
+        VAR.set("connecting")
+        ours, theirs = Recorder(data=look), Recorder()
+        async with tls_pair(loop, ours, theirs) as (transport, other):
+            VAR.set("later")
+            for data in (b"1", b"2"):
+                transport.pause_reading()
+                other.write(data)
+                await settle()
+                transport.resume_reading()
+                await ours.until(int(data))
+            other.write(b"3")
+            await ours.until(3)
+        return seen
+
+    assert both(scenario) == found
