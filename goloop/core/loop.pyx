@@ -740,6 +740,10 @@ cdef class LoopCore:
         """True in a forked child for a loop that the parent made."""
         return not self._closed and self.pollset.foreign()
 
+    def _use_io(self, mode):
+        """Go over to a mode of GOLOOP_IO; each stream follows at its next turn."""
+        self.io.use(mode)
+
     def _stats(self):
         """Counters of this loop: ready callbacks, pending timers, watched descriptors, parks; connections for which
         the netpoller receives and sends, how often one was given to it, how often this loop began or ceased to.

@@ -53,14 +53,18 @@ cdef class IoSwitch:
     """One loop's decision."""
 
     def __cinit__(self):
-        mode = os.environ.get("GOLOOP_IO", DEFAULT)
-        if mode not in MODES:
-            raise ValueError(f"GOLOOP_IO must be one of {', '.join(MODES)}, not {mode!r}")
-        self.on = mode == "offload"
-        self.adaptive = mode == "auto"
-        self.rest = 32 if self.adaptive else 0
         self.start_idle = -1
         self.backoff = SECOND
+        self.use(os.environ.get("GOLOOP_IO", DEFAULT))
+        self.switches = 0
+
+    def use(self, mode):
+        """Go over to a mode of GOLOOP_IO; each stream follows at its next turn."""
+        if mode not in MODES:
+            raise ValueError(f"GOLOOP_IO must be one of {', '.join(MODES)}, not {mode!r}")
+        self.adaptive = mode == "auto"
+        self.rest = 32 if self.adaptive else 0
+        self.enter(HOLD if mode == "offload" else WATCH, now_ns())
 
     cdef int tick(self) except -1:
         """An iteration is over."""

@@ -273,7 +273,8 @@ def test_write_from_resume_writing_pauses_again(both, link):
 @pytest.mark.parametrize("end", ["close", "abort"])
 def test_an_end_in_resume_writing_loses_the_connection_once(both, link, end):
     @decreed(
-        (["pause", "resume", "lost"], []), because="a second connection_lost() is scheduled, which fails without protocol"
+        (["pause", "resume", "lost"], []),
+        because="a second connection_lost() is scheduled, which fails without protocol",
     )
     async def scenario(loop):
         failures = reports(loop)
