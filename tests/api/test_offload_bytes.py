@@ -1,4 +1,4 @@
-"""Every byte arrives, once and in order, whoever does the kernel work: the netpoller, the loop, or the one and the other in turns.
+"""Every byte arrives, once and in order, whoever does the kernel work: the netpoller, the loop, or both in turns.
 
 Two ends of a connection, both transports of one loop, go through phases that a seed decides: talk in both directions
 with pauses, water marks and slow readers, sendfile, an upgrade to TLS, and an end by half closes, close or abort.
