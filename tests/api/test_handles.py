@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import functools
 import gc
+import random
 import sys
 import threading
 import time
@@ -11,6 +12,7 @@ import weakref
 
 import pytest
 from looptools import plain, turn
+from recorders import condition
 
 var = contextvars.ContextVar("var", default="unset")
 
@@ -244,3 +246,32 @@ def test_a_callback_from_another_thread_cancels_itself_to_no_effect(both):
         return seen
 
     assert both(scenario) == [True]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="asyncio's handles are not thread-safe before Python 3.14")
+def test_what_other_threads_cancel_has_run_or_never_runs(both):
+    def scenario(loop):
+        late = []
+
+        def other_thread(number):
+            rng = random.Random(number)
+            for _ in range(100):
+                ran = []
+                handle = loop.call_soon_threadsafe(lambda ran=ran: (ran.append(1), time.sleep(0), ran.append(2)))
+                for _ in range(rng.randrange(3)):
+                    time.sleep(0)
+                handle.cancel()
+                then = list(ran)
+                time.sleep(0)
+                if then not in ([], [1, 2]) or ran != then or not handle.cancelled():
+                    late.append((then, ran))
+
+        threads = [threading.Thread(target=other_thread, args=(n,)) for n in range(3)]
+        for thread in threads:
+            thread.start()
+        loop.run_until_complete(condition(lambda: not any(thread.is_alive() for thread in threads)))
+        for thread in threads:
+            thread.join()
+        return late
+
+    assert both(scenario) == []

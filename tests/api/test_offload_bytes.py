@@ -34,7 +34,7 @@ class _End:
         self.wrong = []  # what must not have happened
         self.eof = False
         self.over = False
-        self.secure = False
+        self.secure = self.aborted = False
         self.obliging = True  # pauses and resumes at will
 
     def take(self, n):
@@ -58,12 +58,16 @@ class _End:
 
     def pause(self):
         def resume():
-            if not self.over:  # asyncio's TLS transports fail then
+            if not self.aborted:  # asyncio's TLS transports fail then
                 transport.resume_reading()
 
         transport = self.transport
         transport.pause_reading()
         asyncio.get_running_loop().call_later(self.rng.choice((0, 0, 0.001, 0.01)), resume)
+
+    def abort(self):
+        self.aborted = True
+        self.transport.abort()
 
     async def until(self, met):
         while not met():
@@ -88,7 +92,8 @@ class _End:
     def connection_lost(self, exc):
         if self.over:
             self.wrong.append("lost twice")
-        self.over, self.error = True, exc
+        self.over = self.aborted = True
+        self.error = exc
         self.room.set()
         self.news.set()
 
@@ -127,7 +132,7 @@ class Connection:
             await self.phase(self.rng.choice(ends))
         finally:
             for end in self.ends:
-                end.transport.abort()
+                end.abort()
         for end in self.ends:
             await end.until(lambda end=end: end.over)
             assert not end.wrong, end.wrong
@@ -246,7 +251,7 @@ class Connection:
         sending = [asyncio.ensure_future(self.send(end, self.amount())) for end in self.ends]
         for _ in range(self.rng.randrange(20)):
             await asyncio.sleep(0)
-        first.transport.abort()
+        first.abort()
         await asyncio.gather(*sending)
         await first.until(lambda: first.over)
         await first.peer.until(lambda: first.peer.over or first.peer.eof)
