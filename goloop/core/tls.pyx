@@ -2,9 +2,10 @@
 """SSLProtocol: asyncio's TLS protocol, with the way of the data compiled.
 
 It goes on after a pause in the context of the connection, as a plain one does, and not in that of whoever called
-resume_reading(). Handshake, shutdown, flow control's decisions and errors are the standard library's (asyncio.sslproto), the same from
-Python 3.11 to 3.14. What each message goes through is here: the same steps on the same attributes, without frames, and
-without the exception that says that there is nothing more to read, which costs more than reading.
+resume_reading(). Handshake, shutdown, flow control's decisions and errors are the standard library's
+(asyncio.sslproto), the same from Python 3.11 to 3.14. What each message goes through is here: the same steps on the
+same attributes, without frames, and without the exception that says that there is nothing more to read, which costs
+more than reading.
 """
 
 import ssl as _ssl
