@@ -361,11 +361,10 @@ def test_an_abstract_unix_socket():
             assert conn.remote_addr == listener.addr == f"@goloop-test-{os.getpid()}"
 
 
-def test_too_many_open_files_lose_no_connection(start):
+def test_too_many_open_files_lose_no_connection(start, one_worker):
     import resource
 
     with net.listen("tcp", "127.0.0.1:0") as listener, net.dial("tcp", listener.addr) as client:
-        goloop.go(int).join()
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         taken = []
         try:

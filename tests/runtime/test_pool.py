@@ -124,9 +124,9 @@ def test_what_the_heart_calls_trouble(gaps, gaps_of_thread, trouble):
 
 
 def test_a_computing_goroutine_leaves_the_loop_its_turn():
-    """It delays the loop by less than 100 ms, always: if one round of ten has none, the others' are the machine's."""
+    """It delays the loop by less than 100 ms, or, on a machine that has too much to do, as a plain thread does."""
 
-    async def main():
+    async def worst_delay(start):
         stop = False
 
         def computes():
@@ -134,21 +134,25 @@ def test_a_computing_goroutine_leaves_the_loop_its_turn():
             while not stop:
                 n += 1
 
-        g = go(computes)
-        worst = []
-        while len(worst) < 10 and min(worst, default=1) >= 0.1:
-            delays = []
-            for _ in range(10):
-                before = time.monotonic()
-                await asyncio.sleep(0.001)
-                delays.append(time.monotonic() - before - 0.001)
-            worst.append(max(delays))
+        running = start(computes)
+        delays = []
+        for _ in range(10):
+            before = time.monotonic()
+            await asyncio.sleep(0.001)
+            delays.append(time.monotonic() - before - 0.001)
         stop = True
-        await g
-        return worst
+        await running
+        return max(delays)
 
-    worst = goloop.run(main())
-    assert worst[-1] < 0.1, worst
+    async def main():
+        loop, worst, of_thread = asyncio.get_running_loop(), [], []
+        while len(worst) < 10 and min(worst, default=1) >= 0.1:
+            worst.append(await worst_delay(go))
+            of_thread.append(await worst_delay(lambda computes: loop.run_in_executor(None, computes)))
+        return worst, of_thread
+
+    worst, of_thread = goloop.run(main())
+    assert min(worst) < 0.1 or statistics.median(worst) < 2 * statistics.median(of_thread), (worst, of_thread)
 
 
 def test_blocking_brings_in_another_worker_without_the_monitor():
