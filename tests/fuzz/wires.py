@@ -213,6 +213,7 @@ class _End:
         self.reactions = {}
         self.keep = False
         self.resuming = False
+        self.fatal = False  # an exception closes the transport
         self.over = False  # connection_lost() has begun
         self.aborted = False  # asyncio still counts then what waited to be sent
         self.rush = False  # many datagrams are under way: closing one end would make errors of some of them
@@ -306,13 +307,14 @@ class _Wire(_End):
         return self.react(name)
 
     def react(self, name):
-        self.keep, resuming = False, self.resuming
+        self.keep, resuming, fatal = False, self.resuming, self.fatal
+        self.fatal = name in ("data", "eof")
         self.resuming = resuming or name == "resume"  # asyncio's transports can close twice when they are closed there
         try:
             for op in self.reactions.pop(name, ()):
                 self.perform(op)
         finally:
-            self.resuming = resuming
+            self.resuming, self.fatal = resuming, fatal
         return self.keep
 
     def data(self, data):
@@ -402,7 +404,8 @@ class _Wire(_End):
         self.reactions[event] = ops
 
     def op_raise(self):
-        self.loses()  # now, and not in connection_lost(): what the peer sees may come before that, or after
+        if self.fatal:
+            self.loses()  # now, and not in connection_lost(): what the peer sees may come before that, or after
         raise Oops
 
     def op_keep(self):
