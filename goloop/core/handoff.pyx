@@ -22,9 +22,9 @@ from goloop.core.loop cimport LoopCore
 from goloop.core.netpoll cimport now_ns
 from goloop.core.sched cimport monitor_look, monitor_poke
 from goloop.core.token cimport (
-    GL_SLEEPS, GL_SLOW, GL_TAKE, GL_TRY, GL_UNKNOWN, REGION, RUNNING, TAKEN, Hooks, PyFrameObject, PyThreadState,
-    Seat, Token, learn_gil, seat_here, set_hooks, this_tid,
-    thread_does, watch_forget, watch_hot, watch_look,
+    GL_FOR_GIL, GL_SLEEPS, GL_SLOW, GL_TAKE, GL_TRY, GL_UNKNOWN, REGION, RUNNING, TAKEN, Hooks, PyFrameObject,
+    PyThreadState, Seat, Token, learn_gil, seat_here, set_hooks, this_tid, thread_does, watch_forget, watch_hot,
+    watch_look,
 )
 
 from goloop.core.sched import start_monitor
@@ -64,9 +64,11 @@ cdef extern from "pthread.h" nogil:
     int pthread_join(pthread_t thread, void **result)
 
 cdef enum:
-    PROBE = 100000         # ns that the monitor holds the GIL to see whether a thread computes without it
+    PROBE = 400000         # ns that the monitor holds the GIL to see whether a thread computes without it
+    STEP = 50000           # ns of these that it sleeps at a time: the two may have but one processor
     AGAIN = 1000000        # ns until it looks again: a call that ends soon is not worth a handoff
-    PROOF = 40000          # ns of processor time in a probe that prove it; waiting for the GIL takes less
+    PROOF = 40000          # ns of processor time in a probe that prove it, besides
+    WAKE = 20000           # what waiting for the GIL takes at each switch interval, at most
 
 cdef object _monitoring = getattr(sys, "monitoring", None)      # 3.12
 cdef int tool = -1                # our tool id there, -1: none
@@ -377,13 +379,25 @@ cdef bint take(Token token, uint32_t verdict) except -1:
 
 cdef bint computes_without_gil(Token token, Seat seat, int64_t before) except -1:
     """Whether the thread uses processor time though we hold the GIL, and did at the same place a while ago."""
-    cdef int64_t end = now_ns() + PROBE
+    cdef int64_t begun = now_ns()
+    cdef int64_t end = begun + PROBE
+    cdef double share = WAKE / 1e9 / <double>sys.getswitchinterval()
     cdef PyFrameObject *frame
     cdef bint again
     cdef int at
-    while cpu_of(seat.clock) - before < PROOF:
+    cdef timespec moment
+    moment.tv_sec = 0
+    moment.tv_nsec = STEP
+    while True:
+        # Who waits for the GIL uses processor time as well, all of it where the switch interval is tiny.
+        if thread_does(seat.tid) in (GL_FOR_GIL, GL_SLEEPS):
+            return False
+        if cpu_of(seat.clock) - before >= PROOF + (now_ns() - begun) * share:
+            break
         if now_ns() >= end:
             return False
+        nanosleep(&moment, NULL)               # with the GIL
+    end = now_ns()
     frame = PyThreadState_GetFrame(seat.tstate)
     if frame == NULL:
         return False

@@ -184,8 +184,10 @@ def test_an_await_inside_is_reported(run):
 
 
 def test_in_a_thread_without_a_loop():
-    with goloop.blocking(), goloop.blocking():
-        pass
+    with goloop.blocking() as outer, goloop.blocking() as inner:
+        assert isinstance(outer, goloop.blocking) and outer is not inner
+    with pytest.raises(RuntimeError, match="not entered"):
+        outer.__exit__(None, None, None)
 
 
 def test_in_a_coroutine_goroutine():

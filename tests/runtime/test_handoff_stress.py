@@ -23,6 +23,16 @@ def test_no_two_callbacks_at_once(seed, regions, debug, interval):
     assert stress.done["handoffs"] > 20
 
 
+@pytest.mark.parametrize("fault", ["rogue", "deaf"])
+def test_the_program_finds_a_fault(fault):
+    """A proof that cannot fail would be none."""
+    if fault == "deaf" and sys.version_info < (3, 12):
+        pytest.skip("the trap is no matter of sys.monitoring before 3.12")
+    command = [sys.executable, PROGRAM, "--seconds", "60", "--seed", "6", "--interval", "0.00002", "--fault", fault]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 1 and "VIOLATION: " in done.stdout, done.stdout + done.stderr
+
+
 def test_a_process_that_is_stopped_and_continued():
     command = [sys.executable, PROGRAM, "--seconds", "3", "--seed", "5"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:

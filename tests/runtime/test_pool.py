@@ -201,8 +201,10 @@ def test_parking_in_a_blocking_region_does_not_keep_the_worker_out(one_worker):
 
 
 def test_blocking_outside_of_a_goroutine_does_nothing():
+    before = pool.thread_count()
     with goloop.blocking(), goloop.blocking():
-        pass
+        assert pool.thread_count() == before
+    assert pool.thread_count() == before
 
 
 # --------------------------------------------------------------------- fairness
