@@ -54,12 +54,13 @@ def ask_slow(port: int, path: str, until: float, counts: list[int]) -> None:
     connection.close()
 
 
-def measure(loop: str, kind: str, clients: int, seconds: float) -> tuple[list[float], float]:
-    """Return the latencies of /health, and the throughput of the slow requests as a part of the ideal."""
+def measure(loop: str, kind: str, clients: int, seconds: float) -> tuple[list[float], float, str]:
+    """Return the latencies of /health, the slow requests' throughput as a part of the ideal, and what /fetch uses."""
     with subprocess.Popen([sys.executable, APP, *SERVERS[loop]], stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
             port = int(server.stdout.readline().rpartition(":")[2])
+            client = server.stdout.readline().strip()
             health = http.client.HTTPConnection("127.0.0.1", port)
             ask(health, "/health")
             counts: list[int] = []
@@ -83,7 +84,7 @@ def measure(loop: str, kind: str, clients: int, seconds: float) -> tuple[list[fl
             server.send_signal(signal.SIGINT)
     if len(counts) < clients:
         raise RuntimeError(f"{loop}: a client failed")
-    return sorted(latencies), sum(counts) / (clients * elapsed / SLOW)
+    return sorted(latencies), sum(counts) / (clients * elapsed / SLOW), client
 
 
 def main() -> None:
@@ -103,9 +104,10 @@ def main() -> None:
         for loop in options.loops.split(","):
             if loop == "uvloop" and importlib.util.find_spec("uvloop") is None:
                 continue
-            latencies, part = measure(loop, kind, options.clients, options.seconds)
+            latencies, part, client = measure(loop, kind, options.clients, options.seconds)
             p50, p99 = (latencies[int(len(latencies) * p)] * 1000 for p in (0.5, 0.99))
             table.add_row(f"/{kind}", loop, f"{p50:.1f}", f"{p99:.1f}", f"{latencies[-1] * 1000:.1f}", f"{part:.2f}")
+            table.caption = client
     console.print(table)
 
 

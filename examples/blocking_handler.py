@@ -14,12 +14,29 @@ import sqlite3
 import subprocess
 import threading
 import time
-import urllib.request
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from aiohttp import web
+
+try:
+    import requests
+
+    CLIENT = f"requests {requests.__version__}"
+
+    def get(url: str) -> bytes:
+        return requests.get(url, timeout=60).content
+
+except ImportError:  # it is in the extras "test" and "bench"
+    import urllib.request
+
+    CLIENT = "urllib, as requests is not installed"
+
+    def get(url: str) -> bytes:
+        with urllib.request.urlopen(url, timeout=60) as response:
+            return bytes(response.read())
+
 
 SECONDS = 0.3  # that each of the slow ones takes
 
@@ -48,9 +65,8 @@ async def slow(_: web.Request) -> web.Response:
 
 
 async def fetch(request: web.Request) -> web.Response:
-    """A synchronous HTTP client: requests.get() is the same."""
-    with urllib.request.urlopen(request.app[SLOW_URL]) as response:
-        return web.Response(body=response.read())
+    """A synchronous HTTP client."""
+    return web.Response(body=get(request.app[SLOW_URL]))
 
 
 async def query(_: web.Request) -> web.Response:
@@ -86,6 +102,7 @@ async def serve(port: int) -> None:
     listener = socket.create_server(("127.0.0.1", port))
     await web.SockSite(runner, listener).start()
     print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
+    print(f"/fetch asks by {CLIENT}", flush=True)
     try:
         await asyncio.Event().wait()
     finally:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("aiohttp")
+requests = pytest.importorskip("requests")
 APP = Path(__file__).parent.parent / "examples" / "blocking_handler.py"
 KINDS = ["slow", "fetch", "query", "child"]
 
@@ -39,6 +40,7 @@ def test_health_is_answered_meanwhile(options):
         for thread in threads:
             thread.join()
         server.send_signal(signal.SIGINT)
+        assert f"requests {requests.__version__}" in server.stdout.readline()
     assert server.returncode == 0
     assert answers == [(200, b"ok")] * len(threads)
     # With handoff it is answered over and over before the first of the others is; without, in between.
