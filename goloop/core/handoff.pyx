@@ -311,10 +311,10 @@ cdef int examine(Token token) except -1:
     loop = token.loop()
     if loop is None:
         return 0
-    if verdict & GL_SLOW:
-        report_slow(token)
     if verdict & (GL_TAKE | GL_TRY):
         take(token, verdict)
+    if verdict & GL_SLOW:                      # afterwards, to say that it was handed off
+        report_slow(token)
     if token.holder is None and token.watch.vacant and token.open:
         if token.spare is not None:
             token.grant(token.spare)
@@ -425,7 +425,7 @@ cdef int report_slow(Token token) except -1:
     token.watch.due = due
     seat = token.holder
     if (seat is not None and not token.watch.idle and token.item != NULL and seat.report is None and token.watch.slow
-            and now - token.watch.since >= token.watch.slow):
+            and token.watch.seen == token.watch.beat and now - token.watch.since >= token.watch.slow):
         describe(token, seat, seat.since if seat.since else token.watch.since, False)
     return 0
 
