@@ -32,7 +32,9 @@ from goloop.core.sched import start_monitor
 
 cdef extern from "Python.h":
     PyFrameObject *PyThreadState_GetFrame(PyThreadState *tstate)
-    PyObject *PyFrame_GetCode(PyFrameObject *frame)
+    ctypedef struct PyCodeObject:
+        pass
+    PyCodeObject *PyFrame_GetCode(PyFrameObject *frame)
     int PyFrame_GetLasti(PyFrameObject *frame)
     void Py_XDECREF(PyObject *o)
     int PyTrace_OPCODE
@@ -161,7 +163,7 @@ cdef bint arm(Seat seat, Trap trap, PyObject *frame) except -1:
         Py_INCREF(seat)
         gl_trace_put(seat.tstate, on_trace, <PyObject *>seat)
     else:
-        code = PyFrame_GetCode(<PyFrameObject *>frame)
+        code = <PyObject *>PyFrame_GetCode(<PyFrameObject *>frame)
         trap.code = <object>code
         Py_DECREF(trap.code)
         if trap.code not in armed:

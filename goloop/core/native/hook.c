@@ -70,6 +70,8 @@ static PyObject *call_tuple(hook *h, PyObject *self, PyObject *args, PyObject *k
 
 typedef PyObject *(*fast)(PyObject *, PyObject *const *, Py_ssize_t);
 typedef PyObject *(*fast_kw)(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
+/* Not PyCMethod, which has size_t up to 3.13 and Py_ssize_t from 3.14 on. */
+typedef PyObject *(*method)(PyObject *, PyTypeObject *, PyObject *const *, Py_ssize_t, PyObject *);
 
 #define ORIGINAL(type) ((type)(void (*)(void))h->original.ml_meth)
 
@@ -97,11 +99,10 @@ static inline PyObject *enter_fast_kw(hook *h, PyObject *self, PyObject *const *
 {
     return applies(h, self) ? call(h, self, args, n, names) : ORIGINAL(fast_kw)(self, args, n, names);
 }
-static inline PyObject *enter_class(hook *h, PyObject *self, PyTypeObject *cls, PyObject *const *args, size_t n,
+static inline PyObject *enter_class(hook *h, PyObject *self, PyTypeObject *cls, PyObject *const *args, Py_ssize_t n,
                                     PyObject *names)
 {
-    return applies(h, self) ? call(h, self, args, (Py_ssize_t)n, names)
-                        : ORIGINAL(PyCMethod)(self, cls, args, n, names);
+    return applies(h, self) ? call(h, self, args, n, names) : ORIGINAL(method)(self, cls, args, n, names);
 }
 
 typedef struct {
@@ -109,7 +110,7 @@ typedef struct {
     PyCFunctionWithKeywords dict;
     fast quick;
     fast_kw quick_kw;
-    PyCMethod cls;
+    method cls;
 } trampolines;
 
 #define MAKE(N)                                                                                                     \
@@ -125,7 +126,7 @@ typedef struct {
     {                                                                                                               \
         return enter_fast_kw(&hooks[N], s, a, n, k);                                                                \
     }                                                                                                               \
-    static PyObject *cls_##N(PyObject *s, PyTypeObject *c, PyObject *const *a, size_t n, PyObject *k)               \
+    static PyObject *cls_##N(PyObject *s, PyTypeObject *c, PyObject *const *a, Py_ssize_t n, PyObject *k)           \
     {                                                                                                               \
         return enter_class(&hooks[N], s, c, a, n, k);                                                               \
     }
