@@ -50,7 +50,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--with-left-out", action="store_true", help="run the left-out tests too, to check that list")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="for the table, at its marks if FILE has them")
-    parser.add_argument("--table", action="store_true", help="no run: one table of what was run on all loops so far")
+    parser.add_argument("--table", action="store_true", help="no run: one table of the whole runs so far")
     parser.add_argument("-v", "--verbose", action="store_true", help="print the failures' own texts")
     args = parser.parse_args(argv)
     args.suites = list(SUITES) if args.suite == "all" else args.suite.split(",")
@@ -179,10 +179,22 @@ def tell(run: Run, row: report.Row, console: Console) -> None:
 
 
 def store(name: str, row: report.Row, args: argparse.Namespace) -> None:
-    """Keep the result of a run that was whole, on all loops, for --table."""
-    if set(args.loops) == set(LOOPS) and not args.select and not args.with_left_out:
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        (RESULTS / f"{name}-{expected.PYTHON}.json").write_text(json.dumps(report.as_json([row]), indent=1) + "\n")
+    """Keep the columns of a run that was whole, and of goloop as it is by default, for --table.
+
+    Those of other loops stay from earlier runs, as long as these were of the same versions.
+    """
+    if args.select or args.with_left_out or any(key.startswith("GOLOOP_") for key in os.environ):
+        return
+    path = RESULTS / f"{name}-{expected.PYTHON}.json"
+    (entry,) = report.as_json([row])
+    if path.exists():
+        (before,) = json.loads(path.read_text())
+        same = ["version", "python", *(["note"] if row.version == report.PINNED else [])]
+        if all(before[key] == entry[key] for key in same):
+            for part in ("loops", "failures"):
+                entry[part] = {**before[part], **entry[part]}
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps([entry], indent=1) + "\n")
 
 
 def stored() -> list[report.Row]:
