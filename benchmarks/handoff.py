@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import http.client
 import importlib.util
-import signal
 import subprocess
 import sys
 import threading
@@ -81,7 +80,7 @@ def measure(loop: str, kind: str, clients: int, seconds: float) -> tuple[list[fl
             elapsed = time.perf_counter() - started
             health.close()
         finally:
-            server.send_signal(signal.SIGINT)
+            server.terminate()
     if len(counts) < clients:
         raise RuntimeError(f"{loop}: a client failed")
     return sorted(latencies), sum(counts) / (clients * elapsed / SLOW), client
