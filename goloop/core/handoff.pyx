@@ -18,6 +18,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from goloop.core.handles cimport Handle
 from goloop.core.loop cimport LoopCore
 from goloop.core.netpoll cimport now_ns
 from goloop.core.sched cimport monitor_look, monitor_poke
@@ -432,6 +433,14 @@ cdef int report_slow(Token token) except -1:
     return 0
 
 
+cdef object task_of(object item):
+    """The task whose step a callback is, or None."""
+    cdef object task = None
+    if isinstance(item, Handle):
+        task = getattr((<Handle>item)._callback, "__self__", None)
+    return task if isinstance(task, asyncio.Task) else None
+
+
 cdef int describe(Token token, Seat seat, int64_t since, bint away) except -1:
     cdef object loop = token.loop()
     cdef object item = seat.item if away else <object>token.item
@@ -446,10 +455,12 @@ cdef int describe(Token token, Seat seat, int64_t since, bint away) except -1:
         return 0
     frame = <object>innermost
     Py_DECREF(frame)
+    task = seat.task if away else asyncio.current_task(loop)
+    if sys.version_info >= (3, 14):            # where a task is its thread's, and this is another thread
+        task = task_of(item)
     if away:
-        task, computes = seat.task, False
+        computes = False
     else:
-        task = asyncio.current_task(loop)
         computes = token.watch.cpu != cpu_of(seat.clock) or thread_does(seat.tid) not in (GL_SLEEPS, GL_UNKNOWN)
     base = <object><PyObject *>seat.base if seat.base != NULL else None
     # Runs Python code, so that the callback may go on meanwhile, and end.
