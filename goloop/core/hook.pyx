@@ -18,7 +18,8 @@ cdef extern from "native/hook.h":
 
 cdef extern from *:
     """
-    static __thread int gl_plain;  /* depth of plain() on this thread */
+    #include "native/local.h"
+    GL_THREAD_LOCAL int gl_plain;  /* depth of plain() on this thread */
     """
     int gl_plain
 

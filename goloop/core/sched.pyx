@@ -34,7 +34,8 @@ cdef extern from "native/monitor.h" nogil:
 
 cdef extern from *:
     """
-    static __thread PyObject *gl_worker;  /* the Worker of this thread, borrowed: its thread holds a reference */
+    #include "native/local.h"
+    GL_THREAD_LOCAL PyObject *gl_worker;  /* the Worker of this thread, borrowed: its thread holds a reference */
     """
     PyObject *gl_worker
 

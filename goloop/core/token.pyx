@@ -55,7 +55,8 @@ cdef extern from "pthread.h" nogil:
 
 cdef extern from *:
     """
-    static __thread PyObject *gl_seat;  /* the Seat of this thread, borrowed: its thread holds a reference */
+    #include "native/local.h"
+    GL_THREAD_LOCAL PyObject *gl_seat;  /* the Seat of this thread, borrowed: its thread holds a reference */
     """
     PyObject *gl_seat
 
