@@ -69,6 +69,7 @@ cdef class TLSConn(Conn):
         self.unsent = self.early = b""
         self.remote = conn.remote
         self.desc, conn.desc = conn.desc, never_opened      # the Conn itself is closed from here on
+        self.desc.reading.what, self.desc.writing.what = "TLSConn.read()", "TLSConn.write()"
 
     # ------------------------------------------------------------ the two ends
     cdef int prepare(self) except -1:

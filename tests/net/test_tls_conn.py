@@ -157,7 +157,7 @@ def test_dialling_takes_no_longer_than_it_may(tls_contexts, start):
 def test_deadlines_and_cancellation_leave_the_stream_whole(tls_pair, until):
     client, server = tls_pair
     server.set_read_deadline(0.02)
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError, match=r"TLSConn.read\(\): the deadline has passed"):
         server.read()
     server.set_read_deadline(None)
     g = goloop.go(server.read_exactly, 10)
