@@ -351,8 +351,9 @@ class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
     async def start_tls(self, transport: Any, protocol: Any, sslcontext: Any, **options: Any) -> Any:
         """Upgrade a transport to TLS, as asyncio's loop; return the transport that the protocol uses from now on."""
         secured: Any = await super().start_tls(transport, protocol, sslcontext, **options)
-        # Nobody had this transport until now, so nobody can have paused it.
-        secured._ssl_protocol.__class__ = SSLProtocol
+        if secured is not None:  # as asyncio's: None, if the transport was closed before
+            # Nobody had this transport until now, so nobody can have paused it.
+            secured._ssl_protocol.__class__ = SSLProtocol
         return secured
 
     def _make_datagram_transport(

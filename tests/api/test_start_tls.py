@@ -433,3 +433,13 @@ def test_what_waited_for_resume_reading_comes_in_the_context_of_the_first_connec
         return found[0]
 
     assert both(scenario) == "connecting"
+
+
+def test_a_transport_closed_before_gives_none(both):
+    async def scenario(loop):
+        ours, theirs = Recorder(), Recorder()
+        client, _ = await plain_pair(loop, ours, theirs)
+        client.close()
+        return await loop.start_tls(client, asyncio.Protocol(), client_context(), server_hostname=HOST)
+
+    assert both(scenario) is None
