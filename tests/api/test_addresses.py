@@ -76,7 +76,8 @@ def test_an_address_that_is_none(both, address):
             await asyncio.sleep(0)
             return seen, transport.is_closing()
 
-    both(scenario)
+    seen, closing = both(scenario)
+    assert closing == bool(seen)  # what the handler was told of closes it
 
 
 @pytest.mark.parametrize("name", ["path", "abstract", "none"])

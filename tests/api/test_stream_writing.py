@@ -287,7 +287,7 @@ def test_an_end_in_resume_writing_loses_the_connection_once(both, link, end):
             await settle()
             return recorder.names()[1:], failures
 
-    both(scenario)
+    assert both(scenario) == (["pause", "resume", "lost"], [])
 
 
 def test_write_buffer_size_is_what_waits(both, link):

@@ -149,6 +149,7 @@ def test_pipes():
     g = goloop.go(desc.wait_read)
     os.write(writes, b"x")
     g.join(timeout=20)
+    assert os.read(reads, 10) == b"x"
     desc.close()
     os.close(reads)
     os.close(writes)
@@ -161,6 +162,7 @@ def test_a_regular_file_is_always_ready(run, tmp_path):
         for _ in range(3):
             start(run, desc.wait_read).result(20)
             start(run, desc.wait_write).result(20)
+        assert waiters(desc) == "0 reading, 0 writing"
         desc.close()
 
 
@@ -171,6 +173,7 @@ def test_every_waiter_of_an_edge_is_woken(run, pair, desc):
     pair[1].send(b"x")
     for waits in all_wait:
         waits.result(20)
+    assert waiters(desc) == "0 reading, 0 writing" and pair[0].recv(10) == b"x"
 
 
 def test_goroutines_on_different_workers_and_a_thread(pair, desc):
@@ -195,8 +198,10 @@ def test_both_directions_on_different_workers(pair, desc):
     until(lambda: waiters(desc) == "1 reading, 1 writing")
     empty(b)
     writes.join(timeout=20)
+    assert not reads.done()
     b.send(b"x")
     reads.join(timeout=20)
+    assert a.recv(10) == b"x"
 
 
 # ------------------------------------------------------- workers come and go
@@ -240,7 +245,7 @@ def test_used_again_after_the_pool_has_ended(pair, desc):
         until(lambda: g.state == "IO wait")  # noqa: B023
         pair[1].send(b"x")
         g.join(timeout=20)
-        pair[0].recv(1)
+        assert pair[0].recv(1) == b"x"
         pool.shutdown()
 
 

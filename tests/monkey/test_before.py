@@ -16,7 +16,7 @@ from goloop import go
 
 
 def test_sleep_imported_before(overlap):
-    overlap(lambda i: before.sleep(0.05))
+    assert overlap(lambda i: before.sleep(0.05)) == [None] * 8
 
 
 def test_bound_methods_of_a_lock(overlap, until):

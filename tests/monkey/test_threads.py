@@ -13,7 +13,7 @@ from goloop import go
 
 
 def test_sleep_parks(overlap):
-    overlap(lambda i: time.sleep(0.02))
+    assert overlap(lambda i: time.sleep(0.02)) == [None] * 8
 
 
 def test_sleep_0_lets_others_run():
@@ -102,7 +102,8 @@ def test_values_of_a_threading_local_end_with_the_goroutine(until):
     local, gone = threading.local(), []
     g = go(lambda: setattr(local, "canary", Canary()))
     g.result(10)
-    until(lambda: gone == [True])
+    until(lambda: gone)
+    assert gone == [True]
 
 
 def test_the_running_loop_is_known():

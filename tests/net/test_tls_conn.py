@@ -251,3 +251,4 @@ def test_one_that_nobody_closes_warns(tls_contexts):
         conn = net.TLSConn(net.Conn(a), tls_contexts[0], server_side=True)
         with pytest.warns(ResourceWarning, match="unclosed <TLSConn fd="):
             del conn
+        assert b.recv(1) == b""  # and it is closed
