@@ -25,6 +25,7 @@ cdef class IoSwitch:
     cdef uint64_t start_turns
     cdef int64_t start_slept
     cdef double start_idle         # idle seconds of the processors this process may use, since boot; negative: not read
+    cdef double start_kernel       # seconds that the loop's thread had spent in the kernel
     cdef int streak                # windows in a row that speak for a change
     cdef double base               # turns a second before the trial
     cdef double best               # and in it
@@ -34,5 +35,7 @@ cdef class IoSwitch:
 
     cdef int tick(self) except -1
     cdef int judge(self, int64_t now) except -1
-    cpdef bint decide(self, int64_t now, double seconds, uint64_t turns, double slept, double spare) except -1
+    cpdef bint decide(
+        self, int64_t now, double seconds, uint64_t turns, double slept, double spare, double kernel
+    ) except -1
     cdef int enter(self, State state, int64_t now) except -1

@@ -2,18 +2,29 @@
 """Whether a loop's streams do their own kernel work, or have the netpoller do it.
 
 GOLOOP_IO=inline and =offload pin that. With =auto, the default, the netpoller has it while that pays, which is where
-the loop has no rest left and a processor has: watch for that, try, and keep to it only if more turns a second come out
-of it. Figures come in windows:
+the loop has no rest left and a processor has: as much as the loop spends in the kernel, since that is what the
+netpoller takes over. With less it would be slower than the loop was, or take from who talks to it. Watch for that, try,
+and keep to it only if it does not cost turns. Figures come in windows:
 
-    WATCH   two windows without rest, and a processor with some       -> TRIAL
-    TRIAL   the loop now has rest, or does more                       -> HOLD
-            neither                                                   -> WATCH, and each time wait longer for the next
+    WATCH   two windows without rest, and processors with enough      -> TRIAL
+    TRIAL   the loop does more, or no less and has rest               -> HOLD
+            much less, or neither for three windows                   -> WATCH, and each time wait longer for the next
     HOLD    three windows mostly at rest, or ten seconds are over     -> WATCH
 """
 
 import os
 
 from goloop.core.netpoll cimport now_ns
+
+cdef extern from "sys/resource.h" nogil:
+    enum:
+        RUSAGE_THREAD
+    struct timeval:
+        long tv_sec
+        long tv_usec
+    struct rusage:
+        timeval ru_stime
+    int getrusage(int who, rusage *usage)
 
 cdef tuple MODES = ("inline", "offload", "auto")
 cdef str DEFAULT = "auto"
@@ -24,10 +35,18 @@ cdef int64_t HOLD_FOR = 10 * SECOND      # things change; a look at how inline d
 cdef int64_t BACKOFF_MAX = 60 * SECOND
 cdef double BUSY = 0.1                   # share of a window that a loop without rest may have slept
 cdef double RESTED = 0.5                 # share from which on the netpoller is not needed
-cdef double SPARE = 0.25                 # processors that must have been idle: what the netpoller may need
-cdef double GAIN = 1.05                  # turns a second that a trial must bring
+cdef double SPARE = 0.25                 # processors that must have been idle, however little the kernel has to do
+cdef double GAIN = 1.05                  # turns a second that a trial must bring, if it brings no rest
+cdef double LOSS = 0.9                   # with fewer there is nothing to wait for
 cdef uint64_t TURNS_MIN = 50             # in a window; with fewer it is not I/O that keeps the loop busy
 cdef int TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+cdef double kernel_seconds():
+    """Time that this thread has spent in the kernel."""
+    cdef rusage used
+    getrusage(RUSAGE_THREAD, &used)
+    return used.ru_stime.tv_sec + used.ru_stime.tv_usec / 1e6
 
 
 cdef double idle_seconds() except? -1:
@@ -81,28 +100,33 @@ cdef class IoSwitch:
         cdef double seconds = (now - self.start) / 1e9
         cdef double slept = (self.slept - self.start_slept) / 1e9 / seconds
         cdef uint64_t turns = self.turns - self.start_turns
-        cdef double idle = -1, spare = 0
+        cdef double idle = -1, kernel = 0, spare = 0, in_kernel = 0
         if self.state == WATCH and now >= self.not_before and slept < BUSY and turns >= TURNS_MIN:
             idle = idle_seconds()      # costs about 30 us, so only where it may matter
+            kernel = kernel_seconds()  # that of another thread, if the loop has changed it: the trial tells
             if idle >= 0 and self.start_idle >= 0:
                 spare = (idle - self.start_idle) / seconds
+                in_kernel = (kernel - self.start_kernel) / seconds
         if self.start:                 # the first window has no beginning
-            self.decide(now, seconds, turns, slept, spare)
+            self.decide(now, seconds, turns, slept, spare, in_kernel)
         self.start = now
         self.start_turns = self.turns
         self.start_slept = self.slept
         self.start_idle = idle
+        self.start_kernel = kernel
         return 0
 
-    cpdef bint decide(self, int64_t now, double seconds, uint64_t turns, double slept, double spare) except -1:
+    cpdef bint decide(
+        self, int64_t now, double seconds, uint64_t turns, double slept, double spare, double kernel
+    ) except -1:
         """Decide after a window of so many seconds that ended at `now` (monotonic nanoseconds); True: offload.
 
         turns: how often streams were run. slept: share of the window in which the loop slept. spare: processors that
-        were idle, on average.
+        were idle, on average. kernel: share of the window that the loop's thread spent in the kernel.
         """
         cdef bint busy = slept < BUSY and turns >= TURNS_MIN
         if self.state == WATCH:
-            self.streak = self.streak + 1 if busy and spare >= SPARE and now >= self.not_before else 0
+            self.streak = self.streak + 1 if busy and spare >= max(SPARE, kernel) and now >= self.not_before else 0
             if self.streak >= 2:
                 self.base = turns / seconds
                 self.enter(TRIAL, now)
@@ -110,10 +134,10 @@ cdef class IoSwitch:
             self.streak += 1
             if self.streak > 1:        # the first window is that of the change
                 self.best = max(self.best, turns / seconds)
-                if not busy or self.best >= GAIN * self.base:
+                if self.best >= (GAIN if busy else 1) * self.base:
                     self.backoff = SECOND
                     self.enter(HOLD, now)
-                elif self.streak > 3:
+                elif self.streak > 3 or self.best < LOSS * self.base:
                     self.not_before = now + self.backoff
                     self.backoff = min(2 * self.backoff, BACKOFF_MAX)
                     self.enter(WATCH, now)

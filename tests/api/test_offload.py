@@ -241,11 +241,11 @@ class Windows:
         monkeypatch.setenv("GOLOOP_IO", "auto")
         self.switch, self.now = IoSwitch(), 0
 
-    def __call__(self, n=1, *, turns=1000, slept=0.0, spare=1.0):
+    def __call__(self, n=1, *, turns=1000, slept=0.0, spare=1.0, kernel=0.3):
         """Let n windows go by; say whether streams are offloaded then."""
         for _ in range(n):
             self.now += SECOND // 10
-            on = self.switch.decide(self.now, 0.1, turns, slept, spare)
+            on = self.switch.decide(self.now, 0.1, turns, slept, spare, kernel)
         return on
 
 
@@ -256,8 +256,8 @@ def windows(monkeypatch):
 
 @pytest.mark.parametrize(
     "load",
-    [{"slept": 0.3}, {"turns": 3}, {"spare": 0.1}, {"spare": 0.0}],
-    ids=["rests", "computes", "contended", "one"],
+    [{"slept": 0.3}, {"turns": 3}, {"spare": 0.1, "kernel": 0}, {"spare": 0.3, "kernel": 0.6}],
+    ids=["rests", "computes", "contended", "outdone"],
 )
 def test_stays_inline_where_it_cannot_help(windows, load):
     assert not windows(100, **load)
@@ -272,6 +272,18 @@ def test_stays_offloaded_when_more_gets_done(windows):
 def test_stays_offloaded_when_the_loop_has_rest_then(windows):
     assert windows(2, turns=1000)
     assert windows(50, turns=1000, slept=0.3)
+
+
+def test_goes_back_at_once_when_less_gets_done_and_the_loop_waits_for_it(windows):
+    assert windows(2, turns=1000)
+    assert windows(turns=600, slept=0.7)
+    assert not windows(turns=600, slept=0.7)
+
+
+def test_goes_back_when_a_little_less_gets_done(windows):
+    assert windows(2, turns=1000)
+    assert windows(3, turns=950, slept=0.7)
+    assert not windows(turns=950, slept=0.7)
 
 
 def test_goes_back_when_it_does_not_help_and_waits_longer_each_time(windows):
