@@ -5,7 +5,7 @@ from goloop.core.transports cimport Transport
 
 
 cdef class StreamTransport(Transport):
-    cdef list buffer              # bytes objects that wait to be sent, oldest first
+    cdef list buffer              # bytes objects that wait to be sent, oldest first; None: none ever did
     cdef Py_ssize_t first         # index of the oldest in `buffer`
     cdef Py_ssize_t offset        # of it, what was sent already
     cdef Py_ssize_t size          # bytes that wait

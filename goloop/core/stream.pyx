@@ -94,7 +94,6 @@ cdef class StreamTransport(Transport):
     def __init__(self, LoopCore loop, sock, protocol, waiter=None, extra=None, server=None):
         cdef int family
         self.setup(sock, protocol, extra)
-        self.buffer = []
         self.buffered = isinstance(protocol, _BufferedProtocol)
         family = raw_family(sock)
         self.extra["socket"] = _TransportSocket(sock)
@@ -452,7 +451,7 @@ cdef class StreamTransport(Transport):
     cdef int discard(self) except -1:
         if self.offloaded:
             self.take_back()
-        self.buffer = []
+        self.buffer = None
         self.first = 0
         self.offset = 0
         self.size = 0
@@ -518,6 +517,8 @@ cdef class StreamTransport(Transport):
         """Buffer a bytes object; `skip` bytes of it were sent, and nothing else waits if that is not 0."""
         if skip:
             self.offset = skip
+        if self.buffer is None:
+            self.buffer = []
         self.buffer.append(data)
         self.size += PyBytes_GET_SIZE(data) - skip
         return 0
