@@ -48,6 +48,27 @@ cdef class TimerHandle(Handle):
     pass
 
 
+# A handle in the ready queue of a loop that runs is of no interest to the garbage collector: everything that it refers
+# to is alive. It costs a collection about as much as all else in a deep queue. So it is untracked, until it has run and
+# somebody else holds it, or the loop stops and may be garbage itself. To the collector an untracked object is a
+# reference from outside, so tracking too late could only keep something for too long.
+cdef extern from *:
+    """
+    #ifdef Py_GIL_DISABLED      /* its collector does not go by what is tracked */
+    #define gl_untrack(o) ((void)(o))
+    #define gl_track(o) ((void)(o))
+    #else
+    #define gl_untrack(o) PyObject_GC_UnTrack(o)
+    static inline void gl_track(PyObject *o) {
+        if (!PyObject_GC_IsTracked(o))
+            PyObject_GC_Track(o);
+    }
+    #endif
+    """
+    void gl_untrack(object o)
+    void gl_track(object o)
+
+
 cdef Handle new_handle(object callback, object args, object loop, object context)
 cdef TimerHandle new_timer(double when, object callback, object args, object loop, object context)
 cdef int trace_source(Handle handle) except -1

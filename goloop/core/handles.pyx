@@ -118,6 +118,7 @@ cdef class Handle:
             finally:
                 PyContext_Exit(context)
         except (SystemExit, KeyboardInterrupt):
+            gl_track(self)
             raise
         except BaseException as exc:
             self.report(exc)

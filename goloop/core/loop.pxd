@@ -24,6 +24,7 @@ cdef class LoopCore:
     cdef public bint _closed
     cdef public bint _stopping
     cdef public object _thread_id
+    cdef bint untracks            # it runs: what enters the ready queue need not be looked at by the collector
     cdef public object _task_factory
     cdef object __weakref__
 

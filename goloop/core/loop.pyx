@@ -17,7 +17,7 @@ from libc.math cimport isnan
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
 
-from goloop.core.handles cimport TimerHandle, new_handle, new_timer, trace_source
+from goloop.core.handles cimport TimerHandle, gl_track, gl_untrack, new_handle, new_timer, trace_source
 from goloop.core.netpoll cimport (
     EPOLLIN, EPOLLOUT, READ, WRITE, Slot, conn_owner, gl_node, now_ns,
 )
@@ -31,6 +31,7 @@ cdef extern from "Python.h":
     ctypedef struct PyListObject:
         PyObject **ob_item
     Py_ssize_t PyList_GET_SIZE(object list)
+    Py_ssize_t Py_REFCNT(object o)
 
 cdef object _Future = asyncio.Future
 cdef object _tasks = asyncio.tasks      # by its name there: tests put other classes in its place
@@ -299,6 +300,8 @@ cdef class LoopCore:
                 self.run_timed(item)
             elif type(item) is Handle or type(item) is TimerHandle:
                 (<Handle>item).run()
+                if Py_REFCNT(item) > 1:
+                    gl_track(item)
             else:
                 (<Pollable>item).queued = False
                 (<Pollable>item).run()
@@ -323,8 +326,10 @@ cdef class LoopCore:
         """Run in debug mode: say what runs, and report it when it took too long."""
         cdef int64_t start
         cdef double took
-        if isinstance(item, Handle) and (<Handle>item)._cancelled:
-            return 0
+        if isinstance(item, Handle):
+            gl_track(item)
+            if (<Handle>item)._cancelled:
+                return 0
         start = now_ns()
         try:
             self._current_handle = item
@@ -350,10 +355,11 @@ cdef class LoopCore:
         """Run iterations until stop(); run_forever() prepares and cleans up around it."""
         cdef Token token = self.token
         cdef Seat seat = Seat(token)
-        cdef object failure
+        cdef object failure, item
         try:
             token.sit(seat)
             self.todo = 0
+            self.untracks = True
             while True:
                 self.iterate()
                 if self._stopping and self.todo == 0:
@@ -366,6 +372,10 @@ cdef class LoopCore:
                         hooks.abandoned(seat)
             finally:
                 token.leave(seat)
+                self.untracks = False
+                self.drain()
+                for item in self._ready:
+                    gl_track(item)
         if token.failure is not None:
             failure = token.failure
             token.failure = None
@@ -493,6 +503,8 @@ cdef class LoopCore:
         cdef Handle handle
         self.check_closed()
         handle = new_handle(callback, args, self, context)
+        if self.untracks:
+            gl_untrack(handle)
         if not self.pollset.inbox_empty():
             self.drain()      # what another thread posted before this call also runs before it
         self.enqueue(handle)
@@ -535,6 +547,8 @@ cdef class LoopCore:
         handle.share()
         if self._debug:
             trace_source(handle)
+        if self.untracks:
+            gl_untrack(handle)
         handle.node.item = <void *>handle
         Py_INCREF(handle)         # the inbox's reference; drain() drops it
         if not self.pollset.post(&handle.node):

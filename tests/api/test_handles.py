@@ -114,6 +114,65 @@ def test_a_callback_that_has_run_is_freed_without_the_collector(both):
     assert both(scenario) == (True, True)
 
 
+class Holder:
+    """What a callback may belong to, and a handle to it."""
+
+    def fail(self):
+        raise ZeroDivisionError
+
+
+def run_soon(loop, holder):
+    holder.handle = loop.call_soon(noop, holder)
+
+
+def run_from_a_thread(loop, holder):
+    thread = threading.Thread(target=lambda: setattr(holder, "handle", loop.call_soon_threadsafe(noop, holder)))
+    thread.start()
+    thread.join()
+
+
+def cancel(loop, holder):
+    run_soon(loop, holder)
+    holder.handle.cancel()
+
+
+def fail(loop, holder):
+    loop.set_exception_handler(lambda loop, context: setattr(holder, "handle", context["handle"]))
+    loop.call_soon(holder.fail)
+
+
+@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize("schedule", [run_soon, run_from_a_thread, cancel, fail])
+def test_a_cycle_through_a_handle_is_collected_once_it_has_run(both, schedule, debug):
+    async def scenario(loop):
+        loop.set_debug(debug)
+        holder = Holder()
+        schedule(loop, holder)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        held, ref = isinstance(holder.handle, asyncio.Handle), weakref.ref(holder)
+        loop.set_exception_handler(None)
+        del holder
+        gc.collect()
+        return held, ref() is None
+
+    assert both(scenario) == (True, True)
+
+
+def test_a_loop_that_stopped_with_callbacks_left_is_collected(both):
+    def scenario(loop):
+        other, holder = type(loop)(), Holder()
+        other.call_soon(lambda: (other.stop(), setattr(holder, "handle", other.call_soon(noop, holder))))
+        other.run_forever()
+        refs = weakref.ref(other), weakref.ref(holder)
+        del other, holder
+        with pytest.warns(ResourceWarning, match="unclosed event loop"):
+            gc.collect()
+        return [ref() is None for ref in refs]
+
+    assert both(scenario) == [True, True]
+
+
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="Handle.get_context is new in Python 3.12")
 def test_a_handle_shows_its_context(both):
     def scenario(loop):
