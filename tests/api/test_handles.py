@@ -162,7 +162,8 @@ def test_a_cycle_through_a_handle_is_collected_once_it_has_run(both, schedule, d
 def test_a_loop_that_stopped_with_callbacks_left_is_collected(both):
     def scenario(loop):
         other, holder = type(loop)(), Holder()
-        other.call_soon(lambda: (other.stop(), setattr(holder, "handle", other.call_soon(noop, holder))))
+        other.call_soon(other.stop)
+        other.call_soon(run_soon, other, holder)
         other.run_forever()
         refs = weakref.ref(other), weakref.ref(holder)
         del other, holder
