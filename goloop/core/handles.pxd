@@ -21,9 +21,10 @@ cdef enum Sharing:      # whether other threads may cancel a handle: call_soon_t
 
 
 cdef class Handle:
-    cdef gl_node node               # links the handle into an inbox
+    cdef gl_node node               # links the handle into an inbox; a timer into the list of untracked ones
     cdef Py_ssize_t place           # in the timer heap; -1: not there
     cdef double deadline                # seconds, for a timer
+    cdef bint linked                # a timer: the collector was told to pass over it, and it is in the list of those
     cdef bint integral              # the time was given as an int, and is told as one
     cdef TimerHeap heap             # the heap that `place` is in
     cdef readonly object _loop
@@ -45,13 +46,15 @@ cdef class Handle:
 
 
 cdef class TimerHandle(Handle):
-    pass
+    cdef int untrack(self) except -1
+    cdef int leave(self) except -1
 
 
-# A handle in the ready queue of a loop that runs is of no interest to the garbage collector: everything that it refers
-# to is alive. It costs a collection about as much as all else in a deep queue. So it is untracked, until it has run and
-# somebody else holds it, or the loop stops and may be garbage itself. To the collector an untracked object is a
-# reference from outside, so tracking too late could only keep something for too long.
+# A handle that a running loop has in its ready queue or among its timers is of no interest to the garbage collector:
+# everything that it refers to is alive. It costs a collection about as much as all else in a deep queue. So it is
+# untracked, until it has run or was cancelled and somebody else holds it, or the loop stops and may be garbage itself.
+# To the collector an untracked object is a reference from outside, so tracking too late could only keep something for
+# too long.
 cdef extern from *:
     """
     #ifdef Py_GIL_DISABLED      /* its collector does not go by what is tracked */
@@ -71,4 +74,5 @@ cdef extern from *:
 
 cdef Handle new_handle(object callback, object args, object loop, object context)
 cdef TimerHandle new_timer(double when, object callback, object args, object loop, object context)
+cdef int track_timers(TimerHeap heap) except -1
 cdef int trace_source(Handle handle) except -1

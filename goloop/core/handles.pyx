@@ -148,6 +148,8 @@ cdef class Handle:
         self._callback = None
         self._args = None
         if self.place >= 0:
+            (<TimerHandle>self).leave()
+            gl_track(self)
             self.heap.remove(self.place)
         self.heap = None
 
@@ -170,6 +172,33 @@ cdef class Handle:
 
 cdef class TimerHandle(Handle):
     """A callback scheduled for a time, as asyncio.TimerHandle."""
+
+    # The untracked timers of a heap are a list, for the end of the run to find them: `node.next` is the next timer,
+    # `node.item` the one before. The heap's references keep them alive.
+    cdef int untrack(self) except -1:
+        """The loop runs, and has this among its timers: tell the collector to pass over it."""
+        cdef void *first = self.heap.untracked
+        gl_untrack(self)
+        self.node.next = <gl_node *>first
+        self.node.item = NULL
+        if first != NULL:
+            (<TimerHandle>first).node.item = <void *>self
+        self.heap.untracked = <void *>self
+        self.linked = True
+        return 0
+
+    cdef int leave(self) except -1:
+        """Take this out of the list of untracked timers, if it is in it: it leaves the heap."""
+        if not self.linked:
+            return 0
+        self.linked = False
+        if self.node.item == NULL:
+            self.heap.untracked = <void *>self.node.next
+        else:
+            (<TimerHandle>self.node.item).node.next = self.node.next
+        if self.node.next != NULL:
+            (<TimerHandle><void *>self.node.next).node.item = self.node.item
+        return 0
 
     @property
     def __class__(self):
@@ -228,6 +257,16 @@ cdef TimerHandle new_timer(double when, object callback, object args, object loo
     fill(handle, callback, args, loop, context)
     handle.deadline = when
     return handle
+
+
+cdef int track_timers(TimerHeap heap) except -1:
+    """The loop stops: show its timers to the collector again."""
+    cdef TimerHandle timer
+    while heap.untracked != NULL:
+        timer = <TimerHandle>heap.untracked
+        timer.leave()
+        gl_track(timer)
+    return 0
 
 
 cdef int trace_source(Handle handle) except -1:

@@ -17,7 +17,9 @@ from libc.math cimport isnan
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
 
-from goloop.core.handles cimport TimerHandle, gl_track, gl_untrack, new_handle, new_timer, trace_source
+from goloop.core.handles cimport (
+    TimerHandle, gl_track, gl_untrack, new_handle, new_timer, trace_source, track_timers,
+)
 from goloop.core.netpoll cimport (
     EPOLLIN, EPOLLOUT, READ, WRITE, Slot, conn_owner, gl_node, now_ns,
 )
@@ -204,6 +206,7 @@ cdef class LoopCore:
             end = self.now() + CLOCK_RESOLUTION
             while self.timers.size and self.timers.first() < end:
                 timer = <TimerHandle>self.timers.pop()
+                timer.leave()
                 timer.heap = None
                 self.enqueue(timer)
         return 0
@@ -376,6 +379,7 @@ cdef class LoopCore:
                 self.drain()
                 for item in self._ready:
                     gl_track(item)
+                track_timers(self.timers)
         if token.failure is not None:
             failure = token.failure
             token.failure = None
@@ -584,6 +588,8 @@ cdef class LoopCore:
             trace_source(timer)
         timer.heap = self.timers
         self.timers.push(when, &timer.place, timer)
+        if self.untracks:
+            timer.untrack()
         return timer
 
     def create_future(self):

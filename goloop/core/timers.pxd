@@ -14,6 +14,7 @@ cdef class TimerHeap:
     cdef Py_ssize_t size
     cdef Py_ssize_t room
     cdef uint64_t order
+    cdef void *untracked  # the TimerHandle that the collector was last told to pass over; its `node` goes on from it
 
     cdef int push(self, double when, Py_ssize_t *place, object item) except -1
     cdef object pop(self)

@@ -1,11 +1,13 @@
 """Handles: how a callback is cancelled, what it keeps alive, how it shows itself."""
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import gc
 import random
 import sys
+import sysconfig
 import threading
 import time
 import weakref
@@ -13,6 +15,8 @@ import weakref
 import pytest
 from looptools import plain, turn
 from recorders import condition
+
+import goloop
 
 var = contextvars.ContextVar("var", default="unset")
 
@@ -141,8 +145,26 @@ def fail(loop, holder):
     loop.call_soon(holder.fail)
 
 
+def run_later(loop, holder):
+    holder.handle = loop.call_later(0, noop, holder)
+
+
+def cancel_later(loop, holder):
+    run_later(loop, holder)
+    holder.handle.cancel()
+
+
+def fail_later(loop, holder):
+    loop.set_exception_handler(lambda loop, context: setattr(holder, "handle", context["handle"]))
+    loop.call_later(0, holder.fail)
+
+
+def wait_long(loop, holder):
+    holder.handle = loop.call_later(1000, noop, holder)
+
+
 @pytest.mark.parametrize("debug", [False, True])
-@pytest.mark.parametrize("schedule", [run_soon, run_from_a_thread, cancel, fail])
+@pytest.mark.parametrize("schedule", [run_soon, run_from_a_thread, cancel, fail, run_later, cancel_later, fail_later])
 def test_a_cycle_through_a_handle_is_collected_once_it_has_run(both, schedule, debug):
     async def scenario(loop):
         loop.set_debug(debug)
@@ -150,6 +172,7 @@ def test_a_cycle_through_a_handle_is_collected_once_it_has_run(both, schedule, d
         schedule(loop, holder)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
+        await asyncio.sleep(0.001)
         held, ref = isinstance(holder.handle, asyncio.Handle), weakref.ref(holder)
         loop.set_exception_handler(None)
         del holder
@@ -159,11 +182,12 @@ def test_a_cycle_through_a_handle_is_collected_once_it_has_run(both, schedule, d
     assert both(scenario) == (True, True)
 
 
-def test_a_loop_that_stopped_with_callbacks_left_is_collected(both):
+@pytest.mark.parametrize("schedule", [run_soon, run_later, wait_long, cancel_later])
+def test_a_loop_that_stopped_with_callbacks_left_is_collected(both, schedule):
     def scenario(loop):
         other, holder = type(loop)(), Holder()
         other.call_soon(other.stop)
-        other.call_soon(run_soon, other, holder)
+        other.call_soon(schedule, other, holder)
         other.run_forever()
         refs = weakref.ref(other), weakref.ref(holder)
         del other, holder
@@ -172,6 +196,33 @@ def test_a_loop_that_stopped_with_callbacks_left_is_collected(both):
         return [ref() is None for ref in refs]
 
     assert both(scenario) == [True, True]
+
+
+@pytest.mark.skipif(
+    sysconfig.get_config_var("Py_GIL_DISABLED") == 1,
+    reason="a free-threaded Python's collector finds objects without tracking them",
+)
+@pytest.mark.parametrize("seed", range(10))
+def test_the_collector_passes_over_the_timers_of_a_loop_only_while_it_runs(seed):
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        for _ in range(300):
+            what = rng.random()
+            if what < 0.6:
+                handles.append(loop.call_later(rng.choice((0, 0.0005, 1000)), noop))
+            elif what < 0.9 and handles:
+                rng.choice(handles).cancel()
+            else:
+                await asyncio.sleep(0)
+        pending = [handle for handle in handles if handle._scheduled]
+        return len(pending) > 20 and not any(map(gc.is_tracked, set(pending) - before))
+
+    rng, handles = random.Random(seed), []
+    with contextlib.closing(goloop.new_event_loop()) as loop:
+        for _ in range(3):
+            before = set(handles)  # tracked at the last stop, and no more than they were
+            assert loop.run_until_complete(scenario())
+            assert all(map(gc.is_tracked, handles))
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="Handle.get_context is new in Python 3.12")

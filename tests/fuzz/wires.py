@@ -113,7 +113,7 @@ class _Table:
                 for _ in range(5):
                     await asyncio.sleep(0)
             now = self.trace.activity, [end.transport_size() for end in self.all_ends()]
-            calm, before = calm + 1 if now == before else 0, now
+            calm, before = calm + 1 if now == before and not any(end.awaits() for end in self.all_ends()) else 0, now
             if calm < self.calm:
                 continue
             if not self.orders:
@@ -205,9 +205,12 @@ class _Table:
 class _End:
     """One end: what it has sent and got, and its reactions to events."""
 
+    stream = False  # whether it is driven by a transport for a socket that is a stream of bytes
+
     def __init__(self, table, actor, role, bulk):
         self.table, self.loop, self.actor, self.role, self.bulk = table, table.loop, actor, role, bulk
         self.sent = self.total = self.sum = 0
+        self.ended = False  # write_eof() was called: a write fails
         self.masked = False  # how much arrives is no promise any more
         self.transport = None
         self.reactions = {}
@@ -256,6 +259,23 @@ class _End:
 
     def transport_size(self):
         return getattr(self.transport, "get_write_buffer_size", int)()
+
+    def come(self):
+        """How many bytes have come, whether the program has seen them or not."""
+        return self.total
+
+    def awaits(self):
+        """Whether bytes are on their way that the peer's loop has given to the kernel and this end is ready to read.
+
+        TCP takes its time: with both directions full, a late window update delays ten bytes more than all looks last.
+        """
+        peer = self.peer
+        for end in self, peer:
+            if not end.stream or end.transport is None or end.transport.is_closing():
+                return False
+        if self.masked or peer.ended or not self.transport.is_reading():
+            return False
+        return self.come() < peer.sent - peer.transport_size()
 
     def snapshot(self, step):
         pass
@@ -376,6 +396,7 @@ class _Wire(_End):
 
     def op_eof(self):
         if self.writes and not self.gone() and not _reset(self.transport):
+            self.ended = True
             self.transport.write_eof()
 
     def op_close(self):
@@ -508,6 +529,8 @@ class _Tasks(_End):
 class _Stream(_Tasks):
     """asyncio's streams."""
 
+    stream = True
+
     async def open(self, kind, how, file):
         self.opened(*await asyncio.open_connection(sock=file, limit=1 << 16))
 
@@ -527,6 +550,9 @@ class _Stream(_Tasks):
         if self.transport.get_protocol() is not None:
             self.loses()
             self.transport.abort()
+
+    def come(self):
+        return self.total + len(self.reader._buffer)
 
     def op_stream_write(self, n):
         if self.transport.get_protocol() is not None:  # asyncio fails later on
@@ -548,6 +574,7 @@ class _Stream(_Tasks):
 
     def op_stream_eof(self):
         if not _reset(self.transport):
+            self.ended = True
             self.writer.write_eof()
 
     def op_stream_close(self):
