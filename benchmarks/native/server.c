@@ -143,6 +143,8 @@ int main(int argc, char **argv) {
     listener = socket(address.any.sa_family, udp ? SOCK_DGRAM : SOCK_STREAM | SOCK_NONBLOCK, 0);
     if (listener < 0 || bind(listener, &address.any, length) < 0 || (!udp && listen(listener, BACKLOG) < 0))
         die("listen");
+    if (!local && !udp && setsockopt(listener, IPPROTO_TCP, TCP_CONGESTION, "reno", 4) < 0)
+        die("TCP_CONGESTION");  /* see workloads/listening.py */
     if (!local)
         getsockname(listener, &address.any, &length);
     if (local)

@@ -7,6 +7,8 @@ import socket
 import ssl
 from typing import Any
 
+from workloads.listening import listener
+
 
 class Echo(asyncio.Protocol):
     transport: Any
@@ -93,16 +95,15 @@ async def tcp(loop: Any, style: str) -> int:
     if style == "sock":
         return await tcp_sock(loop)
     if style == "streams":
-        server = await asyncio.start_server(echo_stream, "127.0.0.1", 0, backlog=1024)
+        server = await asyncio.start_server(echo_stream, sock=listener(), backlog=1024)
     else:
-        server = await loop.create_server(PROTOCOLS[style], "127.0.0.1", 0, backlog=1024)
+        server = await loop.create_server(PROTOCOLS[style], sock=listener(), backlog=1024)
     loop.benchmark_server = server
     return port_of(server)
 
 
 async def tcp_sock(loop: Any) -> int:
-    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-    listener.setblocking(False)
+    server = listener()
     clients = set()
 
     async def serve(conn: socket.socket) -> None:
@@ -113,13 +114,13 @@ async def tcp_sock(loop: Any) -> int:
 
     async def accept() -> None:
         while True:
-            conn, _ = await loop.sock_accept(listener)
+            conn, _ = await loop.sock_accept(server)
             client = loop.create_task(serve(conn))
             clients.add(client)
             client.add_done_callback(clients.discard)
 
     loop.benchmark_server = loop.create_task(accept())
-    port: int = listener.getsockname()[1]
+    port: int = server.getsockname()[1]
     return port
 
 
@@ -137,6 +138,6 @@ async def udp(loop: Any) -> int:
 async def tls(loop: Any, certificate: str, key: str) -> int:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    server = await loop.create_server(Echo, "127.0.0.1", 0, ssl=context, backlog=1024)
+    server = await loop.create_server(Echo, sock=listener(), ssl=context, backlog=1024)
     loop.benchmark_server = server
     return port_of(server)

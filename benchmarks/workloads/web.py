@@ -9,6 +9,8 @@ import aiohttp
 from aiohttp import web
 from child import Operate, Watch
 
+from workloads.listening import listener
+
 BODY = b"x" * 65536
 
 
@@ -46,7 +48,7 @@ async def serve(loop: Any) -> int:
     )
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, backlog=1024)
+    site = web.SockSite(runner, listener(), backlog=1024)
     await site.start()
     port: int = runner.addresses[0][1]
     return port

@@ -11,6 +11,7 @@ cdef class StreamTransport(Transport):
     cdef Py_ssize_t size          # bytes that wait
     cdef bint buffered            # the protocol is a BufferedProtocol
     cdef bint readable            # a read may find something: the edge was seen, and not read dry
+    cdef int bulk                 # bytes that the next read may well bring, if that is much; 0: little
     cdef bint short_is_dry        # a read that fills less than its buffer has left nothing behind
     cdef bint tcp                 # over TCP. Only then can a close tell the peer that we leave something unread
     cdef bint ended               # EOF was received
@@ -30,11 +31,13 @@ cdef class StreamTransport(Transport):
     cdef int read(self) except -1
     cdef Py_ssize_t receive(self, char *room, Py_ssize_t length) except -2
     cdef int read_bytes(self) except -1
+    cdef int read_bulk(self) except -1
+    cdef int deliver(self, object data) except -1
     cdef int read_buffered(self) except -1
     cdef bint counted             # among the users of the socket object: see keep_open()
 
     cdef bint polling(self)
-    cdef int set_nodelay(self) except -1
+    cdef int set_nodelay(self, int proto) except -1
     cdef int keep_open(self, object sock) except -1
     cdef int got_eof(self) except -1
     cdef int push(self, object data, Py_ssize_t skip) except -1

@@ -22,6 +22,7 @@ from sys import version_info
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.ref cimport Py_XDECREF, PyObject
 from libc.errno cimport EAGAIN, EINTR, errno
 
 from goloop.core.loop cimport READ_SIZE, LoopCore
@@ -36,6 +37,10 @@ from goloop.core.transports cimport as_bytes, enter, leave
 
 from goloop.core.transports import face as _face
 
+
+cdef extern from "Python.h":
+    PyObject *raw_bytes "PyBytes_FromStringAndSize"(const char *data, Py_ssize_t size) except NULL
+    int _PyBytes_Resize(PyObject **data, Py_ssize_t size) except -1
 
 cdef extern from "sys/socket.h" nogil:
     struct iovec:
@@ -66,6 +71,7 @@ cdef enum:
     IOV = 64               # buffers per sendmsg
     BULK = 32768           # bytes in one read: such a stream had better copy once, from the kernel. It stays inline
     BULK_REST = 32         # for that many turns
+    BULK_MORE = 4096       # bytes of room beyond what came last: a message of the same size leaves the read short
 
 cdef extern from "sched.h" nogil:
     int sched_yield()
@@ -107,8 +113,8 @@ cdef class StreamTransport(Transport):
         if server is not None:
             self.join_server(server)
         self.tcp = self.short_is_dry = family == AF_INET or family == AF_INET6
-        if self.short_is_dry and raw_kind(sock) == SOCK_STREAM and raw_proto(sock) == IPPROTO_TCP:
-            self.set_nodelay()
+        if self.tcp and raw_kind(sock) == SOCK_STREAM:
+            self.set_nodelay(raw_proto(sock))
         self.core.attach(self.fd, self)
         self.announce(waiter)
 
@@ -132,10 +138,12 @@ cdef class StreamTransport(Transport):
             self.counted = True
         return 0
 
-    cdef int set_nodelay(self) except -1:
+    cdef int set_nodelay(self, int proto) except -1:
+        """Send small pieces at once. A socket made without a protocol's number is TCP, or does not know the option."""
         cdef int on = 1
-        if setsockopt(self.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0:
-            raise os_error()
+        if proto == IPPROTO_TCP or proto == 0:
+            if setsockopt(self.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0 and proto:
+                raise os_error()
         return 0
 
     cdef int release(self) except -1:
@@ -358,17 +366,43 @@ cdef class StreamTransport(Transport):
         return n
 
     cdef int read_bytes(self) except -1:
-        cdef char *room = self.core.scratch()
-        cdef Py_ssize_t n = self.receive(room, READ_SIZE)
+        cdef char *room
+        cdef Py_ssize_t n
+        if self.bulk:
+            return self.read_bulk()
+        room = self.core.scratch()
+        n = self.receive(room, READ_SIZE)
         if n > 0:
-            try:
-                self.proto.data_received(PyBytes_FromStringAndSize(room, n))
-            except (SystemExit, KeyboardInterrupt):
-                raise
-            except BaseException as exc:
-                self.fail(exc, "Fatal error: protocol.data_received() call failed.")
+            if n >= BULK:
+                self.bulk = n
+            self.deliver(PyBytes_FromStringAndSize(room, n))
         elif n == 0:
             self.got_eof()
+        return 0
+
+    cdef int read_bulk(self) except -1:
+        """As read_bytes(), into bytes that are made beforehand: what is large is not copied again."""
+        cdef Py_ssize_t length = min(self.bulk + BULK_MORE, READ_SIZE), n = -1
+        cdef PyObject *data = raw_bytes(NULL, length)
+        try:
+            n = self.receive(PyBytes_AS_STRING(<object>data), length)
+            if n > 0:
+                _PyBytes_Resize(&data, n)
+                self.bulk = 0 if n < BULK else 2 * n if n == length else n
+                self.deliver(<object>data)
+        finally:
+            Py_XDECREF(data)
+        if n == 0:
+            self.got_eof()
+        return 0
+
+    cdef int deliver(self, object data) except -1:
+        try:
+            self.proto.data_received(data)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self.fail(exc, "Fatal error: protocol.data_received() call failed.")
         return 0
 
     cdef int read_buffered(self) except -1:

@@ -423,6 +423,25 @@ def test_twenty_connections_echo_three_megabytes_each(both):
     assert both(scenario) == {hashlib.blake2b(payload).hexdigest()}
 
 
+def test_messages_of_all_sizes_arrive_whole_and_stay_as_they_were(both, link):
+    sizes = [1, 32_767, 32_768, 36_864, 36_865, 100, 150_000, 149_000, 40_000, 262_144, 258_048, 262_143, 70_000, 1]
+    messages = [hashlib.shake_256(b"%d" % i).digest(size) for i, size in enumerate(sizes)]
+
+    async def scenario(loop):
+        protocol = Recorder()
+        kept = []
+        protocol.hooks["data"] = lambda _, data: kept.append(data)
+        async with link(loop, protocol) as (_, peer):
+            for message in messages:
+                already = sum(map(len, kept))
+                await loop.sock_sendall(peer, message)
+                while sum(map(len, kept)) < already + len(message):
+                    await asyncio.sleep(0)
+        return {type(data) for data in kept}, b"".join(kept) == b"".join(messages)
+
+    assert both(scenario) == ({bytes}, True)
+
+
 def test_peers_see_every_byte_of_many_small_messages(both, link):
     async def scenario(loop):
         async with link(loop, Echo()) as (_, peer):

@@ -1,6 +1,7 @@
 """Stream transports over TCP and Unix sockets: pausing the reader, what they tell about themselves."""
 
 import asyncio
+import contextlib
 import functools
 import gc
 import socket
@@ -8,6 +9,8 @@ import warnings
 
 import pytest
 from recorders import Recorder, connected, jam, settle, socket_pair
+
+import goloop
 
 
 @pytest.fixture(params=["tcp", "unix"])
@@ -167,6 +170,31 @@ def test_extra_info(both, link):
     facts = both(scenario)
     assert facts[:9] == ["TransportSocket", True, True, 0.0, True, True, None, None, "default"]
     assert all(facts[9:])
+
+
+@pytest.mark.parametrize("proto", [0, socket.IPPROTO_TCP])
+def test_small_pieces_are_sent_at_once_whatever_way_the_socket_was_made(proto):
+    def nodelay(transport):
+        return transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+
+    async def scenario(loop):
+        listener = socket.socket(proto=proto)
+        listener.bind(("127.0.0.1", 0))
+        protocol = Recorder()
+        server = await loop.create_server(lambda: protocol, sock=listener)
+        client = socket.socket(proto=proto)
+        client.setblocking(False)
+        await loop.sock_connect(client, listener.getsockname())
+        transport, _ = await loop.create_connection(Recorder, sock=client)
+        await protocol.until("made")
+        seen = nodelay(transport), nodelay(protocol.transport)
+        transport.abort()
+        await protocol.until("lost")
+        server.close()
+        return seen
+
+    with contextlib.closing(goloop.new_event_loop()) as loop:
+        assert loop.run_until_complete(scenario(loop)) == (True, True)
 
 
 def test_extra_info_outlives_the_connection(both):

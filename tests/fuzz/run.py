@@ -32,14 +32,16 @@ def main():
         if args.kind and program["kind"] != args.kind:
             continue
         tried += 1
-        if difference(program, loops):
+        traces = difference(program, loops)
+        if traces:
             found += 1
             smaller = program if args.whole else minimised(program, loops)
             again = difference(smaller, loops)
             if again:
                 print(describe(smaller, loops, again), flush=True)
             else:
-                print(f"seed {program['seed']}: a difference that did not come again\n{program}", flush=True)
+                print("a difference that did not come again")
+                print(describe(program, loops, traces), flush=True)
             print(f"program {tried}, after {time.monotonic() - start:.1f} s\n", flush=True)
             if args.first:
                 break

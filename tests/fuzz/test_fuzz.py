@@ -25,12 +25,12 @@ def test_random_programs_run_as_on_asyncio():
     until = time.monotonic() + SECONDS
     for seed in range(SEED, SEED + COUNT):
         program = make(seed)
-        if difference(program, LOOPS):
+        traces = difference(program, LOOPS)
+        if traces:
             smaller = minimised(program, LOOPS)
-            found = difference(smaller, LOOPS) or difference(program, LOOPS)
-            pytest.fail(
-                f"run.py --seed {seed} --count 1\n" + (describe(smaller, LOOPS, found) if found else repr(program))
-            )
+            again = difference(smaller, LOOPS)
+            found = describe(smaller, LOOPS, again) if again else describe(program, LOOPS, traces)
+            pytest.fail(f"run.py --seed {seed} --count 1\n{found}")
         if time.monotonic() > until:
             break
 

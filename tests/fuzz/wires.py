@@ -34,6 +34,14 @@ def interpret(program, loop, trace):
         loop.close()
 
 
+def limited(*socks):
+    """Let the kernel keep little for these, and send it at once: by itself it takes megabytes, or does not."""
+    for sock in socks:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+
+
 class _Thread:
     """Does what it is told a moment later, in a thread of its own."""
 
@@ -178,12 +186,14 @@ class _Table:
         """The second end is a connection that a server of the loop accepts."""
         address = ("127.0.0.1", 0) if kind == "tcp" else ""
         listener = socket.socket(socket.AF_INET if kind == "tcp" else socket.AF_UNIX)
+        sock = socket.socket(listener.family)
+        if kind == "tcp":
+            limited(listener, sock)
         listener.bind(address)
         listener.setblocking(False)
         listener.listen()
         self.files.append(listener)
         self.servers.append(await server.listen(kind, listener))
-        sock = socket.socket(listener.family)
         sock.setblocking(False)
         self.files.append(sock)
         await self.loop.sock_connect(sock, listener.getsockname())
@@ -195,10 +205,7 @@ class _Table:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             client = socket.create_connection(listener.getsockname())
             files = [client, listener.accept()[0]]
-        for sock in files:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        limited(*files)
         return files
 
 
