@@ -597,14 +597,12 @@ cdef class LoopCore:
         return _Future(loop=self)
 
     def create_task(self, coro, **kwargs):
-        """Run a coroutine as an asyncio.Task, and return that; name and context are keyword arguments.
+        """Run a coroutine as an asyncio.Task, and return that; the keyword arguments are the task's.
 
-        As BaseEventLoop.create_task(), which has the say in everything but the ordinary case.
+        They are name, context and, from Python 3.12 on, eager_start. A task factory gets them as
+        BaseEventLoop.create_task() of the running Python hands them on.
         """
-        cdef Py_ssize_t known = 0
-        if kwargs:
-            known = <bint>("name" in kwargs) + <bint>("context" in kwargs)
-        if self._task_factory is not None or known != len(kwargs):
+        if self._task_factory is not None:
             return _create_task(self, coro, **kwargs)
         self.check_closed()
         # In debug mode a task keeps the stack of its making. Compiled code has no frame in it to take out.

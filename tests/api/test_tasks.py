@@ -1,6 +1,7 @@
 """Tasks: factories, names, contexts, eager ones, and which task is the current one."""
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import sys
@@ -8,6 +9,8 @@ import weakref
 
 import pytest
 from looptools import attempt, attempt_await, plain
+
+import goloop
 
 var = contextvars.ContextVar("var", default="unset")
 
@@ -277,6 +280,30 @@ def test_an_eager_task_starts_at_once(both):
         return states, await quick, await slow, [entry[0] if isinstance(entry, tuple) else entry for entry in seen]
 
     assert both(scenario) == ((True, False), "quick", "slow", ["quick", "slow", "created", "slow"])
+
+
+@eager
+def test_create_task_starts_a_task_at_once_if_it_is_told_to():
+    # Task has the argument from Python 3.12 on, BaseEventLoop.create_task() hands it on from 3.13.3 on
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        quick = loop.create_task(answer(), eager_start=True, name="quick")
+        slow = loop.create_task(answer(), eager_start=False)
+        return quick.done(), quick.get_name(), await quick, slow.done(), await slow
+
+    with contextlib.closing(goloop.new_event_loop()) as loop:
+        assert loop.run_until_complete(scenario()) == (True, "quick", "answer", False, "answer")
+
+
+def test_create_task_refuses_what_is_no_argument_of_a_task(both):
+    async def scenario(loop):
+        coro = answer()
+        try:
+            return attempt(loop.create_task, coro, nme="name")[0]
+        finally:
+            coro.close()
+
+    assert both(scenario) == "TypeError"
 
 
 @eager
