@@ -123,7 +123,7 @@ static int dial(int flags) {
     if (family == AF_INET && kind != UDP)
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     if (family == AF_INET && kind != UDP && setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4) < 0)
-        die("TCP_CONGESTION");  /* the servers have it, too: see workloads/listening.py */
+        die("TCP_CONGESTION");  /* as the servers have, see workloads/listening.py */
     if (connect(fd, &address.any, address_length) < 0 && errno != EINPROGRESS)
         die("connect");
     return fd;

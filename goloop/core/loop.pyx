@@ -368,6 +368,8 @@ cdef class LoopCore:
                 if self._stopping and self.todo == 0:
                     break
         finally:
+            self.untracks = False
+            track_timers(self.timers)
             try:
                 if token.away or token.holder is not seat:
                     token.settle(seat, token.patience)
@@ -375,11 +377,9 @@ cdef class LoopCore:
                         hooks.abandoned(seat)
             finally:
                 token.leave(seat)
-                self.untracks = False
                 self.drain()
                 for item in self._ready:
                     gl_track(item)
-                track_timers(self.timers)
         if token.failure is not None:
             failure = token.failure
             token.failure = None

@@ -27,12 +27,13 @@ cdef class StreamTransport(Transport):
     cdef int offload(self) except -1
     cdef int take_back(self) except -1
     cdef int drop_conn(self) except -1
+    cdef int hold(self, bint on) except -1
     cdef Py_ssize_t receive_offloaded(self, char *room, Py_ssize_t length) except -2
     cdef int read(self) except -1
     cdef Py_ssize_t receive(self, char *room, Py_ssize_t length) except -2
     cdef int read_bytes(self) except -1
-    cdef int read_bulk(self) except -1
-    cdef int deliver(self, object data) except -1
+    cdef object take(self)
+    cdef object take_bulk(self)
     cdef int read_buffered(self) except -1
     cdef bint counted             # among the users of the socket object: see keep_open()
 

@@ -71,6 +71,7 @@ cdef enum:
     IOV = 64               # buffers per sendmsg
     BULK = 32768           # bytes in one read: such a stream had better copy once, from the kernel. It stays inline
     BULK_REST = 32         # for that many turns
+    HELD = 0x7fffffff      # turns: for ever
     BULK_MORE = 4096       # bytes of room beyond what came last: a message of the same size leaves the read short
 
 cdef extern from "sched.h" nogil:
@@ -309,6 +310,15 @@ cdef class StreamTransport(Transport):
                 self.fail(OSError(error, _strerror(error)), "Fatal write error on socket transport")
         return 0
 
+    cdef int hold(self, bint on) except -1:
+        """Leave reading and writing to the loop until further notice: a peer waits for each message, and few come."""
+        if on:
+            self.reclaim()
+            self.rest = HELD
+        elif self.rest > BULK_REST:
+            self.rest = BULK_REST
+        return 0
+
     cdef Py_ssize_t receive_offloaded(self, char *room, Py_ssize_t length) except -2:
         """As receive(), from what the netpoller has received; conn is NULL afterwards if the socket is to be asked."""
         cdef Py_ssize_t n = io.recv(self.conn, room, length)
@@ -366,44 +376,45 @@ cdef class StreamTransport(Transport):
         return n
 
     cdef int read_bytes(self) except -1:
-        cdef char *room
-        cdef Py_ssize_t n
-        if self.bulk:
-            return self.read_bulk()
-        room = self.core.scratch()
-        n = self.receive(room, READ_SIZE)
-        if n > 0:
-            if n >= BULK:
-                self.bulk = n
-            self.deliver(PyBytes_FromStringAndSize(room, n))
-        elif n == 0:
-            self.got_eof()
-        return 0
-
-    cdef int read_bulk(self) except -1:
-        """As read_bytes(), into bytes that are made beforehand: what is large is not copied again."""
-        cdef Py_ssize_t length = min(self.bulk + BULK_MORE, READ_SIZE), n = -1
-        cdef PyObject *data = raw_bytes(NULL, length)
+        cdef object data = None
         try:
-            n = self.receive(PyBytes_AS_STRING(<object>data), length)
-            if n > 0:
-                _PyBytes_Resize(&data, n)
-                self.bulk = 0 if n < BULK else 2 * n if n == length else n
-                self.deliver(<object>data)
-        finally:
-            Py_XDECREF(data)
-        if n == 0:
-            self.got_eof()
-        return 0
-
-    cdef int deliver(self, object data) except -1:
-        try:
-            self.proto.data_received(data)
+            data = self.take()
+            if data:
+                self.proto.data_received(data)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
             self.fail(exc, "Fatal error: protocol.data_received() call failed.")
+            return 0
+        if data is not None and not data:
+            self.got_eof()
         return 0
+
+    cdef object take(self):
+        """What a read brings, as bytes: empty at the end of the stream, None when there is nothing or it failed."""
+        cdef char *room
+        cdef Py_ssize_t n
+        if self.bulk:
+            return self.take_bulk()
+        room = self.core.scratch()
+        n = self.receive(room, READ_SIZE)
+        if n >= BULK:
+            self.bulk = n
+        return None if n < 0 else PyBytes_FromStringAndSize(room, n)
+
+    cdef object take_bulk(self):
+        """As take(), into bytes that are made beforehand: what is large is not copied again."""
+        cdef Py_ssize_t length = min(self.bulk + BULK_MORE, READ_SIZE), n
+        cdef PyObject *data = raw_bytes(NULL, length)
+        try:
+            n = self.receive(PyBytes_AS_STRING(<object>data), length)
+            if n < 0:
+                return None
+            _PyBytes_Resize(&data, n)
+            self.bulk = 0 if n < BULK else 2 * n if n == length else n
+            return <object>data
+        finally:
+            Py_XDECREF(data)
 
     cdef int read_buffered(self) except -1:
         cdef Py_buffer view

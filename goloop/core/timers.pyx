@@ -122,6 +122,7 @@ cdef class TimerHeap:
         for i in range(self.size):
             self.keys[i].place[0] = -1
         self.size = 0
+        self.untracked = NULL
         self.items = []
         items.clear()
         return 0

@@ -11,6 +11,8 @@ more than reading.
 import ssl as _ssl
 from asyncio import sslproto as _sslproto
 
+from goloop.core.stream cimport StreamTransport
+
 cdef object _Object = _ssl.SSLObject
 cdef tuple AGAIN = _sslproto.SSLAgainErrors
 cdef object WRAPPED = _sslproto.SSLProtocolState.WRAPPED
@@ -18,6 +20,7 @@ cdef object FLUSHING = _sslproto.SSLProtocolState.FLUSHING
 cdef object SHUTDOWN = _sslproto.SSLProtocolState.SHUTDOWN
 cdef object _Protocol = _sslproto.SSLProtocol
 cdef object _Transport = _sslproto._SSLProtocolTransport
+cdef object _set_state = _Protocol._set_state
 cdef object _buffer_updated = _Protocol.buffer_updated
 cdef object _do_read = _Protocol._do_read
 cdef object _write_appdata = _Protocol._write_appdata
@@ -56,6 +59,11 @@ class SSLProtocol(_Protocol):
             self._app_transport = SSLTransport(self._loop, self)
             self._app_transport_created = True
         return self._app_transport
+
+    def _set_state(self, new_state):
+        _set_state(self, new_state)
+        if isinstance(self._transport, StreamTransport):
+            (<StreamTransport>self._transport).hold(new_state is not WRAPPED)     # through handshake and shutdown
 
     def buffer_updated(self, nbytes):
         if self._state is WRAPPED:

@@ -20,7 +20,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint32_t
 
-from goloop.core.handles cimport Handle
+from goloop.core.handles cimport Handle, gl_track
 from goloop.core.netpoll cimport now_ns
 
 
@@ -529,6 +529,7 @@ cdef class Token:
             try:
                 PyContext_Enter(context)
             except RuntimeError:
+                gl_track(item)                 # who knows for how long
                 self.deferred.append(item)
                 return False
             PyContext_Exit(context)

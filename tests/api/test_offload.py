@@ -11,6 +11,7 @@ import struct
 import warnings
 
 import pytest
+from certificates import HOST, client_context, server_context
 from recorders import BufferedRecorder, Recorder, connected, receive, settle, socket_pair
 
 import goloop
@@ -82,6 +83,36 @@ def test_the_netpoller_receives_and_sends(run, kind):
     after = netpoll.stats()
     assert after["received"] - before["received"] == 8 and after["sent"] - before["sent"] == 6
     assert after["offloaded"] == 0
+
+
+def test_tls_shakes_hands_and_ends_without_the_netpoller(run):
+    async def scenario(loop):
+        async def echo(reader, writer):
+            writers.append(writer)
+            while data := await reader.read(100):
+                writer.write(data)
+            writer.close()
+
+        writers, counts = [], []
+        server = await asyncio.start_server(echo, "127.0.0.1", 0, ssl=server_context())
+        port = server.sockets[0].getsockname()[1]
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=client_context(), server_hostname=HOST)
+        for n in range(100):
+            writer.write(b"%02d" % n)
+            assert await reader.readexactly(2) == b"%02d" % n
+            if n == 2:
+                counts.append(loop._stats()["offloads"])
+        await offloaded(loop, 2)
+        writer.close()
+        counts.append(loop._stats()["offloaded"])
+        writers[0].close()
+        counts.append(loop._stats()["offloaded"])
+        await writer.wait_closed()
+        await writers[0].wait_closed()
+        server.close()
+        return counts
+
+    assert run(scenario) == [0, 1, 0]
 
 
 def test_what_is_not_reading_and_writing_takes_the_stream_back(run):

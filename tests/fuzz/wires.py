@@ -21,7 +21,7 @@ from tracing import Oops, plain
 REST = 0.001  # seconds between two looks at whether everything is at rest
 CALM = 2  # looks without an event after which it is; one of them after a real sleep
 BLOCK = random.Random(1).randbytes(65521)  # what is sent, over and over; a prime, unlike all buffers
-ROUNDS = 400  # looks at most: a loop that never comes to rest makes a difference, too
+ROUNDS = 2000  # looks at most: a loop that never comes to rest makes a difference, too. TCP may take 200 ms
 
 
 def interpret(program, loop, trace):
@@ -547,6 +547,13 @@ class _Stream(_Tasks):
 
     def opened(self, reader, writer):
         self.reader, self.writer, self.transport = reader, writer, writer.transport
+        self.fed, feed = len(reader._buffer), reader.feed_data
+
+        def feed_data(data):
+            self.fed += len(data)
+            feed(data)
+
+        reader.feed_data = feed_data
 
     def snapshot(self, step):
         super().snapshot(step)
@@ -559,7 +566,7 @@ class _Stream(_Tasks):
             self.transport.abort()
 
     def come(self):
-        return self.total + len(self.reader._buffer)
+        return self.fed
 
     def op_stream_write(self, n):
         if self.transport.get_protocol() is not None:  # asyncio fails later on
