@@ -109,7 +109,11 @@ class Wanted:
     def look_up(self) -> list[Target]:
         """Ask the system, which may take long; OSError (socket.gaierror) if there is no such name."""
         try:
-            return self._lookup(self.host, self.family, False, socket.AI_V4MAPPED if self.mapped else 0)
+            if not self.mapped:
+                return self._lookup(self.host, self.family)
+            # IPv4 first, as Go's net.ResolveUDPAddr
+            found = self._lookup(self.host, self.family, False, socket.AI_V4MAPPED | socket.AI_ALL)
+            return sorted(found, key=lambda target: not target.sockaddr[0].startswith("::ffff:"))
         except socket.gaierror as exc:
             if exc.errno == socket.EAI_SERVICE:
                 raise ValueError(f"unknown port {self.port!r} of network {self.network!r}") from None
@@ -129,7 +133,7 @@ def _is_number(host: str) -> bool:
 def parse(network: str, address: str | os.PathLike[str], *, passive: bool, mapped: bool = False) -> Wanted:
     """Take an address apart; ValueError if it, or the network, is none.
 
-    passive: it is to be bound to. mapped: it is for an IPv6 socket, and may be IPv4 as well.
+    passive: it is to be bound to. mapped: it is for an IPv6 socket that takes IPv4 as well.
     """
     if network not in _FAMILIES:
         raise ValueError(f"unknown network {network!r}: it is one of {', '.join(_FAMILIES)}")

@@ -194,7 +194,7 @@ def _connect(target: Target, timeout: float | None) -> Any:
             sock.setblocking(False)
             _finish_connect(sock, target, until)
             if target.kind == socket.SOCK_DGRAM:
-                return PacketConn(sock, partial(_pack, sock.family))
+                return PacketConn(sock, partial(_pack, sock.family, False))
             if target.family == socket.AF_UNIX:
                 return Conn(sock)
             if sock.getsockname() == sock.getpeername():
@@ -306,7 +306,7 @@ def listen_packet(network: Packet, address: str | os.PathLike[str], *, reuse_por
     sock, target = _bound(network, address, socket.SOCK_DGRAM, reuse_port)
     unlink = _unlink(target)
     try:
-        return PacketConn(sock, partial(_pack, sock.family), unlink)
+        return PacketConn(sock, partial(_pack, sock.family, target.dual), unlink)
     except BaseException:
         _undo(sock, unlink)
         raise
@@ -348,10 +348,10 @@ def _undo(sock: socket.socket, unlink: _Unlink | None) -> None:
         sock.close()
 
 
-def _pack(family: int, address: str) -> bytes:
-    """The sockaddr of where a datagram is to go."""
+def _pack(family: int, dual: bool, address: str) -> bytes:
+    """The sockaddr of where a datagram is to go; of a name's addresses the first, or the first of IPv4 if that will do."""
     network = {socket.AF_INET: "udp4", socket.AF_INET6: "udp6"}.get(socket.AddressFamily(family), "unixgram")
-    wanted = parse(network, address, passive=False, mapped=family == socket.AF_INET6)
+    wanted = parse(network, address, passive=False, mapped=dual)
     targets = wanted.numeric()
     if targets is None:
         targets = resolve(wanted, may_wait("write_to() with a name to look up", "a number"), None)

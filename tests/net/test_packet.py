@@ -1,5 +1,6 @@
 """Datagrams: both ends, connected and not, Unix sockets, deadlines and closes."""
 
+import socket
 import time
 
 import pytest
@@ -39,6 +40,28 @@ def test_both_families_on_one_socket():
                 if network == "udp4":
                     server.write_to(b"by name", "localhost:" + sender.rpartition(":")[2])
                     assert client.read() == b"by name"
+
+
+def test_a_name_with_addresses_of_both_families_is_taken_for_ipv4_where_that_will_do(monkeypatch):
+    getaddrinfo = socket.getaddrinfo
+
+    def both(host, port, family, kind, proto, flags):
+        if host != "both.test":
+            return getaddrinfo(host, port, family, kind, proto, flags)
+        six, four = ("::1", "::ffff:127.0.0.1") if flags & socket.AI_V4MAPPED else ("::1", None)
+        hosts = [six, four] if flags & socket.AI_ALL and four else [six]
+        return [(socket.AF_INET6, kind, proto, "", (host, int(port), 0, 0)) for host in hosts]
+
+    monkeypatch.setattr(socket, "getaddrinfo", both)
+    for network, address, name in (("udp", ":0", "udp4"), ("udp6", "[::1]:0", "udp6")):
+        with net.listen_packet(network, address) as server:
+            port = server.local_addr.rpartition(":")[2]
+            with net.dial(name, ("127.0.0.1:" if name == "udp4" else "[::1]:") + port) as client:
+                client.write(b"x")
+                _, sender = server.read_from()
+                server.write_to(b"by name", "both.test:" + sender.rpartition(":")[2])
+                client.set_deadline(20)
+                assert client.read() == b"by name"
 
 
 def test_unix(tmp_path):
