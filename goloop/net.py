@@ -349,7 +349,7 @@ def _undo(sock: socket.socket, unlink: _Unlink | None) -> None:
 
 
 def _pack(family: int, dual: bool, address: str) -> bytes:
-    """The sockaddr of where a datagram is to go; of a name's addresses the first, or the first of IPv4 if that will do."""
+    """The sockaddr of where a datagram is to go; dual: from an IPv6 socket that takes IPv4 as well."""
     network = {socket.AF_INET: "udp4", socket.AF_INET6: "udp6"}.get(socket.AddressFamily(family), "unixgram")
     wanted = parse(network, address, passive=False, mapped=dual)
     targets = wanted.numeric()
