@@ -31,9 +31,15 @@ class Echo(tornado.web.RequestHandler):
         self.write(self.request.body)
 
 
+def say(line: str) -> None:
+    """In one piece: print() makes two, and the processes share the pipe."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 def main() -> None:
     sockets = tornado.netutil.bind_sockets(0, "127.0.0.1", backlog=1024)
-    print(f"port: {sockets[0].getsockname()[1]}", flush=True)
+    say(f"port: {sockets[0].getsockname()[1]}")
     tornado.process.fork_processes(int(sys.argv[1]), max_restarts=0)
     loops.install()
     loop = tornado.ioloop.IOLoop()  # makes an asyncio loop through the policy
@@ -50,10 +56,10 @@ def main() -> None:
         loop.asyncio_loop.create_task(end())
 
     loop.asyncio_loop.add_signal_handler(signal.SIGTERM, on_signal)
-    print(f"up: {os.getpid()} {loops.class_name(loop.asyncio_loop)}", flush=True)
+    say(f"up: {os.getpid()} {loops.class_name(loop.asyncio_loop)}")
     loop.start()
     loop.close()
-    print(f"down: {os.getpid()}", flush=True)
+    say(f"down: {os.getpid()}")
 
 
 if __name__ == "__main__":
