@@ -51,7 +51,7 @@ def test_load(run, tmp_path, client_tls, certificate_files, workers, tls):
     with command(tmp_path, workers, *options) as server:
         run(main(address(server, workers)))
         assert server.end(signal.SIGTERM) == 0
-        assert len(server.wait_for("app: down", times=max(workers, 1))) == max(workers, 1)
+        server.wait_for("app: down")  # once: hypercorn terminates the other workers as soon as the first has ended
         assert "Traceback (most" not in server.output()
 
 
