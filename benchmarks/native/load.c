@@ -120,10 +120,11 @@ static int dial(int flags) {
     int fd = socket(family, (kind == UDP ? SOCK_DGRAM : SOCK_STREAM) | flags, 0);
     if (fd < 0)
         die("socket");
-    if (family == AF_INET && kind != UDP)
+    if (family == AF_INET && kind != UDP) {
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    if (family == AF_INET && kind != UDP && setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4) < 0)
-        die("TCP_CONGESTION");  /* as the servers have, see workloads/listening.py */
+        if (setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4) < 0)  /* see workloads/listening.py */
+            die("TCP_CONGESTION");
+    }
     if (connect(fd, &address.any, address_length) < 0 && errno != EINPROGRESS)
         die("connect");
     return fd;

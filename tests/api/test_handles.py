@@ -172,7 +172,7 @@ def test_a_cycle_through_a_handle_is_collected_once_it_has_run(both, schedule, d
         schedule(loop, holder)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.001)  # a timer that is due after all the others: timers run in the order of their times
         held, ref = isinstance(holder.handle, asyncio.Handle), weakref.ref(holder)
         loop.set_exception_handler(None)
         del holder
