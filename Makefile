@@ -5,7 +5,7 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3 python3.14 python3.13 py
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 VENV ?= .venv/$(VERSION)
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml $(wildcard goloop/core/*.pyx goloop/core/*.pxd goloop/core/native/*)
+SOURCES := pyproject.toml $(wildcard goloop/core/*/*.pyx goloop/core/*/*.pxd goloop/core/*/native/*)
 
 .PHONY: build demo test lint bench compat clean
 
@@ -57,4 +57,4 @@ compat: $(VENV)/$(EXTRA)
 	$(BIN)/python compat_tests/run.py --suite $(SUITE) --loops $(LOOPS) $(ARGS)
 
 clean:
-	rm -rf .venv build *.egg-info goloop/core/*.c goloop/core/*.so
+	rm -rf .venv build *.egg-info goloop/core/*/*.c goloop/core/*/*.so

@@ -3,13 +3,13 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from goloop._eventloop.loop import Loop
 from goloop.chan import Chan, ChannelClosed, aselect, recv, select, send
-from goloop.core.goroutine import Goroutine, current, go, num_goroutine
-from goloop.core.inside import blocking, goexit, gosched, lock_os_thread, sleep, wait
-from goloop.loop import Loop
+from goloop.core.sched.goroutine import Goroutine, current, go, num_goroutine
+from goloop.core.sched.goroutine_api import blocking, goexit, gosched, lock_os_thread, sleep, wait
 from goloop.policy import install, new_event_loop, run
-from goloop.runtime import handoff as _handoff  # noqa: F401  (tells the core where its threads come from)
-from goloop.runtime.pool import gomaxprocs
+from goloop.runtime import substitutes as _handoff  # noqa: F401  (tells the core where its threads come from)
+from goloop.runtime.workers import gomaxprocs
 
 if TYPE_CHECKING:
     from goloop import context, errgroup, monkey, net, sync, timer

@@ -5,7 +5,7 @@ with done(), from a goroutine, a coroutine or a plain thread, and everything her
 
 What is cancelled together is a _Scope. Its fields are changed by single operations of dicts, which are atomic, and in
 an order that lets two who meet each see what the other did; so there is no lock that a finalizer could meet again.
-Deadlines ring on the clock's thread (core/clock.pyx), whatever the thread or loop where they were set is doing.
+Deadlines ring on the clock's thread (sync/timer_thread.pyx), whatever the thread or loop where they were set is doing.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-import goloop.runtime.clock  # noqa: F401 - it starts the clock's thread
-from goloop.core.chan import Chan
-from goloop.core.clock import Call, Start
+import goloop.runtime.timer_thread  # noqa: F401 - it starts the clock's thread
+from goloop.core.sync.chan import Chan
+from goloop.core.sync.timer_thread import Call, Start
 from goloop.errors import Canceled, ChannelClosed, DeadlineExceeded
 
 __all__ = [

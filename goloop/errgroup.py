@@ -11,11 +11,11 @@ from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from goloop import context
-from goloop.core.goroutine import Goroutine, failure, on_end
-from goloop.core.goroutine import go as _go
-from goloop.core.locks import Semaphore
-from goloop.core.polldesc import may_wait
-from goloop.core.sync import WaitGroup
+from goloop.core.net.polldesc import may_wait
+from goloop.core.sched.goroutine import Goroutine, failure, on_end
+from goloop.core.sched.goroutine import go as _go
+from goloop.core.sync.cond_waitgroup_once import WaitGroup
+from goloop.core.sync.locks import Semaphore
 from goloop.errors import Canceled
 
 __all__ = ["Group", "with_context"]

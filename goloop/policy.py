@@ -11,7 +11,7 @@ from asyncio import events
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from goloop.loop import Loop
+from goloop._eventloop.loop import Loop
 
 _T = TypeVar("_T")
 

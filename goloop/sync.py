@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-from goloop.core.locks import Mutex, RLocker, RWMutex, Semaphore
-from goloop.core.sync import Cond, Once, WaitGroup
+from goloop.core.sync.cond_waitgroup_once import Cond, Once, WaitGroup
+from goloop.core.sync.locks import Mutex, RLocker, RWMutex, Semaphore
 
 _T = TypeVar("_T")
 

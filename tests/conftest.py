@@ -9,8 +9,12 @@ import time
 import pytest
 
 import goloop
-from goloop.core import handles, netpoll, polldesc, sched, transports
-from goloop.runtime import pool
+from goloop.core.loop import handles
+from goloop.core.net import polldesc
+from goloop.core.poll import pollset
+from goloop.core.sched import scheduler
+from goloop.core.transports import base as transports
+from goloop.runtime import workers
 
 _PYCARES = "_run_safe_shutdown_loop"  # a thread that aiohttp's resolver keeps for the life of the process
 
@@ -31,7 +35,7 @@ def _counters():
         "handles": handles.live_handles(),
         "transports": transports.live_transports(),
         "poll descriptors": polldesc.live_polldescs(),
-        "poll sets": netpoll.stats()["pollsets"],
+        "poll sets": pollset.stats()["pollsets"],
         "threads": sum(1 for t in threading.enumerate() if _PYCARES not in t.name),
         "goroutines": goloop.num_goroutine(),
         "descriptors": len(os.listdir("/proc/self/fd")),
@@ -42,10 +46,10 @@ def _counters():
 def one_worker(monkeypatch):
     """For tests in which it matters who runs where: one worker, to which the monitor brings no other. On a machine that
     has too much to do it is right to: a worker that gets no processor looks like one that is stuck."""
-    sched.stop_monitor()
-    monkeypatch.setattr(sched, "start_monitor", lambda: None)
+    scheduler.stop_monitor()
+    monkeypatch.setattr(scheduler, "start_monitor", lambda: None)
     goloop.go(int).join()
-    assert len(sched.all_workers()) == 1
+    assert len(scheduler.all_workers()) == 1
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +58,7 @@ def _no_leaks():
     gc.collect()
     before = _counters()
     yield
-    pool.shutdown()
+    workers.shutdown()
     until = time.monotonic() + 5
     while True:
         gc.collect()

@@ -25,7 +25,7 @@ from goloop.context import (
     with_value,
     without_cancel,
 )
-from goloop.core import clock
+from goloop.core.sync import timer_thread
 
 KINDS = [InGoroutine, InThread, InCoroutine, InAsyncioCoroutine]
 LATER = 3600.0
@@ -86,7 +86,7 @@ def test_children_are_cancelled_with_their_parent_and_not_the_other_way():
     cancel_child()
     assert child.err() and grandchild.err() and not parent.err() and not sibling.err()
     assert children(parent) == 1
-    assert clock.pending() == 0  # the grandchild's deadline is off, too
+    assert timer_thread.pending() == 0  # the grandchild's deadline is off, too
     cancel()
     assert isinstance(sibling.err(), Canceled)
     late, _ = with_cancel(parent)
@@ -104,7 +104,7 @@ def test_a_parent_that_lives_on_keeps_no_finished_children():
         with_deadline(parent, 0)
         context.after_func(parent, print)()
         with_timeout(parent, LATER).cancel()
-    assert children(parent) == 0 and clock.pending() == 0
+    assert children(parent) == 0 and timer_thread.pending() == 0
     child = with_cancel(parent)
     gone = weakref.ref(child.context)
     child.cancel()
@@ -147,18 +147,18 @@ def test_a_deadline_set_from_anywhere(kind):
 
 def test_deadlines():
     with with_timeout(background(), LATER) as ctx:
-        assert clock.pending() == 1
+        assert timer_thread.pending() == 1
         with with_timeout(ctx, 2 * LATER) as later:
-            assert later.deadline() == ctx.deadline() and clock.pending() == 1
+            assert later.deadline() == ctx.deadline() and timer_thread.pending() == 1
         with with_deadline(with_value(ctx, "key", 1), time.monotonic() + 60) as earlier:
-            assert earlier.deadline() < ctx.deadline() and clock.pending() == 2
-        assert clock.pending() == 1 and ctx.err() is None
-    assert clock.pending() == 0
+            assert earlier.deadline() < ctx.deadline() and timer_thread.pending() == 2
+        assert timer_thread.pending() == 1 and ctx.err() is None
+    assert timer_thread.pending() == 0
     assert isinstance(with_timeout(background(), 0).context.err(), DeadlineExceeded)
     assert isinstance(with_timeout(background(), -1).context.err(), DeadlineExceeded)
     ctx, cancel = with_cancel(background())
     cancel()
-    assert isinstance(with_timeout(ctx, LATER).context.err(), Canceled) and clock.pending() == 0
+    assert isinstance(with_timeout(ctx, LATER).context.err(), Canceled) and timer_thread.pending() == 0
     forever, cancel = with_timeout(background(), float("inf"))
     assert forever.err() is None
     with cancel:
@@ -302,5 +302,5 @@ def test_stress(seed):
     finally:
         goloop.gomaxprocs(procs)
     assert all(ctx.err() and ctx.done().closed and children(ctx) == 0 for _, ctx in made)
-    assert children(root) == 0 and clock.pending() == 0
+    assert children(root) == 0 and timer_thread.pending() == 0
     until(lambda: len(started) == len(expected))

@@ -14,8 +14,8 @@ import pytest
 from actors import SECONDS, InAsyncioCoroutine, InCoroutine, InGoroutine, InThread, until
 
 import goloop
-from goloop.core import clock
-from goloop.runtime import pool
+from goloop.core.sync import timer_thread
+from goloop.runtime import workers
 from goloop.timer import FuncTimer, Ticker, Timer, after, after_func
 
 KINDS = [InGoroutine, InThread, InCoroutine, InAsyncioCoroutine]
@@ -69,7 +69,7 @@ def test_timers_ring_in_order():
         assert timer.stop()
     # What rings on the clock's thread does so in the order of the times: seen through calls that it makes itself.
     rung = []
-    calls = [clock.Call(lambda d=d: (rung.append(d), chan.send_nowait(d))) for d in delays]
+    calls = [timer_thread.Call(lambda d=d: (rung.append(d), chan.send_nowait(d))) for d in delays]
     for call, d in zip(calls, delays, strict=True):
         call.set(base + d)
     for _ in delays:
@@ -80,9 +80,9 @@ def test_timers_ring_in_order():
 def test_an_earlier_timer_wakes_the_clock():
     late, early = Timer(LATER), Timer(0.001)
     assert goloop.select(goloop.recv(late.chan), goloop.recv(early.chan), timeout=SECONDS)[0] == 1
-    assert clock.pending() == 1
+    assert timer_thread.pending() == 1
     assert late.stop()
-    assert clock.pending() == 0
+    assert timer_thread.pending() == 0
 
 
 def test_stop():
@@ -239,7 +239,7 @@ def test_bad_arguments():
     assert "due in" in repr(timer)
     timer.stop()
     assert repr(timer) == "<Timer not set>"
-    assert clock.pending() == 0
+    assert timer_thread.pending() == 0
 
 
 def test_what_nobody_refers_to_is_collected():
@@ -247,19 +247,19 @@ def test_what_nobody_refers_to_is_collected():
     try:
         for make in (lambda: Timer(LATER), lambda: Ticker(LATER), lambda: after(LATER)):
             made = make()
-            assert clock.pending() == 1
+            assert timer_thread.pending() == 1
             gone = weakref.ref(made)
             del made
-            assert gone() is None and clock.pending() == 0
+            assert gone() is None and timer_thread.pending() == 0
         chan = Timer(LATER).chan
-        assert clock.pending() == 1  # a channel is enough to be told
+        assert timer_thread.pending() == 1  # a channel is enough to be told
         del chan
-        assert clock.pending() == 0
+        assert timer_thread.pending() == 0
     finally:
         gc.enable()
     timer = after_func(LATER, print)
     del timer
-    assert clock.pending() == 1  # but this is to happen
+    assert timer_thread.pending() == 1  # but this is to happen
 
 
 def test_timers_do_not_wait_for_a_worker_that_is_stuck():
@@ -324,7 +324,7 @@ def test_stress(seed):
     results.close()
     outcomes = list(results)
     assert len(outcomes) > 360 and all(outcomes)
-    assert clock.pending() == 0
+    assert timer_thread.pending() == 0
 
 
 def test_a_fork_leaves_the_timers_to_the_parent():
@@ -334,11 +334,11 @@ def test_a_fork_leaves_the_timers_to_the_parent():
     pid = os.fork()
     if pid == 0:
         try:
-            ok = clock.pending() == 0 and after(0.001).recv(SECONDS) > 0
+            ok = timer_thread.pending() == 0 and after(0.001).recv(SECONDS) > 0
         finally:
             os._exit(0 if ok else 1)
     assert os.waitpid(pid, 0)[1] == 0
-    assert clock.pending() == 1
+    assert timer_thread.pending() == 1
     assert timer.stop()
 
 
@@ -346,7 +346,7 @@ def test_shutdown_drops_timers_and_ends_the_thread():
     ran = []
     after_func(LATER, ran.append, 1)
     assert any(t.name == "goloop-clock" for t in threading.enumerate())
-    pool.shutdown()
-    assert clock.pending() == 0
+    workers.shutdown()
+    assert timer_thread.pending() == 0
     assert not any(t.name == "goloop-clock" for t in threading.enumerate())
     assert after(0).recv(SECONDS)  # and it comes back

@@ -16,7 +16,7 @@ from typing import Any
 CLASSES = {
     "asyncio": "asyncio.unix_events._UnixSelectorEventLoop",
     "uvloop": "uvloop.Loop",
-    "goloop": "goloop.loop.Loop",
+    "goloop": "goloop._eventloop.loop.Loop",
 }
 NAME = os.environ.get("E2E_LOOP", "goloop")
 if NAME not in CLASSES:

@@ -2,7 +2,7 @@
 
 A goroutine that calls time.sleep(), reads a socket or waits for a lock parks, so that others run on its thread
 meanwhile. Plain threads, coroutines and a loop's callbacks notice nothing: what is changed asks at each call whether a
-goroutine calls. It is changed where it is (core/hook.pyx), so that it does not matter what was imported, made or
+goroutine calls. It is changed where it is (patch/hook.pyx), so that it does not matter what was imported, made or
 bound before; there is no way back.
 """
 

@@ -6,8 +6,8 @@ import _socket
 from collections.abc import Callable
 from typing import Any
 
-from goloop.core.hook import hook
-from goloop.monkey._offload import offload
+from goloop.core.patch.hook import hook
+from goloop.monkey._threadpool import offload
 
 _ORIGINAL: dict[str, Callable[..., Any]] = {}
 

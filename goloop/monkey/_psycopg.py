@@ -6,7 +6,7 @@ import importlib
 import select
 from typing import Any
 
-from goloop.core.hook import in_goroutine
+from goloop.core.patch.hook import in_goroutine
 
 
 def patch_psycopg() -> None:

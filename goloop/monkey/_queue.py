@@ -1,5 +1,5 @@
 """queue.SimpleQueue."""
 
-from goloop.core.stdlocks import patch_simple_queue as patch
+from goloop.core.patch.std_locks import patch_simple_queue as patch
 
 __all__ = ["patch"]

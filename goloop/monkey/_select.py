@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from goloop.core import fdwait, fields
-from goloop.core.hook import hook
-from goloop.monkey._offload import offload
+from goloop.core.patch import cpython_layout, fd_wait
+from goloop.core.patch.hook import hook
+from goloop.monkey._threadpool import offload
 
 _LONGEST = 1e9  # seconds; what does not fit is for the original to refuse
 _READ = select.EPOLLIN | select.EPOLLRDNORM | select.EPOLLRDBAND
@@ -45,7 +45,7 @@ def _wait_and_look(masks: dict[int, int], seconds: float | None, look: Callable[
 def _look_again(fd: int, until: float | None, look: Callable[[], Any], forget: Callable[[], Any] | None) -> Any:
     while True:
         left = None if until is None else max(0.0, until - time.monotonic())
-        in_time = fdwait.wait(fd, False, left)
+        in_time = fd_wait.wait(fd, False, left)
         if forget is not None:
             forget()
         seen = look()
@@ -89,7 +89,7 @@ def _poll(poll: Any, timeout: Any = None, /) -> Any:
     seen = _poll_(poll, 0)
     if seen:
         return seen
-    masks = fields.watched(poll)
+    masks = cpython_layout.watched(poll)
     if masks is None:
         return offload(_poll_, poll, timeout)
     return _wait_and_look(masks, seconds, lambda: _poll_(poll, 0))
@@ -108,7 +108,7 @@ def _epoll(epoll: Any, timeout: Any = None, maxevents: int = -1) -> Any:
 
 def patch() -> None:
     global _select_, _poll_, _epoll_
-    fdwait.patch()
+    fd_wait.patch()
     _epoll_ = hook(vars(select.epoll)["poll"], _epoll)
     _poll_ = hook(vars(type(select.poll()))["poll"], _poll)
     _select_ = hook(select.select, _select)

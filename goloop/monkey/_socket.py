@@ -21,11 +21,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from goloop.core import fdwait, sockio
-from goloop.core.hook import hook, in_goroutine
-from goloop.core.inside import sleep
+from goloop.core.patch import fd_wait, socket_io
+from goloop.core.patch.hook import hook, in_goroutine
+from goloop.core.sched.goroutine_api import sleep
 from goloop.monkey._dns import is_numeric
-from goloop.monkey._offload import offload
+from goloop.monkey._threadpool import offload
 
 _WOULD_BLOCK = _socket.MSG_DONTWAIT
 _BLOCKING = _socket.MSG_WAITALL | _socket.MSG_ERRQUEUE  # if that waits is a matter of the mode, and of the protocol
@@ -49,7 +49,7 @@ def _without_timeout(sock: Any) -> Iterator[Any]:
     try:
         yield second
     finally:
-        fdwait.let_go(second)
+        fd_wait.let_go(second)
 
 
 def _attempt(sock: Any, name: str, write: bool, args: list[Any], flags: int, at: int) -> Any:
@@ -59,7 +59,7 @@ def _attempt(sock: Any, name: str, write: bool, args: list[Any], flags: int, at:
         return original(sock, *args)
     if flags & _BLOCKING:
         return offload(original, sock, *args)
-    wait = sockio.patience(sock, write)
+    wait = socket_io.patience(sock, write)
     if wait is None or (flags & _WOULD_BLOCK and sock.gettimeout() is None):
         return original(sock, *args)
     while True:
@@ -155,7 +155,7 @@ def _connect_within(
             error = attempt(second, address)
         left = None if until is None else max(0.0, until - time.monotonic())
         if error in (errno.EINPROGRESS, errno.EINTR):
-            if not fdwait.wait(sock.fileno(), True, left):
+            if not fd_wait.wait(sock.fileno(), True, left):
                 return errno.EWOULDBLOCK
             error = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
             return 0 if error == errno.EISCONN else error
@@ -192,7 +192,7 @@ def _connect_ex(self: Any, address: Any, /) -> int:
 def _accept(self: Any, /) -> Any:
     original = _ORIGINAL["_accept"]
     if in_goroutine():
-        wait = sockio.patience(self, False)
+        wait = socket_io.patience(self, False)
         if wait is None or self.fileno() < 0:
             return original(self)
         while True:
@@ -228,8 +228,8 @@ def _sendfile(self: socket.socket, file: Any, offset: int = 0, count: int | None
 
 
 def patch() -> None:
-    fdwait.patch()
-    sockio.patch(offload)
+    fd_wait.patch()
+    socket_io.patch(offload)
     for replacement in (_recvfrom, _recvfrom_into, _recvmsg, _recvmsg_into, _sendto, _sendmsg, _connect, _connect_ex):
         name = replacement.__name__[1:]
         _ORIGINAL[name] = hook(_METHODS[name], replacement)

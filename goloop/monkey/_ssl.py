@@ -2,11 +2,11 @@
 
 import os
 
-from goloop.core import fdwait, fields, sslio
+from goloop.core.patch import cpython_layout, fd_wait, ssl_io
 
 
 def patch() -> None:
-    fields.find_timeout()
-    fdwait.patch()
-    sslio.patch()
-    os.register_at_fork(after_in_child=sslio.forget)
+    cpython_layout.find_timeout()
+    fd_wait.patch()
+    ssl_io.patch()
+    os.register_at_fork(after_in_child=ssl_io.forget)

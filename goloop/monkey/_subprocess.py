@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from goloop.core import fdwait
-from goloop.core.hook import hook, in_goroutine
-from goloop.core.inside import sleep
-from goloop.monkey._offload import offload
+from goloop.core.patch import fd_wait
+from goloop.core.patch.hook import hook, in_goroutine
+from goloop.core.sched.goroutine_api import sleep
+from goloop.monkey._threadpool import offload
 
 _FIRST_LOOK, _LAST_LOOK = 0.0005, 0.05  # seconds between looks where there are no pidfds; those of Popen.wait()
 _CHUNK = 1 << 16
@@ -32,7 +32,7 @@ def _wait_for_exit(pid: int, timeout: float | None) -> bool:
             return True  # there is no such process: waitpid() says so
         return _look_for_exit(pid, timeout)
     try:
-        return fdwait.wait(fd, False, timeout)
+        return fd_wait.wait(fd, False, timeout)
     finally:
         os.close(fd)
 
@@ -131,7 +131,7 @@ def _read_all(stream: Any) -> bytes:
     read = getattr(stream, "read1", stream.read)
     chunks: list[bytes] = []
     while True:
-        fdwait.wait(stream.fileno(), False, None)
+        fd_wait.wait(stream.fileno(), False, None)
         chunk = read(_CHUNK)
         if not chunk:
             return b"".join(chunks)
@@ -139,7 +139,7 @@ def _read_all(stream: Any) -> bytes:
 
 
 def patch() -> None:
-    fdwait.patch()
+    fd_wait.patch()
     for replacement in (_waitpid, _waitid, _wait):
         name = replacement.__name__[1:]
         _ORIGINAL[name] = hook(getattr(os, name), replacement)

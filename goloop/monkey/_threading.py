@@ -15,8 +15,9 @@ import time
 import types
 
 from goloop.chan import Chan, ChannelClosed
-from goloop.core import goroutine, inside, sched, stdlocks
-from goloop.core.hook import in_goroutine, plain
+from goloop.core.patch import std_locks
+from goloop.core.patch.hook import in_goroutine, plain
+from goloop.core.sched import goroutine, goroutine_api, scheduler
 
 _LAST_STEPS = 0.0002  # seconds between looks at a thread that has run its last Python code and is about to end
 
@@ -59,13 +60,13 @@ def _patched_join(self: threading.Thread, timeout: float | None = None) -> None:
     while self.is_alive():
         if until is not None and time.monotonic() > until:
             return None
-        inside.sleep(_LAST_STEPS)
+        goroutine_api.sleep(_LAST_STEPS)
     return _join(self, 0 if timeout is not None else None)
 
 
 def _patched_acquire_restore(self: threading.Condition, state: object) -> None:
     if in_goroutine():
-        stdlocks.acquire_shielded(self._lock)  # type: ignore[attr-defined]
+        std_locks.acquire_shielded(self._lock)  # type: ignore[attr-defined]
     else:
         _acquire_restore(self, state)
 
@@ -81,8 +82,8 @@ def _import_ident() -> int:
 
 def patch() -> None:
     global _last_before
-    stdlocks.patch_locks()
-    os.register_at_fork(after_in_child=stdlocks.forget)
+    std_locks.patch_locks()
+    os.register_at_fork(after_in_child=std_locks.forget)
     for owner, name, method in (
         (threading.Thread, "start", _patched_start),
         (threading.Thread, "_delete", _patched_delete),
@@ -94,4 +95,4 @@ def patch() -> None:
     names = types.ModuleType("_thread", "What importlib uses of _thread, with goroutines for threads.")
     vars(names).update(vars(_thread), get_ident=_import_ident)
     vars(sys.modules["_frozen_importlib"])["_thread"] = names
-    sched.separate_locals()
+    scheduler.separate_locals()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from goloop.core.hook import hook
-from goloop.core.inside import gosched
-from goloop.core.inside import sleep as park
+from goloop.core.patch.hook import hook
+from goloop.core.sched.goroutine_api import gosched
+from goloop.core.sched.goroutine_api import sleep as park
 
 _LONGEST = 1e9  # seconds; near the greatest number that time.sleep() takes
 

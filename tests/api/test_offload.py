@@ -15,8 +15,8 @@ from certificates import HOST, client_context, server_context
 from recorders import BufferedRecorder, Recorder, connected, receive, settle, socket_pair
 
 import goloop
-from goloop.core import netpoll
-from goloop.core.offload import IoSwitch
+from goloop.core.loop.offload_policy import IoSwitch
+from goloop.core.poll import pollset
 
 SECOND = 1_000_000_000
 
@@ -67,7 +67,7 @@ def test_inline_leaves_streams_alone(monkeypatch):
 
 @pytest.mark.parametrize("kind", [Recorder, BufferedRecorder])
 def test_the_netpoller_receives_and_sends(run, kind):
-    before = netpoll.stats()
+    before = pollset.stats()
 
     async def scenario(loop):
         async with connected(loop, kind()) as (transport, peer):
@@ -80,7 +80,7 @@ def test_the_netpoller_receives_and_sends(run, kind):
             return transport.get_protocol().data, answer, transport.get_write_buffer_size()
 
     assert run(scenario) == (b"question", b"answer", 0)
-    after = netpoll.stats()
+    after = pollset.stats()
     assert after["received"] - before["received"] == 8 and after["sent"] - before["sent"] == 6
     assert after["offloaded"] == 0
 
@@ -136,7 +136,7 @@ def test_what_was_received_before_a_pause_comes_after_it_in_order(run):
         async with connected(loop, Recorder()) as (transport, peer):
             await offloaded(loop, 1)
             peer.send(b"one ")
-            while netpoll.stats()["received"] == received:
+            while pollset.stats()["received"] == received:
                 pass  # the loop does not see it yet
             transport.pause_reading()
             peer.send(b"two")
@@ -146,7 +146,7 @@ def test_what_was_received_before_a_pause_comes_after_it_in_order(run):
             await transport.get_protocol().until(7)
             return paused, transport.get_protocol().data
 
-    received = netpoll.stats()["received"]
+    received = pollset.stats()["received"]
     assert run(scenario) == (b"", b"one two")
 
 
@@ -199,14 +199,14 @@ def test_a_close_with_something_unread_resets_the_peer(run):
         async with connected(loop, recorder) as (transport, peer):
             await offloaded(loop, 1)
             peer.send(b"never read")
-            while netpoll.stats()["received"] == received:
+            while pollset.stats()["received"] == received:
                 pass
             transport.close()
             await recorder.until("lost")
             with pytest.raises(ConnectionResetError):
                 await receive(peer)
 
-    received = netpoll.stats()["received"]
+    received = pollset.stats()["received"]
     run(scenario)
 
 
@@ -238,7 +238,7 @@ def test_a_loop_that_closes_leaves_nothing_unsent(run):
     with peers[0] as peer:
         peer.setblocking(True)
         assert peer.recv(10) == b"last words"
-        assert netpoll.stats()["offloaded"] == 0
+        assert pollset.stats()["offloaded"] == 0
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)  # the test left it open
             del transport
@@ -251,7 +251,7 @@ def test_after_a_fork_the_parent_goes_on_and_the_child_sends_nothing(run):
             await offloaded(loop, 1)
             transport.write(b"1")
             if (pid := os.fork()) == 0:
-                os._exit(netpoll.stats()["offloaded"])
+                os._exit(pollset.stats()["offloaded"])
             status = await loop.run_in_executor(None, os.waitpid, pid, 0)
             transport.write(b"2")
             peer.send(b"3")

@@ -15,10 +15,10 @@ import warnings
 import pytest
 
 import goloop
-from goloop.core import sched
-from goloop.core.polldesc import PollDesc, live_polldescs
+from goloop.core.net.polldesc import PollDesc, live_polldescs
+from goloop.core.sched import scheduler
 from goloop.errors import ClosedError
-from goloop.runtime import pool
+from goloop.runtime import workers
 
 IN_BOTH = pytest.mark.parametrize("run", ["goroutine", "thread"])
 
@@ -99,7 +99,7 @@ def on_its_own_worker(function, *args):
 
     def run():
         with goloop.lock_os_thread():
-            started.send(sched.this_worker())
+            started.send(scheduler.this_worker())
             return function(*args)
 
     g = goloop.go(run)
@@ -246,7 +246,7 @@ def test_used_again_after_the_pool_has_ended(pair, desc):
         pair[1].send(b"x")
         g.join(timeout=20)
         assert pair[0].recv(1) == b"x"
-        pool.shutdown()
+        workers.shutdown()
 
 
 def test_a_thread_waits_on_while_the_pool_ends(pair, desc):
@@ -254,7 +254,7 @@ def test_a_thread_waits_on_while_the_pool_ends(pair, desc):
     until(lambda: g.state == "IO wait")
     thread = Outcome(desc.wait_read)
     until(lambda: waiters(desc) == "2 reading, 0 writing")
-    pool.shutdown()
+    workers.shutdown()
     with pytest.raises(asyncio.CancelledError):
         g.result()
     until(lambda: waiters(desc) == "1 reading, 0 writing")
@@ -378,7 +378,7 @@ def test_a_deadline_costs_no_timer_for_each_wait(pair, desc):
             desc.set_read_deadline(30)
             desc.wait_read()
             assert a.recv(10)
-        return sched.this_worker().loop._stats()["timers"]
+        return scheduler.this_worker().loop._stats()["timers"]
 
     g = goloop.go(server)
     for _ in range(100):
@@ -404,14 +404,14 @@ def test_in_a_coroutine_it_says_what_to_do(desc):
 
 
 def test_a_plain_thread_needs_no_worker(pair, desc):
-    assert not sched.all_workers()
+    assert not scheduler.all_workers()
     pair[1].send(b"x")
     desc.wait_read()
     desc.wait_write()
     pair[0].recv(1)
     with pytest.raises(TimeoutError):
         desc.wait_read(0.01)
-    assert not sched.all_workers()
+    assert not scheduler.all_workers()
 
 
 def test_bad_descriptors():
@@ -516,7 +516,7 @@ def test_no_edge_is_lost(seed):
 def test_a_signal_just_before_the_sleep_is_not_lost():
     script = """
 import os, random, signal, socket, sys, threading, time
-from goloop.core.polldesc import PollDesc
+from goloop.core.net.polldesc import PollDesc
 
 class Came(Exception):
     pass

@@ -161,7 +161,7 @@ def test_names_that_do_not_exist():
 
 
 def test_a_lookup_parks_in_a_thread_of_its_own(overlap):
-    from goloop.monkey._offload import offload
+    from goloop.monkey._threadpool import offload
 
     with pytest.raises(ZeroDivisionError):
         go(offload, lambda: 1 // 0).result(LIMIT)

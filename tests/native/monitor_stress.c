@@ -1,4 +1,4 @@
-/* Stress for goloop/core/native/monitor.c, which it includes, with short ticks and a random pause at every GL_YIELD().
+/* Stress for sched/native/sysmon.c, which it includes, with short ticks and a random pause at every GL_YIELD().
  *
  * Submitters put units of work into the backlog and wait until they were taken. Takers take one only with a permit,
  * and permits come from nowhere but the monitor's report: a monitor that sleeps although the backlog is not empty
@@ -46,7 +46,7 @@ static void stress_yield(void) {
 #define GL_TICK 300000
 #define GL_FAST_TICK 50000
 #define GL_QUIET 2
-#include "monitor.c"
+#include "sysmon.c"
 
 enum { SUBMITTERS = 2, TAKERS = 2, CONTROLLERS = 2, STALL_SECONDS = 10 };
 

@@ -1,4 +1,4 @@
-/* Stress for goloop/core/native/netpoll.c, which it includes: every GL_YIELD() of a protocol becomes a
+/* Stress for poll/native/netpoll.c, which it includes: every GL_YIELD() of a protocol becomes a
  * random pause, from a seed. A lost wake-up shows as a case that no longer moves: a watchdog says so and
  * ends the process with status 3; a broken promise ends it with status 1.
  *

@@ -1,4 +1,4 @@
-/* Stress for goloop/core/native/offload.c, which it includes with netpoll.c: rings of a few bytes, a random pause at
+/* Stress for poll/native/stream_offload.c, which it includes with poll/native/netpoll.c: rings of a few bytes, a random pause at
  * every GL_YIELD(), and a kernel that sends and receives less than it could, says EAGAIN and EINTR when it need not, and
  * resets connections. A loop L drives connections whose other ends are plain threads; every byte is checked, in both
  * directions, through random claims, re-offloads and parks. A lost edge, kick or piece of news shows as a stall.
@@ -83,7 +83,7 @@ static ssize_t faulty_send(int fd, struct msghdr *msg);
 #define GL_RECV(fd, msg) faulty_recv(fd, msg)
 #define GL_SEND(fd, msg) faulty_send(fd, msg)
 #include "netpoll.c"
-#include "offload.c"
+#include "stream_offload.c"
 
 static __thread int runs_a_loop;  /* else it is the netpoller that receives and sends */
 
@@ -307,7 +307,7 @@ static void make_pair(int pair[2]) {
 }
 
 /* -------------------------------------------------- the loop's side of it
- * What stream.pyx does with a connection, in small. */
+ * What transports/stream.pyx does with a connection, in small. */
 static void watch(wire *l) {
     struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET, .data = {.ptr = l}};
     CHECK(epoll_ctl(l->world->ps->epfd, EPOLL_CTL_ADD, l->ours, &event) == 0, "epoll_ctl: %s", strerror(errno));

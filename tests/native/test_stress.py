@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-NATIVE = HERE.parents[1] / "goloop" / "core" / "native"
+CORE = HERE.parents[1] / "goloop" / "core"
+INCLUDE = [f"-I{CORE / name / 'native'}" for name in ("poll", "sched")]
 CC = shutil.which(os.environ.get("CC", "gcc"))
 THREAD = "-fsanitize=thread"
 CASES = {"a": "inbox", "b": "parking", "c": "files", "d": "both", "e": "churn", "f": "fork"}
@@ -32,7 +33,7 @@ def run(command):
 
 def build(directory, source, *flags):
     program = directory / source.stem
-    command = [CC, "-std=gnu11", "-O1", "-g", "-Wall", "-pthread", *flags, f"-I{NATIVE}", source, "-o", program]
+    command = [CC, "-std=gnu11", "-O1", "-g", "-Wall", "-pthread", *flags, *INCLUDE, source, "-o", program]
     return program, *run(command)
 
 

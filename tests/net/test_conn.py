@@ -9,7 +9,7 @@ import pytest
 
 import goloop
 from goloop import net
-from goloop.core.polldesc import live_polldescs
+from goloop.core.net.polldesc import live_polldescs
 
 
 # ------------------------------------------------------------- reading, writing

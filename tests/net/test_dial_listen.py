@@ -8,8 +8,9 @@ import time
 import pytest
 
 import goloop
-from goloop import addresses, net
-from goloop.addresses import Target
+from goloop import net
+from goloop.net import _address
+from goloop.net._address import Target
 
 HAS_IPV6 = os.path.exists("/proc/net/if_inet6")
 needs_ipv6 = pytest.mark.skipif(not HAS_IPV6, reason="this machine has no IPv6")
@@ -85,7 +86,7 @@ def test_the_wrong_function_for_a_network():
 
 
 def test_names_of_services():
-    assert addresses.parse("tcp", "127.0.0.1:http", passive=False).numeric()[0].sockaddr == ("127.0.0.1", 80)
+    assert _address.parse("tcp", "127.0.0.1:http", passive=False).numeric()[0].sockaddr == ("127.0.0.1", 80)
 
 
 # -------------------------------------------------------------------------- names
@@ -107,7 +108,7 @@ def names(monkeypatch):
             targets.append(Target(wanted.network, family, wanted.kind, sockaddr))
         return targets
 
-    monkeypatch.setattr(addresses.Wanted, "look_up", look_up)
+    monkeypatch.setattr(_address.Wanted, "look_up", look_up)
     return table
 
 

@@ -11,7 +11,7 @@ from scripts import run_script
 
 import goloop
 from goloop import Chan, go
-from goloop.runtime import pool
+from goloop.runtime import workers
 
 
 # -------------------------------------------------------------------- the process
@@ -70,8 +70,8 @@ def test_at_exit_one_that_does_not_end_is_reported_and_left(stuck):
     status, out, err = run_script(
         f"""
         import goloop, time
-        from goloop.runtime import pool
-        pool.shutdown.__defaults__ = (0.3,)
+        from goloop.runtime import workers
+        workers.shutdown.__defaults__ = (0.3,)
         def forever():
             while True:
                 try:
@@ -93,16 +93,16 @@ def test_at_exit_one_that_does_not_end_is_reported_and_left(stuck):
 
 def test_go_after_the_pool_was_shut_down():
     assert go(int).result(timeout=10) == 0
-    pool.shutdown()
-    assert not pool._threads
+    workers.shutdown()
+    assert not workers._threads
     assert go(int).result(timeout=10) == 0
-    pool.shutdown()
-    pool.shutdown()
+    workers.shutdown()
+    workers.shutdown()
 
 
 def test_shutdown_in_a_goroutine_is_refused():
     with pytest.raises(RuntimeError, match="cannot shut down the pool"):
-        go(pool.shutdown).result(timeout=10)
+        go(workers.shutdown).result(timeout=10)
 
 
 def test_whoever_waits_for_a_goroutine_that_is_left_behind_is_told(caplog):
@@ -119,7 +119,7 @@ def test_whoever_waits_for_a_goroutine_that_is_left_behind_is_told(caplog):
     while g.state != "chan receive":
         goloop.gosched()
     with caplog.at_level(logging.CRITICAL):
-        pool.shutdown(patience=0.2)
+        workers.shutdown(patience=0.2)
     while not g.done():
         goloop.sleep(0.001)
     with pytest.raises(RuntimeError, match="left behind"):
@@ -262,11 +262,11 @@ def test_a_fork_after_the_goroutines_is_one_of_a_single_thread():
     status, out, err = run_script(
         """
         import os, goloop, warnings
-        from goloop.runtime import pool
+        from goloop.runtime import workers
         warnings.simplefilter("error")
-        pool.IDLE = 0.01
+        workers.IDLE = 0.01
         goloop.go(int).join()
-        while pool._threads:
+        while workers._threads:
             goloop.sleep(0.001)
         goloop.sleep(0.05)
         pid = os.fork()
@@ -405,15 +405,15 @@ def test_shutdown_waits_for_a_worker_that_is_being_started(monkeypatch):
         assert go_on.wait(10)
         return goloop.Loop(**options)
 
-    monkeypatch.setattr(pool, "Loop", slowly)
-    starter = threading.Thread(target=pool._start_worker)
+    monkeypatch.setattr(workers, "Loop", slowly)
+    starter = threading.Thread(target=workers._start_worker)
     starter.start()
     assert making.wait(10)
-    ender = threading.Thread(target=pool.shutdown)
+    ender = threading.Thread(target=workers.shutdown)
     ender.start()
     ender.join(0.1)
     waits = ender.is_alive()
     go_on.set()
     starter.join(10)
     ender.join(10)
-    assert waits and not ender.is_alive() and pool.thread_count() == 0
+    assert waits and not ender.is_alive() and workers.thread_count() == 0

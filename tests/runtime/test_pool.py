@@ -11,8 +11,8 @@ from scripts import run_script
 
 import goloop
 from goloop import Chan, go
-from goloop.core import sched
-from goloop.runtime import pool
+from goloop.core.sched import scheduler
+from goloop.runtime import workers
 
 
 def thread_of_this():
@@ -164,9 +164,9 @@ def test_blocking_brings_in_another_worker_without_the_monitor():
                 time.sleep(0.001)  # a call that blocks this thread
         return other[0] != thread_of_this()
 
-    sched.stop_monitor()
+    scheduler.stop_monitor()
     g = go(main)
-    sched.stop_monitor()
+    scheduler.stop_monitor()
     assert g.result(timeout=10)
 
 
@@ -201,10 +201,10 @@ def test_parking_in_a_blocking_region_does_not_keep_the_worker_out(one_worker):
 
 
 def test_blocking_outside_of_a_goroutine_does_nothing():
-    before = pool.thread_count()
+    before = workers.thread_count()
     with goloop.blocking(), goloop.blocking():
-        assert pool.thread_count() == before
-    assert pool.thread_count() == before
+        assert workers.thread_count() == before
+    assert workers.thread_count() == before
 
 
 # --------------------------------------------------------------------- fairness
@@ -379,17 +379,17 @@ def test_gomaxprocs():
 
 # ------------------------------------------------------------- idle, and limits
 def test_an_idle_worker_retires(monkeypatch):
-    monkeypatch.setattr(pool, "IDLE", 0.02)
+    monkeypatch.setattr(workers, "IDLE", 0.02)
     assert go(int).result(timeout=10) == 0
     until = time.monotonic() + 20
-    while pool._threads and time.monotonic() < until:
+    while workers._threads and time.monotonic() < until:
         time.sleep(0.005)
-    assert not pool._threads and not sched.all_workers()
+    assert not workers._threads and not scheduler.all_workers()
     assert go(int).result(timeout=10) == 0  # and another one comes on demand
 
 
 def test_a_worker_does_not_retire_under_what_goroutines_left_on_its_loop(monkeypatch):
-    monkeypatch.setattr(pool, "IDLE", 0.02)
+    monkeypatch.setattr(workers, "IDLE", 0.02)
 
     async def serve():
         async def echo(reader, writer):
@@ -413,7 +413,7 @@ def test_a_worker_does_not_retire_under_what_goroutines_left_on_its_loop(monkeyp
 
 
 def test_going_and_coming_of_workers_loses_no_goroutine(monkeypatch):
-    monkeypatch.setattr(pool, "IDLE", 0.0005)
+    monkeypatch.setattr(workers, "IDLE", 0.0005)
     for i in range(150):
         assert go(divmod, i, 7).result(timeout=10) == divmod(i, 7)
         time.sleep((i % 5) * 0.0005)
@@ -423,11 +423,11 @@ def test_the_limit_of_threads():
     status, out, err = run_script(
         """
         import time, threading, goloop
-        from goloop.runtime import pool
+        from goloop.runtime import workers
         gs = [goloop.go(time.sleep, 0.05) for _ in range(12)]
         most = 0
         while not all(g.done() for g in gs):
-            most = max(most, len(pool._threads))
+            most = max(most, len(workers._threads))
             time.sleep(0.002)
         for g in gs:
             g.join()
@@ -448,7 +448,7 @@ def test_go_fails_when_no_worker_can_be_started(monkeypatch):
     def no_threads(self):
         raise RuntimeError("can't start new thread")
 
-    pool.shutdown()
+    workers.shutdown()
     ran = []
     monkeypatch.setattr(threading.Thread, "start", no_threads)
     with pytest.raises(RuntimeError, match="can't start new thread"):

@@ -1,0 +1,1 @@
+"""The event loop: what of it stays in Python."""

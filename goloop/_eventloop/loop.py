@@ -1,0 +1,391 @@
+"""class Loop: what of an event loop stays in Python.
+
+The hot path is core.loop.LoopCore, first in the MRO; what is cold comes from the standard library of the
+running Python. This file has the rest: running, closing, the wake-up descriptor for signals, serving, and
+the factories for transports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import threading
+import warnings
+import weakref
+from asyncio import constants, events, unix_events
+from asyncio.log import logger
+from collections.abc import Callable
+
+# By name: what watches a program for blocking calls (blockbuster) replaces them in os, and lets asyncio's own pass
+from os import stat, unlink
+from typing import Any
+
+from goloop._eventloop.socket_methods import SocketMethods
+from goloop._eventloop.subprocesses import SubprocessTransport, spawn
+from goloop.core.loop.loop_core import LoopCore
+from goloop.core.transports.acceptor import Acceptor
+from goloop.core.transports.datagram import DatagramTransport
+from goloop.core.transports.pipes import ReadPipeTransport, WritePipeTransport
+from goloop.core.transports.sslproto import SSLProtocol
+from goloop.core.transports.stream import StreamTransport
+
+# What is cold, and the same for every loop on Unix, is the standard library's. Its functions are borrowed one
+# by one: as a base class it would bring a selector along.
+_UnixLoop: Any = unix_events._UnixSelectorEventLoop
+
+
+def runtime() -> Any:
+    """The module runtime.handoff, which stands on this one."""
+    from goloop.runtime import substitutes as handoff
+
+    return handoff
+
+
+# runtime.pool's: cancel the goroutines that were started from a loop, which is about to close, and wait for them.
+end_goroutines: Callable[[Loop], None] | None = None
+
+
+def _asked_for(option: bool | None, variable: str) -> bool:
+    return os.environ.get(variable, "0") not in ("", "0") if option is None else option
+
+
+class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
+    """An asyncio event loop that parks instead of polling.
+
+    Drop-in for asyncio.SelectorEventLoop on Linux; see asyncio.AbstractEventLoop for the methods. All
+    methods belong to the thread that runs the loop, except call_soon_threadsafe().
+
+    handoff: while a callback is stuck in a blocking call, let another thread run the other callbacks; None: if the
+    environment has GOLOOP_HANDOFF=1. watch: report callbacks that are stuck for longer than slow_callback_duration
+    while they are; None: if the environment has GOLOOP_WATCH=1, or in debug mode. RuntimeError where handing off
+    is not possible.
+    """
+
+    def __init__(self, *, handoff: bool | None = None, watch: bool | None = None) -> None:
+        super().__init__()
+        self._handoff = _asked_for(handoff, "GOLOOP_HANDOFF")
+        self._watch = True if watch is None and _asked_for(None, "GOLOOP_WATCH") else watch
+        self._signal_handlers: dict[int, asyncio.Handle] = {}
+        self._signal_sockets: tuple[socket.socket, socket.socket] | None = None
+        self._acceptors: dict[int, Acceptor] = {}
+        self._unix_server_sockets: dict[socket.socket, int] = {}
+        _loops.add(self)
+        if self._handoff:
+            try:
+                runtime().enable(self)
+            except BaseException:
+                self._handoff = False
+                self.close()
+                raise
+
+    # ---------------------------------------------------------------- running
+    def _run_forever_setup(self) -> None:
+        self._check_closed()
+        self._check_running()
+        if self._is_foreign():
+            raise RuntimeError("this event loop belongs to the parent process: make a new one after a fork")
+        self._set_coroutine_origin_tracking(self._debug)
+        self._old_agen_hooks: Any = sys.get_asyncgen_hooks()
+        self._thread_id = threading.get_ident()
+        sys.set_asyncgen_hooks(firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook)
+        events._set_running_loop(self)
+
+    def _run_forever_cleanup(self) -> None:
+        self._stopping = False
+        self._thread_id = None
+        events._set_running_loop(None)
+        self._set_coroutine_origin_tracking(False)
+        if self._old_agen_hooks is not None:
+            sys.set_asyncgen_hooks(*self._old_agen_hooks)
+            self._old_agen_hooks = None
+
+    def run_forever(self) -> None:
+        """Run until stop() is called; the calling thread becomes the loop's home thread."""
+        self._run_forever_setup()
+        if self._handoff or self._watches():
+            runtime().attend(self)
+        try:
+            self._borrow_wakeup_fd()
+            self._run_until_stopped()
+        finally:
+            runtime().ignore(self)
+            if not self._signal_handlers:
+                self._give_back_wakeup_fd()
+            self._run_forever_cleanup()
+
+    def _watches(self) -> bool:
+        return self._debug if self._watch is None else self._watch
+
+    def _run_as_substitute(self) -> None:
+        """Run the loop in this thread until home is free again, or the loop is about to stop."""
+        self._set_up_thread()
+        try:
+            self._drive()
+        finally:
+            self._clean_up_thread()
+
+    def _set_up_thread(self) -> None:
+        if self._debug:
+            sys.set_coroutine_origin_tracking_depth(constants.DEBUG_STACK_DEPTH)
+        sys.set_asyncgen_hooks(firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook)
+        events._set_running_loop(self)
+
+    def _clean_up_thread(self) -> None:
+        events._set_running_loop(None)
+        sys.set_asyncgen_hooks(None, None)
+        sys.set_coroutine_origin_tracking_depth(0)
+
+    def close(self) -> None:
+        """Close the loop and everything native that it holds; it must not run. Twice is harmless."""
+        if self.is_running():
+            raise RuntimeError("Cannot close a running event loop")
+        if self._closed:
+            return
+        if end_goroutines is not None and not sys.is_finalizing():  # its module may be gone by then
+            end_goroutines(self)
+        if sys.is_finalizing():
+            if self._signal_handlers:
+                warnings.warn(
+                    f"Closing the loop {self!r} on interpreter shutdown stage, skipping signal handlers removal",
+                    ResourceWarning,
+                    stacklevel=2,
+                    source=self,
+                )
+                self._signal_handlers.clear()
+        else:
+            for sig in list(self._signal_handlers):
+                self.remove_signal_handler(sig)
+        self._close_signal_sockets()
+        super().close()
+        self._acceptors.clear()
+        self._shutdown_core()
+        if self._handoff:
+            runtime().disable(self)
+
+    # ---------------------------------------------------------------- signals
+    # A signal's C handler writes its number to the wake-up descriptor, whatever the main thread does and
+    # whoever holds the GIL; the netpoller then wakes the loop. While the loop runs in the main thread it
+    # borrows the descriptor even without handlers of its own: a Ctrl-C that arrives just before the loop
+    # parks would otherwise wait for the next event.
+
+    @property
+    def _csock(self) -> socket.socket:
+        """The writing end of the signal sockets, made on first use."""
+        if self._signal_sockets is None:
+            reader, writer = socket.socketpair()
+            reader.setblocking(False)
+            writer.setblocking(False)
+            self._signal_sockets = reader, writer
+            self._add_reader(reader.fileno(), self._read_signals)
+        return self._signal_sockets[1]
+
+    def _close_signal_sockets(self) -> None:
+        if self._signal_sockets is not None:
+            reader, writer = self._signal_sockets
+            self._give_back_wakeup_fd()
+            self._signal_sockets = None
+            self._remove_reader(reader.fileno())
+            reader.close()
+            writer.close()
+
+    def _borrow_wakeup_fd(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            fd = self._csock.fileno()
+            before = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+            if before not in (-1, fd):
+                signal.set_wakeup_fd(before)  # somebody else's: leave it
+
+    def _give_back_wakeup_fd(self) -> None:
+        if self._signal_sockets is not None and threading.current_thread() is threading.main_thread():
+            before = signal.set_wakeup_fd(-1)
+            if before not in (-1, self._signal_sockets[1].fileno()):
+                signal.set_wakeup_fd(before)
+
+    def _read_signals(self) -> None:
+        assert self._signal_sockets is not None
+        try:
+            numbers = self._signal_sockets[0].recv(4096)
+        except (BlockingIOError, InterruptedError):
+            return
+        for number in numbers:
+            self._handle_signal(number)
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        """Put the signal's default handler back. Returns whether there was a handler to remove."""
+        removed: bool = _UnixLoop.remove_signal_handler(self, sig)
+        if removed and self.is_running():
+            self._borrow_wakeup_fd()
+        return removed
+
+    add_signal_handler = _UnixLoop.add_signal_handler
+    _handle_signal = _UnixLoop._handle_signal
+    _check_signal = _UnixLoop._check_signal
+
+    create_unix_connection = _UnixLoop.create_unix_connection
+    create_unix_server = _UnixLoop.create_unix_server
+
+    # ---------------------------------------------------------------- serving
+    def _start_serving(
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        sock: socket.socket,
+        sslcontext: Any = None,
+        server: Any = None,
+        backlog: int = 100,
+        ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
+        ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
+        **_: Any,
+    ) -> None:
+        async def tls(factory: Any, conn: socket.socket, extra: dict[str, Any], server: Any) -> None:
+            await self._accept_tls(
+                factory, conn, extra, sslcontext, server, ssl_handshake_timeout, ssl_shutdown_timeout
+            )
+
+        acceptor = Acceptor(self, sock, protocol_factory, server, backlog, tls if sslcontext else None)
+        self._acceptors[sock.fileno()] = acceptor
+        acceptor.start()
+
+    def _stop_serving(self, sock: socket.socket) -> None:
+        path = sock.getsockname() if sock in self._unix_server_sockets else None
+        acceptor = self._acceptors.pop(sock.fileno(), None)
+        if acceptor is not None:
+            acceptor.cancel()
+        self._remove_reader(sock.fileno())
+        sock.close()
+        if path is not None:
+            inode = self._unix_server_sockets.pop(sock)
+            try:
+                if stat(path).st_ino == inode:
+                    unlink(path)
+            except FileNotFoundError:
+                pass
+            except OSError as exc:
+                logger.error("Unable to clean up listening UNIX socket %r: %r", path, exc)
+
+    async def _accept_tls(
+        self,
+        factory: Callable[[], asyncio.BaseProtocol],
+        conn: socket.socket,
+        extra: dict[str, Any],
+        sslcontext: Any,
+        server: Any,
+        handshake_timeout: float | None,
+        shutdown_timeout: float | None,
+    ) -> None:
+        protocol = transport = None
+        try:
+            protocol = factory()
+            waiter = self.create_future()
+            transport = self._make_ssl_transport(
+                conn,
+                protocol,
+                sslcontext,
+                waiter,
+                server_side=True,
+                extra=extra,
+                server=server,
+                ssl_handshake_timeout=handshake_timeout,
+                ssl_shutdown_timeout=shutdown_timeout,
+            )
+            try:
+                await waiter
+            except BaseException:
+                transport.close()
+                raise
+            finally:
+                del waiter  # an exception in it refers to this frame
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            if transport is None:
+                conn.close()
+            # A peer that breaks its handshake is everyday; a factory that raises is not.
+            if self._debug or protocol is None:
+                context = {"message": "Error on transport creation for incoming connection", "exception": exc}
+                if protocol is not None:
+                    context["protocol"] = protocol
+                if transport is not None:
+                    context["transport"] = transport
+                self.call_exception_handler(context)
+
+    # -------------------------------------------------------------- factories
+    def _make_socket_transport(
+        self, sock: Any, protocol: Any, waiter: Any = None, *, extra: Any = None, server: Any = None
+    ) -> StreamTransport:
+        self._ensure_fd_no_transport(sock)
+        return StreamTransport(self, sock, protocol, waiter, extra, server)
+
+    def _make_ssl_transport(
+        self,
+        rawsock: socket.socket,
+        protocol: Any,
+        sslcontext: Any,
+        waiter: Any = None,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        extra: Any = None,
+        server: Any = None,
+        ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
+        ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
+        call_connection_made: bool = True,
+    ) -> Any:
+        self._ensure_fd_no_transport(rawsock)
+        tls: Any = SSLProtocol(
+            self,
+            protocol,
+            sslcontext,
+            waiter,
+            server_side,
+            server_hostname,
+            call_connection_made,
+            ssl_handshake_timeout=ssl_handshake_timeout,  # type: ignore[arg-type]
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+        StreamTransport(self, rawsock, tls, extra=extra, server=server)
+        return tls._app_transport
+
+    async def start_tls(self, transport: Any, protocol: Any, sslcontext: Any, **options: Any) -> Any:
+        """Upgrade a transport to TLS, as asyncio's loop; return the transport that the protocol uses from now on."""
+        secured: Any = await super().start_tls(transport, protocol, sslcontext, **options)
+        if secured is not None:  # as asyncio's: None, if the transport was closed before
+            # Nobody had this transport until now, so nobody can have paused it.
+            secured._ssl_protocol.__class__ = SSLProtocol
+        return secured
+
+    def _make_datagram_transport(
+        self, sock: Any, protocol: Any, address: Any = None, waiter: Any = None, extra: Any = None
+    ) -> DatagramTransport:
+        self._ensure_fd_no_transport(sock)
+        return DatagramTransport(self, sock, protocol, address, waiter, extra)
+
+    def _make_read_pipe_transport(
+        self, pipe: Any, protocol: Any, waiter: Any = None, extra: Any = None
+    ) -> ReadPipeTransport:
+        return ReadPipeTransport(self, pipe, protocol, waiter, extra)
+
+    def _make_write_pipe_transport(
+        self, pipe: Any, protocol: Any, waiter: Any = None, extra: Any = None
+    ) -> WritePipeTransport:
+        return WritePipeTransport(self, pipe, protocol, waiter, extra)
+
+    async def _make_subprocess_transport(
+        self, protocol: Any, args: Any, *popen: Any, **kwargs: Any
+    ) -> SubprocessTransport:
+        return await spawn(self, protocol, args, *popen, **kwargs)
+
+
+# -------------------------------------------------------------------- processes
+_loops: weakref.WeakSet[Loop] = weakref.WeakSet()  # whose signal sockets a forked child must not write to
+
+
+def _after_fork_in_child() -> None:
+    """A signal in the child must not reach the parent's handlers through the sockets they share."""
+    for loop in list(_loops):
+        loop._give_back_wakeup_fd()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,1 @@
+"""The loop itself: handles, the ready queue, who owns a loop."""

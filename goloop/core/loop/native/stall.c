@@ -1,0 +1,205 @@
+/* See stall.h. */
+#define _GNU_SOURCE
+#include "stall.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define NEAR 512  /* bytes: the GIL's condition variables and mutexes stand together in one structure */
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static gl_watched *list;          /* guarded by lock */
+static int64_t hot_until;         /* atomic */
+static uint64_t gil_futex;        /* atomic; an address inside the GIL, 0: not known */
+static uint32_t idle_looks;       /* the monitor's */
+
+static int64_t clock_ns(clockid_t clock) {
+    struct timespec now;
+    if (clock == (clockid_t)-1 || clock_gettime(clock, &now))
+        return -1;
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+int gl_gettid(void) { return (int)syscall(SYS_gettid); }
+
+void gl_watch_add(gl_watched *w) {
+    pthread_mutex_lock(&lock);
+    w->seen = __atomic_load_n(&w->beat, __ATOMIC_RELAXED);
+    w->since = clock_ns(CLOCK_MONOTONIC);
+    w->asleep = 0;
+    w->reported = 0;
+    w->verdict = 0;
+    w->before = NULL;
+    w->next = list;
+    if (list != NULL)
+        list->before = w;
+    list = w;
+    pthread_mutex_unlock(&lock);
+}
+
+void gl_watch_remove(gl_watched *w) {
+    pthread_mutex_lock(&lock);
+    if (w->before != NULL)
+        w->before->next = w->next;
+    else
+        list = w->next;
+    if (w->next != NULL)
+        w->next->before = w->before;
+    w->next = w->before = NULL;
+    pthread_mutex_unlock(&lock);
+}
+
+void gl_watch_forget(void) {
+    pthread_mutex_init(&lock, NULL);
+    list = NULL;
+}
+
+void gl_watch_awake(gl_watched *w) {
+    /* seq_cst: comes before the look whether the monitor sleeps; pairs with its last look before it does. */
+    __atomic_store_n(&w->idle, 0, __ATOMIC_SEQ_CST);
+}
+
+void gl_watch_hot(int64_t now) { __atomic_store_n(&hot_until, now + GL_HOT_FOR, __ATOMIC_RELAXED); }
+
+/* ------------------------------------------------------------- what it does
+ * The kernel tells what a thread of our own process is blocked in: the system call's number and arguments. The one
+ * wait that is not a blocking call is the wait for the GIL, a futex inside the interpreter's GIL structure. */
+static int read_syscall(int tid, char *text, size_t room) {
+    char path[64];
+    ssize_t n;
+    int fd;
+    snprintf(path, sizeof path, "/proc/self/task/%d/syscall", tid);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    n = read(fd, text, room - 1);
+    close(fd);
+    if (n <= 0)
+        return -1;
+    text[n] = 0;
+    return 0;
+}
+
+static int is_futex(long number) {
+#ifdef SYS_futex_time64
+    if (number == SYS_futex_time64)
+        return 1;
+#endif
+    return number == SYS_futex;
+}
+
+int gl_thread_does(int tid) {
+    uint64_t gil = __atomic_load_n(&gil_futex, __ATOMIC_RELAXED), address;
+    char text[256], *end;
+    long number;
+    if (gil == 0 || read_syscall(tid, text, sizeof text) < 0)
+        return GL_UNKNOWN;
+    if (strncmp(text, "running", 7) == 0)
+        return GL_ON_CPU;
+    number = strtol(text, &end, 10);
+    if (!is_futex(number))
+        return GL_SLEEPS;
+    address = strtoull(end, NULL, 16);
+    return address + NEAR > gil && address < gil + NEAR ? GL_FOR_GIL : GL_SLEEPS;
+}
+
+int64_t gl_learn_gil(int tid) {
+    char text[256], *end;
+    uint64_t address;
+    if (read_syscall(tid, text, sizeof text) < 0)
+        return -1;
+    if (strncmp(text, "running", 7) == 0 || !is_futex(strtol(text, &end, 10)))
+        return 0;
+    address = strtoull(end, NULL, 16);
+    __atomic_store_n(&gil_futex, address, __ATOMIC_RELAXED);
+    return 1;
+}
+
+/* --------------------------------------------------------------------- look */
+static uint32_t examine(gl_watched *w, int64_t now) {
+    uint64_t beat = __atomic_load_n(&w->beat, __ATOMIC_RELAXED);
+    uint32_t mode = __atomic_load_n(&w->mode, __ATOMIC_RELAXED), verdict = GL_NOTHING;
+    int64_t cpu;
+    if (beat != w->seen) {
+        w->seen = beat;
+        w->since = now;
+        w->cpu = clock_ns(w->clock);
+        w->asleep = 0;
+        w->pause = 1000000;
+        w->retry = now + w->pause;
+        w->reported = 0;
+        return GL_NOTHING;
+    }
+    cpu = clock_ns(w->clock);
+    if (cpu != w->cpu)
+        w->asleep = 0;
+    else if (w->asleep == 0)
+        w->asleep = now;
+    w->cpu = cpu;
+    if (mode == GL_REGION)
+        verdict |= GL_TAKE;
+    else if (mode == GL_HANDOFF && w->asleep) {
+        /* It has not run since the last look. */
+        int does = gl_thread_does(w->tid);
+        if (does == GL_SLEEPS || (does == GL_UNKNOWN && now - w->asleep >= GL_ASLEEP_FOR))
+            verdict |= GL_TAKE;
+    } else if (mode == GL_HANDOFF && now >= w->retry) {
+        /* It computes: in Python, or in C without the GIL. Only who has the GIL can tell, and that disturbs. */
+        if (w->pause < 64000000)
+            w->pause *= 2;
+        w->retry = now + w->pause;
+        verdict |= GL_TRY;
+    }
+    if (w->slow && !w->reported && now - w->since >= w->slow) {
+        w->reported = 1;
+        verdict |= GL_SLOW;
+    }
+    return verdict;
+}
+
+int64_t gl_watch_look(uint32_t *verdicts) {
+    int64_t now = clock_ns(CLOCK_MONOTONIC), next = GL_LOOK_BASE;
+    int all_idle = 1;
+    *verdicts = 0;
+    pthread_mutex_lock(&lock);
+    if (list == NULL) {
+        pthread_mutex_unlock(&lock);
+        return 0;
+    }
+    for (gl_watched *w = list; w != NULL; w = w->next) {
+        w->verdict = 0;
+        if (__atomic_load_n(&w->vacant, __ATOMIC_SEQ_CST)) {
+            w->verdict = GL_VACANT;
+            all_idle = 0;
+        } else if (__atomic_load_n(&w->idle, __ATOMIC_SEQ_CST)) {
+            w->seen = UINT64_MAX;  /* what it runs next is new */
+        } else {
+            all_idle = 0;
+            if (__atomic_load_n(&w->beat, __ATOMIC_RELAXED) == w->seen &&
+                __atomic_load_n(&w->mode, __ATOMIC_RELAXED) != GL_KEEP)
+                next = GL_LOOK_HOT;
+            w->verdict = examine(w, now);
+        }
+        if (w->due) {
+            all_idle = 0;
+            if (now >= w->due)
+                w->verdict |= GL_SLOW;
+        }
+        *verdicts |= w->verdict;
+    }
+    pthread_mutex_unlock(&lock);
+    if (!all_idle) {
+        idle_looks = 0;
+        if (now < __atomic_load_n(&hot_until, __ATOMIC_RELAXED))
+            next = GL_LOOK_HOT;
+        return next;
+    }
+    return ++idle_looks >= GL_LOOK_IDLE ? 0 : GL_LOOK_BASE;
+}

@@ -1,0 +1,159 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
+"""Whether a loop's streams do their own kernel work, or have the netpoller do it.
+
+GOLOOP_IO=inline and =offload pin that. With =auto, the default, the netpoller has it while that pays, which is where
+the loop has no rest left and a processor has: as much as the loop spends in the kernel, since that is what the
+netpoller takes over. With less it would be slower than the loop was, or take from who talks to it. Watch for that, try,
+and keep to it only if it does not cost turns. Figures come in windows:
+
+    WATCH   two windows without rest, and processors with enough      -> TRIAL
+    TRIAL   the loop does more, or no less and has rest               -> HOLD
+            much less, or neither for three windows                   -> WATCH, and each time wait longer for the next
+    HOLD    three windows mostly at rest, or ten seconds are over     -> WATCH
+"""
+
+import os
+
+from goloop.core.poll.pollset cimport now_ns
+
+cdef extern from "sys/resource.h" nogil:
+    enum:
+        RUSAGE_THREAD
+    struct timeval:
+        long tv_sec
+        long tv_usec
+    struct rusage:
+        timeval ru_stime
+    int getrusage(int who, rusage *usage)
+
+cdef tuple MODES = ("inline", "offload", "auto")
+cdef str DEFAULT = "auto"
+
+cdef int64_t SECOND = 1000000000
+cdef int64_t WINDOW = SECOND // 10       # a tick of /proc/stat is a tenth of it
+cdef int64_t HOLD_FOR = 10 * SECOND      # things change; a look at how inline does costs three windows
+cdef int64_t BACKOFF_MAX = 60 * SECOND
+cdef double BUSY = 0.1                   # share of a window that a loop without rest may have slept
+cdef double RESTED = 0.5                 # share from which on the netpoller is not needed
+cdef double SPARE = 0.25                 # processors that must have been idle, however little the kernel has to do
+cdef double GAIN = 1.05                  # turns a second that a trial must bring, if it brings no rest
+cdef double LOSS = 0.9                   # with fewer there is nothing to wait for
+cdef uint64_t TURNS_MIN = 50             # in a window; with fewer it is not I/O that keeps the loop busy
+cdef int TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+cdef double kernel_seconds():
+    """Time that this thread has spent in the kernel."""
+    cdef rusage used
+    getrusage(RUSAGE_THREAD, &used)
+    return used.ru_stime.tv_sec + used.ru_stime.tv_usec / 1e6
+
+
+cdef double idle_seconds() except? -1:
+    """Idle time of the processors that this process may use, summed up since boot; -1: fewer than two, or unknown."""
+    try:
+        usable = os.sched_getaffinity(0)
+        if len(usable) < 2:
+            return -1
+        ticks = 0
+        with open("/proc/stat", "rb") as file:
+            for line in file:
+                if not line.startswith(b"cpu"):
+                    break
+                name, *figures = line.split()
+                if name != b"cpu" and int(name[3:]) in usable:
+                    ticks += int(figures[3]) + int(figures[4])     # idle, iowait
+    except (OSError, ValueError, IndexError):
+        return -1
+    return ticks / <double>TICKS_A_SECOND
+
+
+cdef class IoSwitch:
+    """One loop's decision."""
+
+    def __cinit__(self):
+        self.start_idle = -1
+        self.backoff = SECOND
+        self.use(os.environ.get("GOLOOP_IO", DEFAULT))
+        self.switches = 0
+
+    def use(self, mode):
+        """Go over to a mode of GOLOOP_IO; each stream follows at its next turn."""
+        if mode not in MODES:
+            raise ValueError(f"GOLOOP_IO must be one of {', '.join(MODES)}, not {mode!r}")
+        self.adaptive = mode == "auto"
+        self.rest = 32 if self.adaptive else 0
+        self.enter(HOLD if mode == "offload" else WATCH, now_ns())
+
+    cdef int tick(self) except -1:
+        """An iteration is over."""
+        cdef int64_t now
+        self.iterations += 1
+        if self.iterations % 16 == 0:
+            now = now_ns()
+            if now - self.start >= WINDOW:
+                self.judge(now)
+        return 0
+
+    cdef int judge(self, int64_t now) except -1:
+        """A window is over: say what it was like."""
+        cdef double seconds = (now - self.start) / 1e9
+        cdef double slept = (self.slept - self.start_slept) / 1e9 / seconds
+        cdef uint64_t turns = self.turns - self.start_turns
+        cdef double idle = -1, kernel = 0, spare = 0, in_kernel = 0
+        if self.state == WATCH and now >= self.not_before and slept < BUSY and turns >= TURNS_MIN:
+            idle = idle_seconds()      # costs about 30 us, so only where it may matter
+            kernel = kernel_seconds()  # that of another thread, if the loop has changed it: the trial tells
+            if idle >= 0 and self.start_idle >= 0:
+                spare = (idle - self.start_idle) / seconds
+                in_kernel = (kernel - self.start_kernel) / seconds
+        if self.start:                 # the first window has no beginning
+            self.decide(now, seconds, turns, slept, spare, in_kernel)
+        self.start = now
+        self.start_turns = self.turns
+        self.start_slept = self.slept
+        self.start_idle = idle
+        self.start_kernel = kernel
+        return 0
+
+    cpdef bint decide(
+        self, int64_t now, double seconds, uint64_t turns, double slept, double spare, double kernel
+    ) except -1:
+        """Decide after a window of so many seconds that ended at `now` (monotonic nanoseconds); True: offload.
+
+        turns: how often streams were run. slept: share of the window in which the loop slept. spare: processors that
+        were idle, on average. kernel: share of the window that the loop's thread spent in the kernel.
+        """
+        cdef bint busy = slept < BUSY and turns >= TURNS_MIN
+        if self.state == WATCH:
+            self.streak = self.streak + 1 if busy and spare >= max(SPARE, kernel) and now >= self.not_before else 0
+            if self.streak >= 2:
+                self.base = turns / seconds
+                self.enter(TRIAL, now)
+        elif self.state == TRIAL:
+            self.streak += 1
+            if self.streak > 1:        # the first window is that of the change
+                self.best = max(self.best, turns / seconds)
+                if self.best >= (GAIN if busy else 1) * self.base:
+                    self.backoff = SECOND
+                    self.enter(HOLD, now)
+                elif self.streak > 3 or self.best < LOSS * self.base:
+                    self.not_before = now + self.backoff
+                    self.backoff = min(2 * self.backoff, BACKOFF_MAX)
+                    self.enter(WATCH, now)
+        else:
+            self.streak = self.streak + 1 if slept > RESTED else 0
+            if self.streak >= 3 or now - self.since >= HOLD_FOR:
+                self.enter(WATCH, now)
+        return self.on
+
+    cdef int enter(self, State state, int64_t now) except -1:
+        cdef bint on = state != WATCH
+        self.state = state
+        self.since = now
+        self.streak = 0
+        self.best = 0
+        if on != self.on:
+            self.on = on
+            self.switches += 1
+        return 0

@@ -1,0 +1,29 @@
+from goloop.core.net.polldesc cimport PollDesc
+
+
+# A connection over a stream socket. The read buffer is guarded by the turn to read (polldesc.pyx), the rest by the GIL.
+cdef class Conn:
+    cdef PollDesc desc
+    cdef bytes buffer             # received and not yet given out: from `at` on
+    cdef Py_ssize_t at
+    cdef bytes remote             # sockaddr of the peer
+
+    # at least one byte, waiting for it; none at the end. With the turn to read
+    cdef bytes receive(self, Py_ssize_t most)
+    cdef Py_ssize_t receive_into(self, char *room, Py_ssize_t most) except -1
+    # all of it, counting in `sent` what is gone. With the turn to write
+    cdef int send_all(self, const char *data, Py_ssize_t length, Py_ssize_t *sent) except -1
+    cdef int prepare(self) except -1               # before every read and write, without a turn
+    cdef int say_goodbye(self) except -1           # before the close, without waiting
+
+    cdef Py_ssize_t available(self) noexcept
+    cdef bytes take(self, Py_ssize_t n)
+    cdef bytes recv_some(self, Py_ssize_t most)
+    cdef Py_ssize_t fill(self, Py_ssize_t most) except -1
+
+
+cdef str format_sockaddr(bytes raw)
+cdef bytes sockaddr_of(int fd, bint peer)
+cdef object os_error(int error)
+cdef object with_socket(PollDesc desc, str method, tuple args)
+cdef Conn new_conn(int fd, bytes remote, bint dry)      # of a connected, non-blocking socket, which it owns from now on

@@ -1,0 +1,160 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""Listener: accepts connections in blocking style, for goroutines and plain threads (Go: net.Listener)."""
+
+import os
+import socket as _socket
+import warnings
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, errno
+
+from goloop.core.net.conn cimport format_sockaddr, new_conn, os_error, sockaddr_of, with_socket
+from goloop.core.net.polldesc cimport Direction, PollDesc, never_opened, new_polldesc
+
+from goloop.errors import ClosedError
+
+
+cdef extern from *:
+    """
+    #include <sys/socket.h>
+    """
+    int SOCK_NONBLOCK
+    int SOCK_CLOEXEC
+    ctypedef unsigned int socklen_t
+    struct sockaddr:
+        pass
+    struct sockaddr_storage:
+        pass
+    int accept4(int fd, sockaddr *address, socklen_t *length, int flags) nogil
+
+
+cdef class Listener:
+    """A listening socket: accept() parks a goroutine or blocks a plain thread; several may accept at once.
+
+    Made by goloop.net's listen(), or of a listening stream socket, which it takes over. `with` closes it; iterating
+    over it accepts until it is closed.
+    """
+
+    cdef PollDesc desc
+    cdef bytes local
+    cdef bint dry                 # see PollDesc.dry: what the connections are
+    cdef object path              # of a Unix socket that was made for it: unlinked at the close,
+    cdef object inode             # if it is still this one
+
+    def __cinit__(self, *args, **kwargs):
+        self.desc = never_opened
+        self.local = b""
+
+    def __init__(self, sock not None, path=None):
+        """path: the file to unlink at the close, unless it is another one's by then."""
+        if self.desc is not never_opened:
+            raise RuntimeError("a Listener is made once")
+        if not isinstance(sock, _socket.socket) or not sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ACCEPTCONN):
+            raise TypeError(f"a listening stream socket is needed, got {sock!r}")
+        sock.setblocking(False)
+        self.dry = sock.family != _socket.AF_UNIX
+        self.local = sockaddr_of(sock.fileno(), False)
+        if path is not None:
+            self.inode = _inode(path)
+            self.path = path
+        self.desc = new_polldesc(sock.detach(), False, "Listener.accept()", "Listener")
+
+    def __del__(self):
+        if not self.desc.closed:
+            try:
+                warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
+            finally:
+                self.close()
+
+    def __repr__(self):
+        if self.desc.closed:
+            return f"<{type(self).__name__} closed>"
+        return f"<{type(self).__name__} fd={self.desc.fd} {self.addr}>"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    def accept(self):
+        """Wait for the next connection and return its Conn.
+
+        ClosedError when the listener is closed, also meanwhile; TimeoutError when its deadline passes; other
+        OSErrors, such as one for too many open files, leave the connection to be accepted later.
+        """
+        cdef PollDesc desc = self.desc
+        cdef Direction side = desc.reading
+        cdef sockaddr_storage address
+        cdef socklen_t length
+        cdef int fd
+        desc.begin(side)
+        try:
+            while True:
+                if side.ready:
+                    length = sizeof(address)
+                    fd = accept4(desc.fd, <sockaddr *>&address, &length, SOCK_NONBLOCK | SOCK_CLOEXEC)
+                    if fd >= 0:
+                        return new_conn(fd, PyBytes_FromStringAndSize(<char *>&address, length), self.dry)
+                    if errno == EINTR or errno == ECONNABORTED:
+                        continue      # Go: a connection that was gone before it was accepted is no error
+                    if errno != EAGAIN:
+                        raise os_error(errno)
+                    side.ready = False
+                    continue
+                desc.park(side)
+        finally:
+            desc.end(side)
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        try:
+            return self.accept()
+        except ClosedError:
+            raise StopIteration from None
+
+    def close(self):
+        """Stop listening; accept() calls under way raise ClosedError. Twice is harmless. From anywhere."""
+        if self.desc.closed:
+            return
+        path, self.path = self.path, None
+        try:
+            if path is not None and _inode(path) == self.inode:
+                os.unlink(path)
+        except OSError:
+            pass                      # gone already
+        finally:
+            self.desc.close()
+
+    @property
+    def closed(self):
+        """Whether close() was called."""
+        return self.desc.closed
+
+    @property
+    def addr(self):
+        """Where it listens, "127.0.0.1:8080" or a path; also when it is closed."""
+        return format_sockaddr(self.local)
+
+    def set_deadline(self, seconds):
+        """End all accept() calls, under way and to come, with TimeoutError so many seconds from now; None: no end."""
+        self.desc.set_deadline(self.desc.reading, seconds)
+
+    def fileno(self):
+        """The descriptor, which stays the listener's; -1 once closed."""
+        return self.desc.fd
+
+    def setsockopt(self, *args):
+        """As socket.socket.setsockopt()."""
+        return with_socket(self.desc, "setsockopt", args)
+
+    def getsockopt(self, *args):
+        """As socket.socket.getsockopt()."""
+        return with_socket(self.desc, "getsockopt", args)
+
+
+def _inode(path):
+    st = os.lstat(path)
+    return st.st_dev, st.st_ino

@@ -1,0 +1,199 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""PacketConn: datagrams in blocking style, for goroutines and plain threads (Go: net.PacketConn and net.UDPConn)."""
+
+import socket as _socket
+import warnings
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stdlib cimport malloc
+
+from goloop.core.net.conn cimport format_sockaddr, os_error, sockaddr_of, with_socket
+from goloop.core.net.polldesc cimport Direction, PollDesc, never_opened, new_polldesc
+
+
+cdef extern from *:
+    """
+    #include <sys/socket.h>
+    """
+    int MSG_NOSIGNAL
+    ctypedef unsigned int socklen_t
+    struct sockaddr:
+        pass
+    struct sockaddr_storage:
+        pass
+    ssize_t recvfrom(int fd, void *data, size_t n, int flags, sockaddr *address, socklen_t *length) nogil
+    ssize_t sendto(int fd, const void *data, size_t n, int flags, const sockaddr *address, socklen_t length) nogil
+
+cdef enum:
+    LARGEST = 65536        # bytes of a datagram
+
+cdef char *scratch = <char *>malloc(LARGEST)      # between a recvfrom and its copy nobody else gets the GIL
+if scratch == NULL:
+    raise MemoryError
+
+
+cdef class PacketConn:
+    """A socket for datagrams: reads and writes park a goroutine or block a plain thread.
+
+    Made by goloop.net's listen_packet(), and by dial() with a peer: then read() and write() are for that one alone.
+    Deadlines, close() and `with` are those of a Conn.
+    """
+
+    cdef PollDesc desc
+    cdef object pack              # address -> sockaddr, as bytes
+    cdef object unlink            # what to call at the close, or None
+
+    def __cinit__(self, *args, **kwargs):
+        self.desc = never_opened
+
+    def __init__(self, sock not None, pack, unlink=None):
+        if self.desc is not never_opened:
+            raise RuntimeError("a PacketConn is made once")
+        if not isinstance(sock, _socket.socket) or sock.type != _socket.SOCK_DGRAM:
+            raise TypeError(f"a datagram socket is needed, got {sock!r}")
+        sock.setblocking(False)
+        self.pack = pack
+        self.unlink = unlink
+        self.desc = new_polldesc(sock.detach(), False, "PacketConn.read()", "PacketConn.write()")
+
+    def __del__(self):
+        if not self.desc.closed:
+            try:
+                warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
+            finally:
+                self.close()
+
+    def __repr__(self):
+        if self.desc.closed:
+            return f"<{type(self).__name__} closed>"
+        return f"<{type(self).__name__} fd={self.desc.fd} {self.local_addr} -> {self.remote_addr or 'any'}>"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    cdef tuple receive(self, Py_ssize_t most):
+        cdef PollDesc desc = self.desc
+        cdef Direction side = desc.reading
+        cdef sockaddr_storage address
+        cdef socklen_t length
+        cdef Py_ssize_t n
+        if most < 0:
+            raise ValueError(f"the most bytes of a datagram are needed, got {most}")
+        desc.begin(side)
+        try:
+            while True:
+                if side.ready:
+                    length = sizeof(address)
+                    n = recvfrom(desc.fd, scratch, min(most, LARGEST), 0, <sockaddr *>&address, &length)
+                    if n >= 0:
+                        return (PyBytes_FromStringAndSize(scratch, n),
+                                PyBytes_FromStringAndSize(<char *>&address, length))
+                    if errno == EAGAIN:
+                        side.ready = False
+                    elif errno != EINTR:
+                        raise os_error(errno)
+                    continue
+                desc.park(side)
+        finally:
+            desc.end(side)
+
+    cdef Py_ssize_t send(self, object data, bytes raw) except -1:
+        cdef PollDesc desc = self.desc
+        cdef Direction side = desc.writing
+        cdef const sockaddr *address = NULL if raw is None else <const sockaddr *>PyBytes_AS_STRING(raw)
+        cdef socklen_t length = 0 if raw is None else <socklen_t>PyBytes_GET_SIZE(raw)
+        cdef Py_buffer view
+        cdef Py_ssize_t n
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            desc.begin(side)
+            try:
+                while True:
+                    if side.ready:
+                        n = sendto(desc.fd, view.buf, view.len, MSG_NOSIGNAL, address, length)
+                        if n >= 0:
+                            return n
+                        if errno == EAGAIN:
+                            side.ready = False
+                        elif errno != EINTR:
+                            raise os_error(errno)
+                        continue
+                    desc.park(side)
+            finally:
+                desc.end(side)
+        finally:
+            PyBuffer_Release(&view)
+
+    def read_from(self, Py_ssize_t n=65536):
+        """Wait for a datagram. Returns it, cut off after n bytes, and its sender's address ("" for none)."""
+        data, raw = self.receive(n)
+        return data, format_sockaddr(raw)
+
+    def read(self, Py_ssize_t n=65536):
+        """Wait for a datagram and return it, cut off after n bytes. One without content is b"", too."""
+        return self.receive(n)[0]
+
+    def write_to(self, data, address):
+        """Send a datagram to an address such as "127.0.0.1:53". Returns the number of bytes.
+
+        ValueError for an address that is none. A name is looked up each time: give a number.
+        """
+        return self.send(data, self.pack(address))
+
+    def write(self, data):
+        """Send a datagram to the peer that it was dialled for. Returns the number of bytes."""
+        return self.send(data, None)
+
+    def close(self):
+        """Close it; reads and writes under way raise ClosedError. Twice is harmless. From anywhere."""
+        unlink, self.unlink = self.unlink, None
+        try:
+            if unlink is not None:
+                unlink()
+        finally:
+            self.desc.close()
+
+    @property
+    def closed(self):
+        """Whether close() was called."""
+        return self.desc.closed
+
+    def set_deadline(self, seconds):
+        """End all reads and writes, under way and to come, with TimeoutError so many seconds from now; None: no end."""
+        self.desc.set_deadline(self.desc.reading, seconds)
+        self.desc.set_deadline(self.desc.writing, seconds)
+
+    def set_read_deadline(self, seconds):
+        """As set_deadline(), for reads."""
+        self.desc.set_deadline(self.desc.reading, seconds)
+
+    def set_write_deadline(self, seconds):
+        """As set_deadline(), for writes."""
+        self.desc.set_deadline(self.desc.writing, seconds)
+
+    def fileno(self):
+        """The descriptor, which stays the connection's; -1 once closed."""
+        return self.desc.fd
+
+    @property
+    def local_addr(self):
+        """This end's address; "" for none."""
+        return format_sockaddr(sockaddr_of(self.desc.fd, False)) if not self.desc.closed else ""
+
+    @property
+    def remote_addr(self):
+        """The address of the peer that it was dialled for; "" for none."""
+        return format_sockaddr(sockaddr_of(self.desc.fd, True)) if not self.desc.closed else ""
+
+    def setsockopt(self, *args):
+        """As socket.socket.setsockopt()."""
+        return with_socket(self.desc, "setsockopt", args)
+
+    def getsockopt(self, *args):
+        """As socket.socket.getsockopt()."""
+        return with_socket(self.desc, "getsockopt", args)

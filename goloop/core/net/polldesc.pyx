@@ -1,0 +1,497 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""PollDesc: what goroutines and threads wait on for a descriptor (Go: runtime.pollDesc with poll.fdMutex).
+
+goloop.net and goloop.monkey stand on it. A goroutine parks; a plain thread blocks in poll(2), without a loop.
+HACKING.md has the protocol ("poll descriptors"): the latch, who it is registered with, and how it is closed.
+Everything here, and the tables of a poll set, is guarded by the GIL: no look and the change it leads to have Python
+code between them.
+"""
+
+import asyncio
+
+cimport cython
+from cpython.exc cimport PyErr_CheckSignals
+from libc.errno cimport EBADF, EINTR
+from libc.math cimport isnan
+from libc.stdint cimport int64_t
+
+from goloop.core.loop.loop_core cimport fd_of
+from goloop.core.poll.pollset cimport (
+    EPOLLERR, EPOLLHUP, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, fork_epoch, now_ns,
+)
+from goloop.core.net.wake_pipe cimport PipeLock
+from goloop.core.sched.scheduler cimport G, current_g
+from goloop.core.sched.waiter cimport (
+    CANCELLED, COMPLETED, Place, Waiter, blocking_waiter, may_block, new_place, seconds_of,
+)
+
+from goloop.errors import ClosedError
+
+
+cdef extern from "poll.h" nogil:
+    enum:
+        POLLIN
+        POLLOUT
+        POLLNVAL
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    int poll(pollfd *fds, unsigned long n, int timeout)
+
+cdef extern from *:
+    """
+    #include <errno.h>
+    #include <poll.h>
+    #include <time.h>
+    #include <unistd.h>
+    /* ns < 0: without an end. Returns -errno for an error. */
+    static int gl_ppoll(struct pollfd *fds, unsigned long n, int64_t ns) {
+        struct timespec t = {ns / 1000000000, ns % 1000000000};
+        int ready = ppoll(fds, n, ns < 0 ? NULL : &t, NULL);
+        return ready < 0 ? -errno : ready;
+    }
+    """
+    int gl_ppoll(pollfd *fds, unsigned long n, int64_t ns) nogil
+    int close(int fd) nogil
+
+cdef str INSTEAD = "asyncio's streams"
+cdef str REASON = "IO wait"
+cdef double SLACK = 1e-9         # seconds; a loop's timer may go off that much before its time
+cdef enum:
+    STREAK = 16                  # operations that need not wait, after which the others get their turn
+
+# PollDescs that are not closed. Guard: the GIL.
+cdef Py_ssize_t live = 0
+
+
+def live_polldescs():
+    """How many open PollDescs there are in this process."""
+    return live
+
+
+def may_wait(str what, str instead="asyncio's streams"):
+    """Return True in a goroutine, False in a plain thread; RuntimeError on the thread of a running loop."""
+    may_block(what, instead)
+    return current_g() is not None
+
+
+cdef inline double now() noexcept:
+    return now_ns() / 1e9
+
+
+cdef object closed_error():
+    return ClosedError(EBADF, "use of a closed connection or descriptor")
+
+
+cdef Direction new_direction(str what):
+    cdef Direction side = Direction.__new__(Direction)
+    side.what = what
+    side.ready = True
+    side.waiting = Places()
+    return side
+
+
+cdef PollDesc new_polldesc(int fd, bint dry, str read_what, str write_what):
+    cdef PollDesc desc = PollDesc(fd)
+    desc.owned = fd
+    desc.dry = dry
+    desc.reading.what = read_what
+    desc.writing.what = write_what
+    return desc
+
+
+@cython.final
+cdef class Direction:
+    pass
+
+
+@cython.final
+cdef class PollDesc(Pollable):
+    """Wait for a descriptor, in goroutines and plain threads; from any thread.
+
+    fd: a descriptor or an object with fileno(), of anything that poll(2) takes. It stays its owner's: close() wakes
+    who waits, and does not close the descriptor. Call it before the descriptor is closed, since its number
+    may then soon be another file's.
+    """
+
+    def __cinit__(self, fd):
+        global live
+        self.closed = True            # counts as open only once it is whole
+        self.fd = fd_of(fd)
+        self.owned = -1
+        self.reading = new_direction("wait_read()")
+        self.writing = new_direction("wait_write()")
+        self.prompt = True
+        self.epoch = fork_epoch()
+        self.closed = False
+        live += 1
+
+    def __dealloc__(self):
+        global live
+        if not self.closed:
+            live -= 1
+
+    def __repr__(self):
+        state = "closed" if self.closed else f"fd={self.fd}"
+        waiting = f"{self.reading.waiting.count} reading, {self.writing.waiting.count} writing"
+        return f"<PollDesc {state}, {waiting}>"
+
+    # -------------------------------------------------------------- operations
+    cdef int check(self, Direction side) except -1:
+        if self.closed:
+            raise closed_error()
+        if side.deadline != 0 and now() + SLACK >= side.deadline:
+            raise TimeoutError(f"{side.what}: the deadline has passed")
+        return 0
+
+    cdef int begin(self, Direction side) except -1:
+        """Take the turn for an operation, waiting for it; end() passes it on. First come, first served."""
+        cdef G g = current_g()
+        if g is None:
+            may_block(side.what, INSTEAD)
+        elif side.streak >= STREAK:
+            side.streak = 0           # a fast peer must not keep the worker, or a cancellation, waiting for ever
+            if g.cancelling:
+                g.cancelling = False
+                raise asyncio.CancelledError()
+            g.worker.yield_(g)
+        side.streak += 1
+        self.check(side)
+        if side.held:
+            self.take_turn(side)
+        side.held = True
+        if self.core is None:
+            side.ready = True         # nobody tells of edges
+        return 0
+
+    cdef int take_turn(self, Direction side) except -1:
+        cdef Waiter waiter
+        cdef Place place
+        while side.held:
+            if self.epoch != fork_epoch():
+                self.start_over()
+                continue
+            waiter = blocking_waiter(side.what, INSTEAD)
+            place = new_place(waiter, 0, None)
+            if side.turns is None:
+                side.turns = Places()
+            if not side.held:
+                break
+            side.turns.join(place)
+            try:
+                try:
+                    waiter.block(REASON, self.left(side))
+                finally:
+                    place.leave()
+                if waiter.outcome == CANCELLED:
+                    raise asyncio.CancelledError()
+                self.check(side)
+            except BaseException:
+                if not waiter.claim(CANCELLED) and waiter.ok:
+                    self.end(side)
+                raise
+            if waiter.ok:
+                break
+        return 0
+
+    cdef int end(self, Direction side) except -1:
+        cdef Place place = None if side.turns is None else side.turns.claim_first()
+        if place is None:
+            side.held = False
+        else:
+            place.waiter.ok = True
+            place.waiter.wake()
+        return 0
+
+    cdef int park(self, Direction side, double until=0) except -1:
+        """Nothing can be done now: wait until the operation is worth another try, which an end() to the waiting, a
+        deadline that was set, or nothing at all may be the reason for. `until`: as Direction.deadline."""
+        cdef G g = current_g()
+        cdef Waiter waiter
+        cdef Place place
+        cdef double seconds
+        self.check(side)
+        self.reading.streak = self.writing.streak = 0
+        if g is None:
+            return self.block_thread(side, until)
+        waiter = blocking_waiter(side.what, INSTEAD)
+        place = new_place(waiter, 0, None)
+        self.attach(g.worker.loop)
+        if self.unpollable or self.closed or side.ready:
+            return self.check(side)   # in the meantime: what is above may run Python code
+        side.waiting.join(place)
+        try:
+            seconds = -1 if until == 0 else max(until - now(), 0)
+            if side.deadline != 0:
+                if self.core is g.worker.loop:
+                    self.arm(side)
+                else:
+                    seconds = self.left(side) if seconds < 0 else min(seconds, self.left(side))
+            waiter.block(REASON, seconds)
+        finally:
+            place.leave()
+        if waiter.outcome == CANCELLED:
+            raise asyncio.CancelledError()
+        if self.closed:
+            raise closed_error()
+        if self.core is None:
+            side.ready = True
+        return 0
+
+    cdef int block_thread(self, Direction side, double until) except -1:
+        cdef PipeLock bed = PipeLock()
+        cdef Waiter waiter = Waiter.__new__(Waiter)
+        cdef Place place = new_place(waiter, 0, None)
+        cdef pollfd fds[2]
+        cdef double seconds
+        cdef int64_t ns = -1
+        cdef int n
+        waiter.lock = bed
+        fds[0] = pollfd(self.fd, POLLIN if side is self.reading else POLLOUT, 0)
+        fds[1] = pollfd(bed.fd, POLLIN, 0)
+        self.enter()
+        side.waiting.join(place)
+        try:
+            seconds = -1 if until == 0 else max(until - now(), 0)
+            if side.deadline != 0:
+                seconds = self.left(side) if seconds < 0 else min(seconds, self.left(side))
+            if seconds >= 0:
+                ns = <int64_t>(seconds * 1e9) + 1
+            bed.hear_signals()
+            with nogil:
+                n = gl_ppoll(fds, 2, ns)
+            if n == -EINTR or fds[1].revents:
+                PyErr_CheckSignals()
+            elif n < 0:
+                raise OSError(-n, "poll failed")
+            elif fds[0].revents:
+                side.ready = True
+        finally:
+            place.leave()
+            waiter.claim(COMPLETED)
+            bed.close()
+            self.leave()
+        if self.closed:
+            raise closed_error()
+        if self.core is None:
+            side.ready = True
+        return 0
+
+    cdef int wake(self, Direction side) except -1:
+        """Let everybody who waits look again."""
+        side.waiting.complete_all()
+        if side.turns is not None and side.turns.first is not None:
+            side.turns.complete_all()
+        return 0
+
+    # ------------------------------------------------------- the loop's part
+    cdef object run(self):
+        """The loop calls it with the edges that it has collected."""
+        cdef unsigned int events = self.events
+        self.events = 0
+        if events & (EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR):
+            self.dry = False
+        try:
+            if events & ~<unsigned int>EPOLLOUT:
+                self.reading.ready = True
+                self.reading.waiting.complete_all()
+            if events & (EPOLLOUT | EPOLLHUP | EPOLLERR):
+                self.writing.ready = True
+                self.writing.waiting.complete_all()
+        except BaseException as exc:      # collect() has more edges at hand, which must not be lost
+            self.core.call_exception_handler({"message": f"{self!r} could not wake its goroutines", "exception": exc})
+        return None
+
+    cdef object loop_closed(self):
+        """The loop that it was registered with is gone: who waits elsewhere looks for another."""
+        self.core = None
+        self.reading.timer = self.writing.timer = None
+        self.reading.ready = self.writing.ready = True
+        self.reading.waiting.complete_all()
+        self.writing.waiting.complete_all()
+        return None
+
+    cdef int attach(self, LoopCore loop) except -1:
+        """Register with a loop's poll set, unless somebody waits through another one's."""
+        cdef object other
+        if self.core is loop or self.unpollable:
+            return 0
+        if self.epoch != fork_epoch():
+            self.start_over()
+        if self.core is not None:
+            if self.reading.waiting.first is not None or self.writing.waiting.first is not None:
+                return 0
+            self.detach_from_loop()
+        if self.closed:
+            return 0
+        other = loop.pollset.owner_of(self.fd)
+        if isinstance(other, PollDesc):
+            (<PollDesc>other).close()     # of a descriptor that was closed without telling it
+        elif other is not None:
+            loop._ensure_fd_no_transport(self.fd)
+        try:
+            loop.attach(self.fd, self)
+        except PermissionError:
+            self.unpollable = True
+            self.reading.ready = self.writing.ready = True
+            return 0
+        # What is ready now is an edge to come.
+        self.core = loop
+        return 0
+
+    cdef int detach_from_loop(self) except -1:
+        cdef LoopCore core = self.core
+        cdef Direction side
+        self.core = None
+        if core is not None:
+            for side in (self.reading, self.writing):
+                if side.timer is not None:
+                    side.timer.cancel()
+                    side.timer = None
+            core.detach(self.fd, self)
+        return 0
+
+    cdef int start_over(self) except -1:
+        """In a forked child: those who wait, and the loop that would wake them, are the parent's."""
+        cdef Direction side
+        self.core = None
+        self.uses = 0
+        for side in (self.reading, self.writing):
+            side.ready = True
+            side.held = False
+            side.turns = None
+            side.waiting = Places()
+            side.timer = None
+        self.epoch = fork_epoch()
+        return 0
+
+    # ---------------------------------------------------------------- deadlines
+    # An armed timer is left alone while the deadline moves away from it, as it does with every read of a server that
+    # sets one for each; going off, it looks where the deadline is by then. Who waits on another loop has its own timer.
+    cdef double left(self, Direction side) except? -2:
+        """Seconds to the deadline, -1 for none."""
+        return -1 if side.deadline == 0 else max(side.deadline - now(), 0)
+
+    cdef int set_deadline(self, Direction side, object seconds) except -1:
+        """Set it to so many seconds from now; None: none. Absolute, and there until it is set again."""
+        cdef double before = side.deadline, wanted = 0
+        if seconds is not None:
+            wanted = seconds
+            if isnan(wanted):
+                raise ValueError("a deadline cannot be NaN")
+            wanted = 0 if wanted > 1e9 else now() + max(wanted, 0)
+        if self.closed:
+            raise closed_error()
+        side.deadline = wanted
+        if wanted != 0 and (before == 0 or wanted < before):
+            self.wake(side)
+        return 0
+
+    cdef int arm(self, Direction side) except -1:
+        if side.timer is not None:
+            if side.timer.deadline <= side.deadline:
+                return 0
+            side.timer.cancel()
+            side.timer = None
+        side.timer = self.core.schedule(side.deadline, self._timer_went_off, (side,), None)
+        return 0
+
+    def _timer_went_off(self, Direction side):
+        side.timer = None
+        if side.deadline == 0 or side.waiting.first is None:
+            return
+        if now() + SLACK >= side.deadline:
+            side.waiting.complete_all()
+        else:
+            self.arm(side)
+
+    # -------------------------------------------------------------------- closing
+    cdef int enter(self) except -1:
+        if self.closed:
+            raise closed_error()
+        self.uses += 1
+        return 0
+
+    cdef int leave(self) except -1:
+        self.uses -= 1
+        if self.closed and self.uses == 0:
+            self.close_owned()
+        return 0
+
+    def close(self):
+        """Let everybody who waits fail with ClosedError, and everything tried from now on. Twice is harmless.
+
+        What waits for it in goroutines or threads has not ended when this returns.
+        """
+        global live
+        if self.closed:
+            return
+        if self.epoch != fork_epoch():
+            self.start_over()
+        self.closed = True
+        live -= 1
+        self.detach_from_loop()
+        self.fd = -1
+        self.wake(self.reading)
+        self.wake(self.writing)
+        if self.uses == 0:
+            self.close_owned()
+
+    cdef int close_owned(self) except -1:
+        cdef int fd = self.owned
+        self.owned = -1
+        if fd >= 0:
+            with nogil:
+                close(fd)
+        return 0
+
+    def is_closing(self):
+        """Return whether it is closed: the loop asks that of whoever has a descriptor to itself."""
+        return self.closed
+
+    # ------------------------------------------------------------- waiting only
+    cdef int wait_for(self, Direction side, double seconds) except -1:
+        cdef double until = 0 if seconds < 0 else now() + seconds
+        cdef pollfd look
+        may_block(side.what, "add_reader() or add_writer()")
+        while True:
+            self.check(side)
+            if self.unpollable:
+                return 0
+            side.ready = False        # an edge that comes from here on sets it again
+            look = pollfd(self.fd, POLLIN if side is self.reading else POLLOUT, 0)
+            if poll(&look, 1, 0) > 0:
+                side.ready = True
+                if look.revents & POLLNVAL:
+                    raise OSError(EBADF, "Bad file descriptor")
+                return 0
+            if until != 0 and now() + SLACK >= until:
+                raise TimeoutError(f"{side.what}: timed out")
+            self.park(side, until)
+
+    def wait_read(self, timeout=None):
+        """Wait until reading would not block: there is data, the end, a connection to accept, or an error.
+
+        timeout: seconds; TimeoutError when it is over, or the read deadline. ClosedError when it is closed, also
+        meanwhile. Several may wait; all are woken. Parks a goroutine, blocks a plain thread; RuntimeError on the
+        thread of a running loop. A regular file is always ready.
+        """
+        self.wait_for(self.reading, seconds_of(timeout))
+
+    def wait_write(self, timeout=None):
+        """As wait_read(), until writing would not block: there is room, a connection is made, or an error."""
+        self.wait_for(self.writing, seconds_of(timeout))
+
+    def set_read_deadline(self, seconds):
+        """End every wait_read(), under way or to come, with TimeoutError so many seconds from now; None: no end."""
+        self.set_deadline(self.reading, seconds)
+
+    def set_write_deadline(self, seconds):
+        """As set_read_deadline(), for wait_write()."""
+        self.set_deadline(self.writing, seconds)
+
+
+# Closed for good, and so the same for everybody: even what was made without its __init__() raises, and does not crash.
+cdef PollDesc never_opened = PollDesc(0)
+never_opened.close()

@@ -1,0 +1,1 @@
+"""What goloop.monkey needs of the core."""

@@ -1,0 +1,161 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""Waiting for a descriptor of which nothing is known but its number, in a goroutine. For goloop.monkey.
+
+Whoever waits first makes a PollDesc for it, others share that, and the last one closes it. So nothing is left
+registered with a loop under a number that is somebody else's tomorrow. A close of the descriptor wakes those who
+wait: socket.close(), socket.detach() and os.close() say so first. Guard of the table: the GIL.
+"""
+
+import _socket
+import os
+
+from libc.errno cimport EBADF
+
+from goloop.core.patch.hook cimport install
+from goloop.core.poll.pollset cimport now_ns
+from goloop.core.net.polldesc cimport Direction, PollDesc
+
+from goloop.errors import ClosedError
+
+
+cdef class Shared:
+    cdef PollDesc desc
+    cdef Py_ssize_t users         # goroutines that wait through it
+
+
+cdef dict table = {}                  # descriptor: Shared
+cdef Py_ssize_t used = 0              # entries in there; 0: a close has nobody to wake
+
+cdef object close_ = None             # what the functions did before
+cdef object sock_close_ = None
+cdef object sock_detach_ = None
+cdef object fileno = vars(_socket.socket)["fileno"]
+
+
+cdef double now() noexcept:
+    return now_ns() * 1e-9
+
+
+cdef Shared enter(int fd):
+    global used
+    cdef Shared shared = Shared.__new__(Shared)
+    shared.desc = PollDesc(fd)
+    if fd in table:                   # since making one
+        shared.desc.close()
+        shared = <Shared>table[fd]
+    else:
+        table[fd] = shared
+        used += 1
+    return shared
+
+
+cdef int leave(int fd, Shared shared) except -1:
+    global used
+    shared.users -= 1
+    if shared.users == 0:
+        shared.desc.close()
+        if table.get(fd) is shared:
+            del table[fd]
+            used -= 1
+    return 0
+
+
+cdef bint wait_fd(int fd, bint write, double until) except -1:
+    """Park until the descriptor can be read (written); False: the time is over. OSError if it is closed."""
+    cdef Shared shared = <Shared>table.get(fd)
+    if shared is None:
+        shared = enter(fd)
+    shared.users += 1
+    try:
+        shared.desc.wait_for(
+            shared.desc.writing if write else shared.desc.reading, -1 if until == 0 else max(0.0, until - now()))
+    except TimeoutError:
+        return False
+    except ClosedError:
+        raise OSError(EBADF, "Bad file descriptor") from None
+    finally:
+        leave(fd, shared)
+    return True
+
+
+cdef bint wait_after_eagain(int fd, bint write, double until) except -1:
+    """As wait_fd(), right after the system has said that nothing can be done now, and for the caller to try again."""
+    cdef Shared shared
+    cdef Direction side
+    if fd in table:
+        return wait_fd(fd, write, until)          # an edge since then may be gone already
+    shared = enter(fd)
+    if shared.users:
+        return wait_fd(fd, write, until)
+    shared.users += 1
+    try:
+        side = shared.desc.writing if write else shared.desc.reading
+        side.ready = False                        # what can be done by now is an edge to come: it registers only here
+        shared.desc.park(side, until)
+    except ClosedError:
+        raise OSError(EBADF, "Bad file descriptor") from None
+    finally:
+        leave(fd, shared)
+    return until == 0 or now() < until
+
+
+def wait(fd, write=False, timeout=None):
+    """Park the goroutine until the descriptor can be read, or written.
+
+    timeout: seconds; returns False when it is over, else True. OSError if it is no descriptor, or is closed meanwhile.
+    """
+    return wait_fd(fd, write, 0 if timeout is None else now() + <double>timeout)
+
+
+# ----------------------------------------------------------------------- closing
+cdef int wake(int fd) except -1:
+    """The descriptor is about to be closed, or is nobody's any more."""
+    global used
+    cdef Shared shared = <Shared>table.pop(fd, None)
+    if shared is not None:
+        used -= 1
+        shared.desc.close()
+    return 0
+
+
+def _close(*args, **kwargs):
+    fd = args[0] if args else kwargs.get("fd")
+    if isinstance(fd, int):
+        wake(fd)
+    return close_(*args, **kwargs)
+
+
+def _sock_close(sock):
+    wake(fileno(sock))
+    return sock_close_(sock)
+
+
+def _sock_detach(sock):
+    wake(fileno(sock))
+    return sock_detach_(sock)
+
+
+def let_go(sock):
+    """Detach a socket object from a descriptor that another one has as well: nobody is woken."""
+    sock_detach_(sock)
+
+
+cdef int _if_used() noexcept:
+    return used > 0
+
+
+def patch():
+    """Let whoever closes a descriptor wake those who wait for it. Again: nothing happens."""
+    global close_, sock_close_, sock_detach_
+    if close_ is None:
+        close_ = install(os.close, _close, _if_used)
+        sock_close_ = install(vars(_socket.socket)["close"], _sock_close, _if_used)
+        sock_detach_ = install(vars(_socket.socket)["detach"], _sock_detach, _if_used)
+        os.register_at_fork(after_in_child=_forget)
+
+
+def _forget():
+    # In a forked child nobody waits.
+    global used
+    table.clear()
+    used = 0

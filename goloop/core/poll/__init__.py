@@ -1,0 +1,1 @@
+"""Readiness: the netpoller, the poll set of a loop, its timer heap."""

@@ -1,0 +1,147 @@
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+
+cdef extern from "sys/epoll.h" nogil:
+    enum:
+        EPOLLIN
+        EPOLLOUT
+        EPOLLERR
+        EPOLLHUP
+        EPOLLPRI
+        EPOLLRDHUP
+        EPOLLET
+        EPOLL_CTL_ADD
+        EPOLL_CTL_MOD
+        EPOLL_CTL_DEL
+    ctypedef union epoll_data_t:
+        uint64_t u64
+    struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+    int epoll_ctl(int epfd, int op, int fd, epoll_event *event)
+    int epoll_wait(int epfd, epoll_event *events, int maxevents, int timeout)
+
+
+cdef extern from "../poll/native/netpoll.h" nogil:
+    ctypedef struct gl_node:
+        gl_node *next
+        void *item
+    ctypedef struct gl_inbox:
+        gl_node *head
+    ctypedef struct gl_pollset:
+        int epfd
+        gl_inbox news
+        uint64_t parks
+    ctypedef struct gl_stats:
+        uint64_t fires
+        uint64_t stale
+        uint32_t pollsets
+        uint32_t running
+    enum:
+        GL_INBOX_CLOSED
+        GL_INBOX_FIRST
+    int gl_inbox_push(gl_inbox *inbox, gl_node *node)
+    int gl_inbox_empty(gl_inbox *inbox)
+    gl_node *gl_inbox_take(gl_inbox *inbox)
+    gl_node *gl_inbox_close(gl_inbox *inbox)
+    gl_pollset *gl_pollset_open(gl_inbox *inbox)
+    void gl_pollset_close(gl_pollset *ps)
+    bint gl_pollset_foreign(const gl_pollset *ps)
+    int gl_park(gl_pollset *ps, int64_t deadline)
+    int gl_poll(gl_pollset *ps, int64_t deadline, epoll_event *events, int room)
+    void gl_unpark(gl_pollset *ps)
+    int64_t gl_now()
+    uint32_t gl_fork_epoch()
+    void gl_get_stats(gl_stats *out)
+
+
+cdef extern from "../poll/native/stream_offload.h" nogil:
+    ctypedef struct gl_conn:
+        uint32_t generation
+    ctypedef struct gl_offload:
+        gl_conn *(*open)(gl_pollset *ps, int fd, void *owner, bint short_is_dry) noexcept nogil
+        Py_ssize_t (*recv)(gl_conn *conn, void *room, size_t length) noexcept nogil
+        bint (*readable)(gl_conn *conn) noexcept nogil
+        uint32_t (*unread)(gl_conn *conn) noexcept nogil
+        void (*look)(gl_conn *conn) noexcept nogil
+        size_t (*room)(gl_conn *conn) noexcept nogil
+        void (*put)(gl_conn *conn, const void *data, size_t length) noexcept nogil
+        void (*kick)(gl_conn *conn) noexcept nogil
+        int (*failed)(gl_conn *conn) noexcept nogil
+        bint (*claim)(gl_conn *conn) noexcept nogil
+        size_t (*unsent)(gl_conn *conn, const char **data) noexcept nogil
+        void (*close)(gl_conn *conn, uint32_t generation) noexcept nogil
+    ctypedef struct gl_offload_stats:
+        uint64_t received
+        uint64_t sent
+        uint64_t serves
+        uint32_t open
+    const gl_offload gl_offload_ops
+    void *gl_conn_owner(gl_node *node)
+    void gl_conn_forget(gl_pollset *ps)
+    void gl_offload_get_stats(gl_offload_stats *out)
+
+
+# What one descriptor of a poll set is registered for. Owned by the loop: only the thread that runs the
+# loop reads or writes slots, so none of this is atomic.
+cdef struct Slot:
+    int fd                # -1: free
+    uint32_t generation   # bumped when the slot is freed or its descriptor turns out to be another file
+    uint32_t mask         # what the kernel was told; 0: not registered
+    int next_free
+
+
+cdef enum Side:
+    READ = 0
+    WRITE = 1
+
+
+cdef class PollSet:
+    cdef gl_pollset *ps       # NULL once closed
+    cdef gl_inbox inbox       # where other threads post; closed for good before `ps` is
+    cdef Slot *slots
+    cdef int slot_count
+    cdef int free_slot        # head of the free list, -1: none
+    cdef int used
+    cdef int *by_fd           # slot index for each descriptor, -1: none
+    cdef int by_fd_len
+    cdef list readers         # level-triggered watchers, by slot: a Handle or None
+    cdef list writers
+    cdef list owners          # the edge-triggered transport that owns the descriptor, or None
+    cdef list muted           # watchers whose callback is stuck in a blocking call: not to be called meanwhile
+    cdef list fileobjs        # what add_reader was given, to find a slot again after the object was closed
+
+    # the inbox, parking and waking: C functions, so that other modules of the core reach the one netpoller
+    cdef bint post(self, gl_node *node) noexcept nogil     # False: closed
+    cdef gl_node *take(self) noexcept nogil
+    cdef bint inbox_empty(self) noexcept nogil
+    cdef gl_node *take_news(self) noexcept nogil           # of the connections that the netpoller has
+    cdef bint news_empty(self) noexcept nogil
+    cdef int park(self, int64_t deadline) noexcept nogil
+    cdef int poll(self, int64_t deadline, epoll_event *events, int room) noexcept nogil
+    cdef void unpark(self) noexcept nogil
+    cdef int harvest(self, epoll_event *events, int room) noexcept nogil
+    cdef bint foreign(self) noexcept nogil
+
+    cdef int find(self, int fd) noexcept
+    cdef int reserve(self, int fd) except -1
+    cdef int update(self, int index) except -1
+    cdef int release(self, int index) except -1
+    cdef object watch(self, int fd, Side side, object handle, object fileobj)
+    cdef object unwatch(self, int fd, Side side)
+    cdef int attach(self, int fd, object owner) except -1
+    cdef int detach(self, int fd, object owner) except -1
+    cdef bint suspend(self, int fd, object owner) except -1
+    cdef int resume(self, int fd, object owner) except -1
+    cdef object owner_of(self, int fd)
+    cdef bint audible(self, object watcher) noexcept
+    cdef int silence(self, Slot *slot) except -1
+    cdef int mute(self, object handle, bint on) except -1
+    cdef Slot *event_slot(self, uint64_t key) noexcept
+    cdef gl_node *shut(self)
+
+
+cdef int64_t now_ns() noexcept nogil
+cdef uint32_t fork_epoch() noexcept nogil      # counts the forks between this process and the one that loaded us
+cdef const gl_offload *offload_ops() noexcept nogil     # linked into this module, which has the netpoller
+cdef void *conn_owner(gl_node *node) noexcept nogil

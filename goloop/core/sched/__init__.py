@@ -1,0 +1,1 @@
+"""Goroutines: the scheduler, waits, the monitor, handoff."""

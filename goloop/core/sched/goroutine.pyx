@@ -1,0 +1,512 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""Goroutine: what go() starts, and the handle that it returns.
+
+The worker's thread runs it and finishes it; the handle may be used from every thread. How it is scheduled is
+scheduler.pyx's matter, what it can do for itself goroutine_api.pyx's.
+"""
+
+import asyncio
+import traceback
+import types
+from asyncio import events as _events
+from collections.abc import Coroutine
+from contextvars import ContextVar
+
+from cpython.ref cimport PyObject, Py_XDECREF
+
+from goloop.core.sched.scheduler cimport DONE, PARKED, UNSTARTED, G, Worker, current_g, here, submit
+from goloop.core.sched.waiter cimport (
+    CANCELLED, Place, Places, Waiter, async_waiter, blocking_waiter, new_place, raise_outcome, seconds_of,
+)
+
+
+cdef extern from "Python.h":
+    int PyContext_Enter(object ctx) except -1
+    int PyContext_Exit(object ctx) except -1
+    object PyContext_CopyCurrent()
+    bint PyCoro_CheckExact(object o)
+    object PyObject_Call(object callable, object args, PyObject *kwargs)
+    ctypedef struct PyThreadState:
+        pass
+    ctypedef struct PyFrameObject:
+        pass
+    ctypedef struct PyCodeObject:
+        pass
+    PyThreadState *PyThreadState_Get()
+    PyFrameObject *PyThreadState_GetFrame(PyThreadState *tstate)
+    PyFrameObject *PyFrame_GetBack(PyFrameObject *frame)
+    PyCodeObject *PyFrame_GetCode(PyFrameObject *frame)
+    int PyFrame_GetLasti(PyFrameObject *frame)
+
+cdef enum:
+    ORIGIN_FRAMES = 10       # remembered of the stack that called go()
+
+cdef long long last_id = 0
+cdef set alive = set()            # every goroutine that is not done
+cdef list stacks = []             # greenlets of abandoned goroutines: letting go of one would run it
+cdef object report_unobserved = None      # runtime.pool's
+cdef object _Coroutine = Coroutine
+cdef object _home = ContextVar("goloop.home")   # set in coroutine goroutines, for the tasks that they make
+
+
+class GoExit(BaseException):
+    """Ends a goroutine from inside; see goexit()."""
+
+
+_STATES = ("not started", "runnable", "running", "parked", "done")
+
+
+cdef list origin_here():
+    """The code and place of the Python frames from here outwards: lines are looked up when somebody asks."""
+    cdef list frames = []
+    cdef PyFrameObject *frame = PyThreadState_GetFrame(PyThreadState_Get())
+    cdef PyFrameObject *back
+    cdef PyObject *code
+    while frame != NULL and len(frames) < ORIGIN_FRAMES:
+        code = <PyObject *>PyFrame_GetCode(frame)
+        frames.append((<object>code, PyFrame_GetLasti(frame)))
+        Py_XDECREF(code)
+        back = PyFrame_GetBack(frame)
+        Py_XDECREF(<PyObject *>frame)
+        frame = back
+    Py_XDECREF(<PyObject *>frame)
+    return frames
+
+
+cdef object home_here():
+    """The loop that a goroutine started here belongs to."""
+    cdef Goroutine g = goroutine_here()
+    if g is not None:
+        return g.home
+    return _home.get(None) if here() is not None else _events._get_running_loop()
+
+
+cdef Goroutine goroutine_here():
+    cdef Worker worker = here()
+    if worker is None:
+        return None
+    if worker.current is not None:
+        return <Goroutine>worker.current
+    if worker.tasks:
+        task = asyncio.current_task(worker.loop)
+        if task is not None:
+            return worker.tasks.get(task)
+    return None
+
+
+cdef class Goroutine(G):
+    """A goroutine started by go(). Await it, join it, or ask for its result, from any thread."""
+
+    def __init__(self, *args, **kwargs):
+        raise TypeError("goroutines are made by go()")
+
+    __class_getitem__ = classmethod(types.GenericAlias)
+
+    def __repr__(self):
+        named = f" {self.name!r}" if self.name is not None else ""
+        what = f" {self.what()}" if self.function is not None else ""
+        return f"<Goroutine {self.id}{named}{what} [{self.state}]>"
+
+    cdef object what(self):
+        if isinstance(self.function, str):
+            return self.function
+        return getattr(self.function, "__qualname__", None) or repr(self.function)
+
+    # -------------------------------------------------------------- execution
+    cdef int execute(self) except -1:
+        cdef object result = None
+        cdef bint failed = False
+        PyContext_Enter(self.context)
+        try:
+            result = PyObject_Call(self.function, self.args, <PyObject *>self.kwargs if self.kwargs else NULL)
+            # (asyncio.iscoroutine() is true for generators, too, up to Python 3.11.)
+            if result is not None and (PyCoro_CheckExact(result) or isinstance(result, _Coroutine)):
+                self.begin_task(result)
+        except GoExit:
+            result = None
+        except BaseException as exc:
+            result, failed = exc, True
+        finally:
+            PyContext_Exit(self.context)
+        return self.finish(result, failed) if self.task is None else 0
+
+    cdef int begin_task(self, object coroutine) except -1:
+        """A coroutine: the loop runs it from here on. It counts as live on its worker until it is done."""
+        cdef Worker worker = self.worker
+        _home.set(self.home)
+        worker.current = None           # an eager task factory runs it up to its first await
+        try:
+            self.task = worker.loop.create_task(coroutine, name=self.name)
+        finally:
+            worker.current = self
+        worker.live += 1
+        worker.tasks[self.task] = self
+        self.task.add_done_callback(self._task_done)
+        if self.cancelling:
+            self.cancelling = False
+            self.task.cancel()
+        return 0
+
+    def _task_done(self, task):
+        if self.status == DONE:         # abandoned
+            return
+        self.worker.live -= 1
+        del self.worker.tasks[task]
+        self.task = None
+        if task.cancelled():
+            try:
+                task.result()
+            except BaseException as exc:
+                self.finish(exc, True)
+            return
+        exc = task.exception()
+        if exc is None:
+            self.finish(task.result(), False)
+        elif isinstance(exc, GoExit):
+            self.finish(None, False)
+        else:
+            self.finish(exc, True)
+
+    cdef int finish(self, object outcome, bint failed) except -1:
+        """Make it done, and tell whoever waits. Once; on its worker's thread, or before it was started on any."""
+        cdef list callbacks = self.callbacks
+        self.outcome = outcome
+        if failed:
+            self.failed = True
+            self.cancelled_ = isinstance(outcome, asyncio.CancelledError)
+            self.trace = outcome.__traceback__
+        self.status = DONE
+        self.reason = None
+        self.cancelling = False
+        self.callbacks = None
+        if self.locks:
+            self.worker.locked -= self.locks
+            self.locks = 0
+        alive.discard(self)
+        if self.joiners is not None:
+            self.joiners.complete_all()
+        if callbacks is not None:
+            self.call_all(callbacks)
+        self.function = self.what() if failed else None       # a name for who is told of the failure
+        self.args = self.kwargs = self.context = None
+        return 0
+
+    cdef int call_all(self, list callbacks) except -1:
+        """Run the done callbacks. Outside of any goroutine: this one cannot park any more."""
+        cdef Worker worker = here()
+        cdef G current = None
+        if worker is not None:
+            current = worker.current
+            worker.current = None
+        try:
+            for callback, loop, context in callbacks:
+                try:
+                    self.call(callback, loop, context)
+                except BaseException as exc:
+                    report_unobserved("Exception in a goroutine's done callback", exc, self, None)
+        finally:
+            if worker is not None:
+                worker.current = current
+        return 0
+
+    cdef int call(self, object callback, object loop, object context) except -1:
+        """Run a done callback: on the loop where it was added, or else here."""
+        if loop is None:
+            context.run(callback, self)
+            return 0
+        try:
+            loop.call_soon_threadsafe(callback, self, context=context)
+        except RuntimeError:
+            if not loop.is_closed():      # then there is nothing left for a callback to be run by
+                raise
+        return 0
+
+    def __del__(self):
+        if self.failed and not self.observed and not self.cancelled_ and report_unobserved is not None:
+            report_unobserved("Goroutine exception was never retrieved", self.outcome, self, self.home)
+
+    # ----------------------------------------------------------------- waiting
+    cdef object get(self):
+        if self.failed:
+            self.observed = True
+            # With the traceback that it came with: each of several waiters would add its own to one object.
+            raise self.outcome.with_traceback(self.trace)
+        return self.outcome
+
+    cdef int check_here(self) except -1:
+        if self not in alive:
+            raise RuntimeError("this goroutine belongs to the parent process: nobody runs it after a fork")
+        return 0
+
+    cdef int wait_done(self, str what, object timeout) except -1:
+        cdef Waiter waiter
+        cdef Place place
+        cdef double seconds
+        if self.status == DONE:
+            return 0
+        seconds = seconds_of(timeout)
+        waiter = blocking_waiter(f"Goroutine.{what}()", "await goroutine")
+        if waiter.g is self:
+            raise RuntimeError("a goroutine cannot wait for its own end")
+        waiter.returnable = True          # what it is given stays where it is
+        place = new_place(waiter, 0, None)
+        if self.joiners is None:
+            self.joiners = Places()
+        if self.status == DONE:
+            return 0
+        self.check_here()
+        self.joiners.join(place)
+        try:
+            waiter.block("goroutine join", seconds)
+        finally:
+            place.leave()
+        raise_outcome(waiter.outcome, what)
+        return 0
+
+    def result(self, timeout=None):
+        """Wait for the end; return the result, or raise what the goroutine raised.
+
+        timeout: seconds; TimeoutError when it is over, and the goroutine goes on. CancelledError if it was
+        cancelled. In a goroutine this parks, in a plain thread it blocks; RuntimeError on the thread of a running
+        loop, where `await goroutine` is the way.
+        """
+        self.wait_done("result", timeout)
+        return self.get()
+
+    def join(self, timeout=None):
+        """Wait for the end, and raise what the goroutine raised; as result(), but returns nothing."""
+        self.wait_done("join", timeout)
+        self.get()
+
+    def exception(self):
+        """Return what the goroutine raised, None if it returned. InvalidStateError while it is not done,
+        CancelledError if it was cancelled. From any thread."""
+        if self.status != DONE:
+            raise asyncio.InvalidStateError("the goroutine is not done")
+        if self.cancelled_:
+            raise self.outcome.with_traceback(self.trace)
+        self.observed = True
+        return self.outcome if self.failed else None
+
+    async def _join(self):
+        cdef Waiter waiter
+        cdef Place place
+        if self.status != DONE:
+            waiter = async_waiter()
+            waiter.returnable = True
+            place = new_place(waiter, 0, None)
+            if self.joiners is None:
+                self.joiners = Places()
+            if goroutine_here() is self:
+                raise RuntimeError("a goroutine cannot wait for its own end")
+            if self.status != DONE:
+                self.check_here()
+                self.joiners.join(place)
+                try:
+                    await waiter.suspend(-1)
+                finally:
+                    place.leave()
+        return self.get()
+
+    def __await__(self):
+        """Wait for the end in a coroutine, on any loop; as result(). Cancelling the coroutine that waits does not
+        cancel the goroutine."""
+        return self._join().__await__()
+
+    # ------------------------------------------------------------------ state
+    def done(self):
+        """Return True when it has ended, however. From any thread."""
+        return self.status == DONE
+
+    def cancelled(self):
+        """Return True if it ended by CancelledError."""
+        return self.cancelled_
+
+    @property
+    def state(self):
+        """What it does: "not started", "runnable", "running", "done", or the reason it is parked for."""
+        return self.reason if self.status == PARKED else _STATES[self.status]
+
+    def cancel(self):
+        """Raise asyncio.CancelledError in it, where it is parked or at its next park. From any thread.
+
+        One that has not started never runs, and is done when this returns. Returns False if it is done already.
+        """
+        cdef Waiter waiter
+        if self.status == DONE or self not in alive:      # not alive: the parent's, in a forked child
+            return False
+        if self.status == UNSTARTED:
+            self.finish(asyncio.CancelledError(), True)   # the backlog lets go of it in its turn
+            return True
+        if self.task is not None:
+            if here() is self.worker:
+                self.task.cancel()
+            else:
+                try:
+                    self.worker.loop.call_soon_threadsafe(self.task.cancel)
+                except RuntimeError:
+                    return False          # closed: nothing runs the task, and abandon() ends it
+            return True
+        waiter = self.waiter
+        if waiter is not None and waiter.claim(CANCELLED):
+            waiter.wake()
+        else:
+            self.cancelling = True
+        return True
+
+    def add_done_callback(self, callback):
+        """Call callback(goroutine) when it is done: in the running loop of the thread that adds it, or, where
+        there is none and in a goroutine, in the thread that ends the goroutine, where it must not wait. One that is
+        done calls at once, or in the loop's next iteration. In the caller's context. From any thread."""
+        if not callable(callback):
+            raise TypeError(f"a callable object was expected, got {callback!r}")
+        self.call_when_done(
+            callback, None if current_g() is not None else _events._get_running_loop(), PyContext_CopyCurrent()
+        )
+
+    cdef int call_when_done(self, object callback, object loop, object context) except -1:
+        cdef list entry = [(callback, loop, context)]      # now: nobody else may run between the look and the entry
+        if self.status == DONE:
+            self.call(callback, loop, context)
+        elif self.callbacks is None:
+            self.callbacks = entry
+        else:
+            self.callbacks.extend(entry)
+        return 0
+
+    def creator(self):
+        """Return the stack of the go() that started it, as a traceback.StackSummary, outermost frame first."""
+        frames = []
+        for code, instruction in reversed(self.origin or ()):
+            line = code.co_firstlineno
+            for start, end, number in code.co_lines():
+                if start <= instruction < end and number is not None:
+                    line = number
+            frames.append(traceback.FrameSummary(code.co_filename, line, code.co_name, lookup_line=False))
+        return traceback.StackSummary.from_list(frames)
+
+
+# ------------------------------------------------------------------- functions
+def go(function, /, *args, **kwargs):
+    """Start function(*args, **kwargs) as a goroutine and return its Goroutine at once (Go: the go statement).
+
+    A plain function runs in a greenlet on a thread of the worker pool, where what would block parks. A coroutine
+    function runs as a Task on that worker's own loop. It runs in a copy of the caller's context. From any
+    thread; works in coroutines, goroutines, and programs without a loop.
+    """
+    return start(function, args, kwargs, PyContext_CopyCurrent(), origin_here(), home_here())
+
+
+cdef Goroutine start(object function, tuple args, dict kwargs, object context, list origin, object home):
+    """go(), on behalf of the one whose context, origin_here() and home_here() these are."""
+    global last_id
+    cdef Goroutine g
+    check_function(function, "go")
+    g = Goroutine.__new__(Goroutine)
+    last_id += 1
+    g.id = last_id
+    g.function = function
+    g.args = args
+    g.kwargs = kwargs
+    g.context = context
+    g.origin = origin
+    g.home = home
+    alive.add(g)
+    try:
+        submit(g)
+    except BaseException:
+        if g.status == UNSTARTED:
+            g.finish(asyncio.CancelledError(), True)      # go() has failed, and so it does not start later
+        raise
+    return g
+
+
+cdef int check_function(object function, str name) except -1:
+    if callable(function):
+        return 0
+    if asyncio.iscoroutine(function):
+        function.close()
+        raise TypeError(f"{name}() takes a function and its arguments: {name}(f, x), not {name}(f(x))")
+    raise TypeError(f"{name}() takes a function, got {function!r}")
+
+
+cdef int when_done(Goroutine g, object callback) except -1:
+    """Call callback(g) in the thread that ends it; at once if it is done."""
+    g.call_when_done(callback, None, PyContext_CopyCurrent())
+    return 0
+
+
+def on_end(Goroutine g, callback):
+    """For errgroup: when_done()."""
+    when_done(g, callback)
+
+
+def failure(Goroutine g):
+    """For errgroup: what a goroutine that is done has raised, None if nothing. It still counts as unobserved."""
+    return g.outcome if g.failed else None
+
+
+def current():
+    """Return the Goroutine that runs here, None outside of one. In a coroutine goroutine, too."""
+    return goroutine_here()
+
+
+def num_goroutine():
+    """Return how many goroutines there are: not started, running or parked (Go: runtime.NumGoroutine)."""
+    return len(alive)
+
+
+# ------------------------------------------------------------- for runtime.pool
+def set_reporter(reporter):
+    """Say who is told of an exception that nobody can observe: reporter(message, exception, goroutine, loop)."""
+    global report_unobserved
+    report_unobserved = reporter
+
+
+def all_goroutines():
+    """Return every goroutine that is not done, oldest first."""
+    return sorted(alive, key=_by_id)
+
+
+def goroutines_of(loop):
+    """Return those that were started from a loop, directly or by goroutines, and are not done."""
+    cdef Goroutine g
+    cdef list found = []
+    for g in list(alive):
+        if g.home is loop:
+            found.append(g)
+    return found
+
+
+def last_goroutine_id():
+    """Return the id of the newest goroutine; ids grow."""
+    return last_id
+
+
+def _by_id(Goroutine g):
+    return g.id
+
+
+def abandon(Worker worker):
+    """Its loop has ended for good, with goroutines that did not: let nobody wait for them in vain.
+
+    They are done, with a RuntimeError that says so. What is left of their stacks is never run again. Returns them.
+    """
+    cdef Goroutine g
+    cdef Waiter waiter
+    left = [g for g in all_goroutines() if (<Goroutine>g).worker is worker]
+    for g in left:
+        waiter = g.waiter
+        if waiter is not None:
+            waiter.claim(CANCELLED)
+        if g.greenlet is not None:
+            stacks.append(g.greenlet)
+        g.finish(RuntimeError("the goroutine was left behind: it had not ended when its worker's loop did"), True)
+        g.observed = True                 # runtime.pool has reported it
+    return left
+
+
+def forget():
+    """In a forked child: the goroutines stayed in the parent. The one that forked is none here: it goes on as what a
+    plain thread runs."""
+    alive.clear()

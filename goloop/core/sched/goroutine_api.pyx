@@ -1,0 +1,215 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""What a goroutine can do for itself: sleep, yield, end, wait for an awaitable, and say what it does to its thread.
+
+Each says what to do instead where there is no goroutine. Guard: the GIL, as in scheduler.pyx.
+"""
+
+import asyncio
+from asyncio import events as _events
+
+from goloop.core.sched.goroutine cimport Goroutine, goroutine_here
+from goloop.core.sched.scheduler cimport G, Worker, backlog, current_g, here, wake_one
+from goloop.core.loop.ownership cimport Seat, seat_here
+from goloop.core.sched.waiter cimport CANCELLED, COMPLETED, TIMED_OUT, Outcome, Waiter, blocking_waiter, seconds_of
+
+from goloop.core.sched.goroutine import GoExit
+
+import time as _time
+
+
+def goexit():
+    """End the goroutine that calls, running its finally blocks; that is no error (Go: runtime.Goexit).
+
+    RuntimeError outside of a goroutine.
+    """
+    if goroutine_here() is None:
+        raise RuntimeError("goexit() ends a goroutine, and this is none")
+    raise GoExit
+
+
+def gosched():
+    """Let others run first (Go: runtime.Gosched). In a plain thread: give up the processor.
+
+    RuntimeError on the thread of a running loop outside of a goroutine: use `await asyncio.sleep(0)`.
+    """
+    cdef G g = current_g()
+    if g is not None:
+        if g.cancelling:
+            g.cancelling = False
+            raise asyncio.CancelledError()
+        g.worker.yield_(g)
+    elif _events._get_running_loop() is not None:
+        raise RuntimeError("gosched() would block the event loop: use await asyncio.sleep(0) here")
+    else:
+        _time.sleep(0)
+
+
+def sleep(seconds):
+    """Park the goroutine for that many seconds (Go: time.Sleep); a plain thread sleeps. 0 yields.
+
+    RuntimeError on the thread of a running loop outside of a goroutine: use `await asyncio.sleep()`.
+    """
+    cdef double wanted = seconds_of(seconds)
+    cdef Waiter waiter
+    if seconds is None:
+        raise TypeError("sleep() takes a number of seconds")
+    if wanted == 0:
+        gosched()
+        return
+    if current_g() is None:
+        if _events._get_running_loop() is not None:
+            raise RuntimeError("sleep() would block the event loop: use await asyncio.sleep() here")
+        _time.sleep(wanted)
+        return
+    waiter = blocking_waiter("sleep()", "await asyncio.sleep()")
+    waiter.block("sleep", wanted)
+    if waiter.outcome == CANCELLED:
+        raise asyncio.CancelledError()
+
+
+cdef class Completion:
+    """The done callback of a future that a goroutine waits for."""
+    cdef Waiter waiter
+
+    def __call__(self, future):
+        if self.waiter.claim(COMPLETED):
+            self.waiter.wake()
+
+
+cdef Outcome park_for(object future, double seconds) except *:
+    """Park until a future of this worker's loop is done; how that ended."""
+    cdef Completion done = Completion()
+    cdef Waiter waiter = blocking_waiter("wait()", "await")
+    done.waiter = waiter
+    future.add_done_callback(done)
+    try:
+        waiter.block("wait", seconds)
+    finally:
+        if waiter.outcome != COMPLETED:
+            future.remove_done_callback(done)
+    return waiter.outcome
+
+
+def wait(awaitable, timeout=None):
+    """Park the goroutine until an awaitable is done, on its worker's loop; return the result, or raise its exception.
+
+    timeout: seconds; when it is over the awaitable is cancelled and TimeoutError raised, as asyncio.wait_for()
+    does. Cancelling the goroutine cancels the awaitable, too. A Goroutine may be waited for as well, and
+    is not cancelled. RuntimeError outside of a plain goroutine; a coroutine simply awaits.
+    """
+    cdef G g = current_g()
+    cdef Outcome how = COMPLETED
+    cdef double seconds = seconds_of(timeout)
+    if isinstance(awaitable, Goroutine):
+        return awaitable.result(timeout)
+    if g is None:
+        if asyncio.iscoroutine(awaitable):
+            awaitable.close()
+        raise RuntimeError(
+            "wait() parks a goroutine, and this is none: await it in a coroutine, or start what calls wait() with "
+            "go(). Plain code called by a coroutine cannot wait; call it with `await go(f, ...)`"
+        )
+    g.worker.current = None               # an eager task factory runs it up to its first await
+    try:
+        future = asyncio.ensure_future(awaitable, loop=g.worker.loop)
+    finally:
+        g.worker.current = g
+    if not future.done():
+        how = park_for(future, seconds)
+    if how == COMPLETED:
+        return future.result()
+    future.cancel()
+    while not future.done():              # its clean-up is part of it; cancelling the goroutine again goes there, too
+        if park_for(future, -1) == CANCELLED:
+            how = CANCELLED
+            future.cancel()
+    if how == TIMED_OUT:
+        if future.cancelled():
+            raise TimeoutError("wait: timed out")
+        return future.result()
+    if not future.cancelled() and future.exception() is not None:
+        raise asyncio.CancelledError() from future.exception()
+    raise asyncio.CancelledError()
+
+
+cdef class blocking:
+    """`with blocking():` marks a call that may block the thread, so that nobody waits behind it.
+
+    In a goroutine: those that have not started go to another worker at once, without waiting for the monitor to
+    see that this one is stuck. In a coroutine or a callback: another thread may take the loop over and run other
+    callbacks meanwhile; leaving waits until no other callback runs. Inside, the loop is not yours: call nothing of
+    it but call_soon_threadsafe(), and do not await. In a thread without a loop it does nothing. Nests. (Go:
+    entersyscall, exitsyscall.)
+    """
+
+    cdef object place         # the goroutine or the worker that is inside
+    cdef Seat seat            # or the seat
+    cdef unsigned int regions
+    cdef int depth            # how often this object is entered
+
+    def __enter__(self):
+        cdef Worker worker = here()
+        cdef G g
+        cdef Seat seat
+        self.depth += 1
+        if worker is not None:
+            g = worker.current
+            if g is not None:
+                g.blocked += 1
+            else:
+                worker.blocked += 1
+            self.place = worker if g is None else g
+            if backlog.count:
+                wake_one()
+        else:
+            seat = seat_here()
+            if seat is not None:
+                self.seat = seat
+                self.regions = seat.regions
+                seat.token.enter_region(seat)
+        return self
+
+    def __exit__(self, *exc):
+        cdef Seat seat = self.seat
+        if self.depth == 0:
+            raise RuntimeError("blocking() is not entered")
+        self.depth -= 1
+        if isinstance(self.place, G):
+            (<G>self.place).blocked -= 1
+        elif self.place is not None:
+            (<Worker>self.place).blocked -= 1
+        elif seat is not None and self.regions == seat.regions:
+            if seat is not seat_here():
+                raise RuntimeError("a blocking() region must be left by the thread that entered it")
+            seat.token.leave_region(seat)
+
+
+class lock_os_thread:
+    """Keep other goroutines from starting on this goroutine's thread, until it ends or unlock() (Go:
+    runtime.LockOSThread). A goroutine never changes its thread; this makes the thread its own, but for those that
+    run there already. Also a context manager. RuntimeError outside of a goroutine, and in a coroutine."""
+
+    def __init__(self):
+        cdef G g = current_g()
+        if g is None:
+            raise RuntimeError("lock_os_thread() locks a goroutine's thread, and this is no goroutine")
+        self._g = g
+        g.locks += 1
+        g.worker.locked += 1
+        if backlog.count:
+            wake_one()
+
+    def unlock(self):
+        """Let others start here again; once for each lock."""
+        cdef G g = self._g
+        if g is not None:
+            self._g = None
+            if g.locks:                   # not ended, which unlocks
+                g.locks -= 1
+                g.worker.locked -= 1
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.unlock()

@@ -1,0 +1,572 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""Handoff: the monitor's half of taking the token from a thread that is stuck in a blocking call.
+
+look() runs in the monitor's thread. Without the GIL it only compares numbers (loop/native/stall.c); where that is worth
+the GIL, this file decides, arms the trap and passes the token on. The trap is what the thread runs into as soon
+as it is back in Python: it waits there for the token (loop/ownership.pyx). HACKING.md, "Handoff", tells why no thread
+gets past it.
+
+What is correct does not depend on what the monitor guesses: a thread that was not stuck at all just meets the
+trap a moment later.
+"""
+
+import asyncio
+import sys
+
+cimport cython
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from goloop.core.loop.handles cimport Handle
+from goloop.core.loop.loop_core cimport LoopCore
+from goloop.core.poll.pollset cimport now_ns
+from goloop.core.sched.scheduler cimport monitor_look, monitor_poke
+from goloop.core.loop.ownership cimport (
+    GL_FOR_GIL, GL_SLEEPS, GL_SLOW, GL_TAKE, GL_TRY, GL_UNKNOWN, REGION, RUNNING, TAKEN, Hooks, PyFrameObject,
+    PyThreadState, Seat, Token, learn_gil, seat_here, set_hooks, this_tid, thread_does, watch_forget, watch_hot,
+    watch_look,
+)
+
+from goloop.core.sched.scheduler import start_monitor
+
+
+cdef extern from "Python.h":
+    PyFrameObject *PyThreadState_GetFrame(PyThreadState *tstate)
+    ctypedef struct PyCodeObject:
+        pass
+    PyCodeObject *PyFrame_GetCode(PyFrameObject *frame)
+    int PyFrame_GetLasti(PyFrameObject *frame)
+    void Py_XDECREF(PyObject *o)
+    int PyTrace_OPCODE
+    ctypedef int PyGILState_STATE
+    PyGILState_STATE PyGILState_Ensure() nogil
+    void PyGILState_Release(PyGILState_STATE state) nogil
+
+cdef extern from "../sched/native/trap.h":
+    ctypedef int (*Py_tracefunc)(PyObject *object, PyFrameObject *frame, int what, PyObject *argument) except -1
+    ctypedef void (*gl_entered)() noexcept
+    bint GL_TRACES
+    bint gl_trace_busy(PyThreadState *tstate)
+    void gl_trace_put(PyThreadState *tstate, Py_tracefunc function, PyObject *object)
+    Py_tracefunc gl_trace_function(PyThreadState *tstate)
+    PyObject *gl_trace_object(PyThreadState *tstate)
+    int gl_eval_hook(gl_entered entered)
+    void gl_eval_unhook()
+
+cdef extern from "time.h" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    int clock_gettime(int clock, timespec *now)
+    int nanosleep(const timespec *wanted, timespec *left)
+
+cdef extern from "pthread.h" nogil:
+    ctypedef unsigned long pthread_t
+    int pthread_create(pthread_t *thread, void *attributes, void *(*start)(void *) noexcept, void *argument)
+    int pthread_join(pthread_t thread, void **result)
+
+cdef enum:
+    PROBE = 400000         # ns that the monitor holds the GIL to see whether a thread computes without it
+    STEP = 50000           # ns of these that it sleeps at a time: the two may have but one processor
+    AGAIN = 1000000        # ns until it looks again: a call that ends soon is not worth a handoff
+    PROOF = 40000          # ns of processor time in a probe that prove it, besides
+    WAKE = 20000           # what waiting for the GIL takes at each switch interval, at most
+
+cdef object _monitoring = getattr(sys, "monitoring", None)      # 3.12
+cdef int tool = -1                # our tool id there, -1: none
+cdef object events                # sys.monitoring.events
+cdef dict armed = {}              # code object -> threads that wait to be trapped in it
+cdef int traps = 0                # threads that wait to be trapped
+cdef list tokens = []             # of watched loops
+cdef object request_thread = None     # runtime.handoff's: request_thread(loop) brings a substitute, if it can
+cdef object tell = None           # goloop.debug's: tell(what, loop, thread, frame, item, task, seconds, ...)
+cdef int[1] gil_tid
+
+
+# ----------------------------------------------------------------------- trap
+# On 3.12 and later three things stop a thread that comes back: the instructions of the code that its innermost
+# frame runs (a call that returns); RAISE, which is process-wide and fires in that frame before it unwinds (a call
+# that fails); and the frame evaluation function (C code that calls Python before it returns).
+
+cdef int sprung() except -1:
+    """This thread runs Python: if it has been taken from its loop, wait for the token."""
+    cdef Seat seat = seat_here()
+    if seat is not None and seat.state == TAKEN and seat.trap is not None:
+        seat.token.come_back(seat)
+    return 0
+
+
+def _on_instruction(code, offset):
+    sprung()
+
+
+def _on_raise(code, offset, exception):
+    sprung()
+
+
+cdef void _on_entry() noexcept:
+    cdef Seat seat = seat_here()
+    if seat is not None and seat.state == TAKEN and seat.trap is not None:
+        try:
+            seat.token.come_back(seat)
+        except BaseException as exc:
+            sys.unraisablehook(_Unraisable(exc))
+
+
+class _Unraisable:
+    """What sys.unraisablehook takes."""
+
+    def __init__(self, exc):
+        self.exc_type = type(exc)
+        self.exc_value = exc
+        self.exc_traceback = exc.__traceback__
+        self.err_msg = "Exception ignored while waiting for the event loop"
+        self.object = None
+
+
+@cython.final
+cdef class Trap:
+    """What is armed for one thread."""
+    cdef object code              # 3.12: whose instructions are watched
+    cdef object frame             # 3.11: that gets opcode events,
+    cdef object opcodes           # what it had before
+    cdef Py_tracefunc function    # and the trace function that was there before, with
+    cdef PyObject *object         # its argument: the thread's reference, kept
+    cdef PyThreadState *tstate
+
+
+cdef int on_trace(PyObject *object, PyFrameObject *frame, int what, PyObject *argument) except -1:
+    """3.11: the trace function of a thread that was taken from its loop."""
+    cdef Seat seat = <Seat>object
+    cdef Trap trap = seat.trap
+    cdef bint ours = what == PyTrace_OPCODE and not (trap is not None and trap.opcodes)
+    cdef Py_tracefunc before = trap.function if trap is not None else NULL
+    cdef PyObject *before_object = trap.object if trap is not None else NULL
+    seat.token.come_back(seat)
+    if before != NULL and not ours:
+        return before(before_object, frame, what, argument)
+    return 0
+
+
+cdef bint arm(Seat seat, Trap trap, PyObject *frame) except -1:
+    """Trap the thread of `seat`, whose innermost frame this is. Allocates no object that the collector tracks, runs
+    no Python code, and so does not give up the GIL."""
+    global traps
+    cdef PyObject *code
+    trap.tstate = seat.tstate
+    if GL_TRACES:
+        trap.frame = <object>frame
+        trap.opcodes = trap.frame.f_trace_opcodes
+        trap.frame.f_trace_opcodes = True
+        trap.function = gl_trace_function(seat.tstate)
+        trap.object = gl_trace_object(seat.tstate)
+        Py_INCREF(seat)
+        gl_trace_put(seat.tstate, on_trace, <PyObject *>seat)
+    else:
+        code = <PyObject *>PyFrame_GetCode(<PyFrameObject *>frame)
+        trap.code = <object>code
+        Py_DECREF(trap.code)
+        if trap.code not in armed:
+            _monitoring.set_local_events(tool, trap.code, events.INSTRUCTION)
+            armed[trap.code] = 1
+        else:
+            armed[trap.code] += 1
+        gl_eval_hook(_on_entry)
+    seat.trap = trap
+    traps += 1
+    return True
+
+
+cdef int disarm(Seat seat) except -1:
+    """Take the trap out; in the thread itself, or by who has armed it."""
+    global traps
+    cdef Trap trap = seat.trap
+    if trap is None:
+        return 0
+    seat.trap = None
+    traps -= 1
+    if GL_TRACES:
+        trap.frame.f_trace_opcodes = trap.opcodes
+        gl_trace_put(trap.tstate, trap.function, trap.object)
+        Py_DECREF(seat)
+    else:
+        armed[trap.code] -= 1
+        if armed[trap.code] == 0:
+            del armed[trap.code]
+            _monitoring.set_local_events(tool, trap.code, 0)
+        if traps == 0:
+            gl_eval_unhook()
+    return 0
+
+
+def prepare():
+    """Get what traps need: a tool id of sys.monitoring, and what the wait for the GIL looks like.
+
+    RuntimeError where handing off is not possible.
+    """
+    global tool, events
+    if _monitoring is not None and tool < 0:
+        for number in (4, 3, 5, 2, 1, 0):
+            if _monitoring.get_tool(number) is None:
+                _monitoring.use_tool_id(number, "goloop")
+                tool = number
+                break
+        else:
+            raise RuntimeError("handoff needs a tool id of sys.monitoring, and all six are in use")
+        events = _monitoring.events
+        _monitoring.register_callback(tool, events.INSTRUCTION, _on_instruction)
+        _monitoring.register_callback(tool, events.RAISE, _on_raise)
+    learn()
+
+
+cdef bint raise_watched = False
+
+cdef int watch_raise() except -1:
+    """Process-wide, so only from the first handoff on."""
+    global raise_watched
+    if _monitoring is not None and not raise_watched:
+        raise_watched = True
+        _monitoring.set_events(tool, events.RAISE)
+    return 0
+
+
+def release():
+    """Give back the tool id; no loop may be handed off any more."""
+    global tool, raise_watched
+    if tool >= 0 and traps == 0:
+        _monitoring.set_events(tool, 0)
+        _monitoring.register_callback(tool, events.INSTRUCTION, None)
+        _monitoring.register_callback(tool, events.RAISE, None)
+        _monitoring.free_tool_id(tool)
+        tool = -1
+        raise_watched = False
+
+
+# ------------------------------------------------- what a wait for the GIL is
+cdef bint learned = False
+
+cdef void *want_gil(void *argument) noexcept nogil:
+    cdef PyGILState_STATE state
+    (<int *>argument)[0] = this_tid()
+    state = PyGILState_Ensure()
+    PyGILState_Release(state)
+    return NULL
+
+
+cdef int learn() except -1:
+    """Let a thread wait for the GIL, which we hold, and remember what it waits on."""
+    global learned
+    cdef pthread_t thread
+    cdef timespec moment
+    if learned:
+        return 0
+    gil_tid[0] = 0
+    if pthread_create(&thread, NULL, want_gil, gil_tid):
+        return 0                               # then it is not known, and the slower sign has to do
+    moment.tv_sec = 0
+    moment.tv_nsec = 50000
+    for _ in range(200):                       # with the GIL; 10 ms at most, once in a process
+        nanosleep(&moment, NULL)
+        if gil_tid[0] and learn_gil(gil_tid[0]) != 0:
+            break
+    with nogil:
+        pthread_join(thread, NULL)
+    learned = True
+    return 0
+
+
+# ----------------------------------------------------------------------- look
+cdef int64_t cpu_of(int clock) noexcept nogil:
+    cdef timespec now
+    if clock == -1 or clock_gettime(clock, &now):
+        return -1
+    return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
+
+
+cdef int64_t look() noexcept nogil:
+    """The monitor's look at all loops. Returns how many ns to wait until the next one."""
+    cdef uint32_t verdicts = 0
+    cdef int64_t wait = watch_look(&verdicts)
+    if verdicts:
+        judge()
+    return wait
+
+
+cdef void judge() noexcept with gil:
+    """Some loops seem stuck."""
+    cdef Token token
+    if sys.is_finalizing():
+        return
+    for token in list(tokens):
+        try:
+            examine(token)
+        except BaseException as exc:
+            sys.unraisablehook(_Unraisable(exc))
+
+
+cdef int examine(Token token) except -1:
+    cdef uint32_t verdict = token.watch.verdict
+    cdef object loop
+    token.watch.verdict = 0
+    if verdict == 0:
+        return 0
+    loop = token.loop()
+    if loop is None:
+        return 0
+    if verdict & (GL_TAKE | GL_TRY):
+        take(token, verdict)
+    if verdict & GL_SLOW:                      # afterwards, to say that it was handed off
+        report_slow(token)
+    if token.holder is None and token.watch.vacant and token.open:
+        if token.spare is not None:
+            token.grant(token.spare)
+        else:
+            request_thread(loop)
+    return 0
+
+
+cdef bint take(Token token, uint32_t verdict) except -1:
+    """Take the token from its holder, if that is stuck, and pass it on."""
+    cdef Seat seat = token.holder
+    cdef Seat next
+    cdef PyObject *frame = NULL
+    cdef PyFrameObject *again
+    cdef int64_t cpu
+    cdef bint taken = False
+    cdef Trap trap
+    if seat is None or token.watch.idle or token.closed or token.item == NULL:
+        return False
+    if token.watch.seen != token.watch.beat:
+        return False                           # something else runs by now
+    if seat.state == REGION:
+        seat.state = TAKEN
+        token.regions_taken += 1
+        taken = True
+    elif seat.state == RUNNING and token.handoff and not gl_trace_busy(seat.tstate):
+        cpu = cpu_of(seat.clock)
+        if verdict & GL_TAKE:
+            if cpu != token.watch.cpu or thread_does(seat.tid) not in (GL_SLEEPS, GL_UNKNOWN):
+                return False                   # it went on while we waited for the GIL
+        elif not computes_without_gil(token, seat, cpu):
+            return False
+        watch_raise()
+        trap = Trap.__new__(Trap)
+        frame = <PyObject *>PyThreadState_GetFrame(seat.tstate)      # may run the collector, and so anything
+        if frame == NULL:
+            return False
+        again = PyThreadState_GetFrame(seat.tstate)
+        # From here to lost() nothing gives up the GIL: the thread is still where it is.
+        if (<PyObject *>again == frame and again != seat.base and token.holder is seat and seat.state == RUNNING
+                and seat.trap is None and token.item != NULL and not gl_trace_busy(seat.tstate)):
+            seat.state = TAKEN
+            try:
+                taken = arm(seat, trap, frame)
+            finally:
+                if not taken:
+                    seat.state = RUNNING
+            token.handoffs += 1
+        Py_XDECREF(<PyObject *>again)
+        Py_DECREF(<object>frame)
+    if not taken:
+        return False
+    token.lost(seat)
+    watch_hot()
+    next = token.choose()
+    if next is not None:
+        token.grant(next)
+    if token.watch.slow:
+        token.watch.due = seat.since + token.watch.slow
+    return True
+
+
+cdef bint computes_without_gil(Token token, Seat seat, int64_t before) except -1:
+    """Whether the thread uses processor time though we hold the GIL, and did at the same place a while ago."""
+    cdef int64_t begun = now_ns()
+    cdef int64_t end = begun + PROBE
+    cdef double share = WAKE / 1e9 / <double>sys.getswitchinterval()
+    cdef PyFrameObject *frame
+    cdef bint again
+    cdef int at
+    cdef timespec moment
+    moment.tv_sec = 0
+    moment.tv_nsec = STEP
+    while True:
+        # Who waits for the GIL uses processor time as well, all of it where the switch interval is tiny.
+        if thread_does(seat.tid) in (GL_FOR_GIL, GL_SLEEPS):
+            return False
+        if cpu_of(seat.clock) - before >= PROOF + (now_ns() - begun) * share:
+            break
+        if now_ns() >= end:
+            return False
+        nanosleep(&moment, NULL)               # with the GIL
+    end = now_ns()
+    frame = PyThreadState_GetFrame(seat.tstate)
+    if frame == NULL:
+        return False
+    at = PyFrame_GetLasti(frame)
+    again = seat.proven == token.watch.beat and seat.proven_frame == <void *>frame and seat.proven_at == at
+    seat.proven = token.watch.beat
+    seat.proven_frame = <void *>frame
+    seat.proven_at = at
+    token.watch.retry = end + AGAIN
+    Py_DECREF(<object><PyObject *>frame)
+    return again
+
+
+# -------------------------------------------------------------------- reports
+cdef int report_slow(Token token) except -1:
+    """A callback is slow: the holder's, or one that was handed off."""
+    cdef int64_t now = now_ns(), due = 0
+    cdef Seat seat
+    for seat in list(token.away):
+        if seat.report is None and token.watch.slow:
+            if now >= seat.since + token.watch.slow:
+                describe(token, seat, seat.since, True)
+            elif due == 0 or seat.since + token.watch.slow < due:
+                due = seat.since + token.watch.slow
+    token.watch.due = due
+    seat = token.holder
+    if (seat is not None and not token.watch.idle and token.item != NULL and seat.report is None and token.watch.slow
+            and token.watch.seen == token.watch.beat and now - token.watch.since >= token.watch.slow):
+        describe(token, seat, seat.since if seat.since else token.watch.since, False)
+    return 0
+
+
+cdef object task_of(object item):
+    """The task whose step a callback is, or None."""
+    cdef object task = None
+    if isinstance(item, Handle):
+        task = getattr((<Handle>item)._callback, "__self__", None)
+    return task if isinstance(task, asyncio.Task) else None
+
+
+cdef int describe(Token token, Seat seat, int64_t since, bint away) except -1:
+    cdef object loop = token.loop()
+    cdef object item = seat.item if away else <object>token.item
+    cdef object frame, task, base, report
+    cdef bint computes
+    cdef uint64_t beat = token.watch.beat
+    cdef PyObject *innermost
+    if tell is None or seat.tstate == NULL:
+        return 0
+    innermost = <PyObject *>PyThreadState_GetFrame(seat.tstate)
+    if innermost == NULL:
+        return 0
+    frame = <object>innermost
+    Py_DECREF(frame)
+    task = seat.task if away else asyncio.current_task(loop)
+    if sys.version_info >= (3, 14):            # where a task is its thread's, and this is another thread
+        task = task_of(item)
+    if away:
+        computes = False
+    else:
+        computes = token.watch.cpu != cpu_of(seat.clock) or thread_does(seat.tid) not in (GL_SLEEPS, GL_UNKNOWN)
+    base = <object><PyObject *>seat.base if seat.base != NULL else None
+    # Runs Python code, so that the callback may go on meanwhile, and end.
+    report = tell(loop, seat.thread, frame, base, item, task, (now_ns() - since) / 1e9, computes, away)
+    if seat in token.away if away else token.holder is seat and token.watch.beat == beat:
+        seat.report = report
+        if seat.since == 0:
+            seat.since = since
+        token.refresh()
+    else:
+        report.end((now_ns() - since) / 1e9)
+    return 0
+
+
+cdef int ended(Seat seat) except -1:
+    """The callback that was reported has ended."""
+    cdef object report = seat.report
+    seat.report = None
+    report.end((now_ns() - seat.since) / 1e9)
+    return 0
+
+
+cdef int abandoned(Seat seat) except -1:
+    """run_forever() returns though callbacks are stuck: say which."""
+    cdef Seat other
+    cdef PyObject *frame
+    for other in list(seat.token.away):
+        frame = <PyObject *>PyThreadState_GetFrame(other.tstate)
+        tell_abandoned(seat.token.loop(), other.thread, <object>frame if frame != NULL else None, other.item)
+        Py_XDECREF(frame)
+    return 0
+
+
+cdef object tell_abandoned = None
+
+
+# ------------------------------------------------------------ for the runtime
+cdef int first_region(Seat seat) except -1:
+    attend(seat.token.loop())
+    return 0
+
+
+cdef void poke() noexcept nogil:
+    monitor_poke()
+
+
+def attend(LoopCore loop):
+    """Let the monitor watch a loop that runs."""
+    cdef Token token = loop.token
+    if not token.watched:
+        learn()
+        start_monitor()
+        tokens.append(token)
+        token.listen(True)
+        monitor_poke()
+
+
+def ignore(LoopCore loop):
+    """Let the monitor forget a loop; run_forever() returns."""
+    cdef Token token = loop.token
+    if token.watched:
+        token.listen(False)
+        tokens.remove(token)
+
+
+def configure(LoopCore loop, bint handoff, bint watch):
+    """Say whether a loop may be handed off, and whether its slow callbacks are reported."""
+    loop.token.handoff = handoff
+    loop.token.watch_slow(watch)
+
+
+def set_runtime(thread_requester, teller, abandoned_teller):
+    """runtime.handoff's functions."""
+    global request_thread, tell, tell_abandoned
+    request_thread = thread_requester
+    tell = teller
+    tell_abandoned = abandoned_teller
+
+
+def after_fork_in_parent():
+    """The monitor is stopped for a fork."""
+    if tokens:
+        start_monitor()
+
+
+def after_fork():
+    """In a forked child: the threads that were to be trapped are the parent's."""
+    global traps
+    cdef Token token
+    watch_forget()
+    for token in tokens:
+        token.watched = False
+    tokens.clear()
+    if not GL_TRACES:
+        for code in list(armed):
+            _monitoring.set_local_events(tool, code, 0)
+        armed.clear()
+        gl_eval_unhook()
+    traps = 0
+
+
+cdef Hooks given
+given.disarm = disarm
+given.ended = ended
+given.abandoned = abandoned
+given.region = first_region
+given.poke = poke
+set_hooks(given)
+monitor_look(look)

@@ -1,0 +1,200 @@
+#define _GNU_SOURCE
+#include "sysmon.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+/* A stress build makes the ticks short, and yields at every step of a protocol. */
+#ifndef GL_TICK
+#define GL_YIELD() ((void)0)
+#define GL_TICK 10000000       /* ns between two looks: Go's sysmon backs off to this */
+#define GL_FAST_TICK 1000000   /* while it brings in one worker after the other */
+#define GL_QUIET 100           /* ticks without any start after which it sleeps until it is woken */
+#endif
+#define GL_EARLY (GL_FAST_TICK / 4)  /* a look that is due within so many ns shares the wake-up */
+
+static long backlog;       /* atomic; goroutines that wait to be started */
+static uint32_t starts;    /* atomic; counts those that were started */
+static uint32_t asleep;    /* atomic, the futex word: 1 while the monitor sleeps without a deadline */
+static uint32_t stopping;  /* atomic; also a futex word, for the ticks */
+static int running;        /* guard: control */
+static pthread_t thread;   /* guard: control */
+static pthread_mutex_t control = PTHREAD_MUTEX_INITIALIZER;
+static __thread int is_monitor;
+static gl_look look;       /* atomic; a second thing to look at, at a pace of its own; NULL: none */
+
+static int futex(uint32_t *word, int op, uint32_t value, const struct timespec *timeout) {
+    return (int)syscall(SYS_futex, word, op | FUTEX_PRIVATE_FLAG, value, timeout, NULL, 0);
+}
+
+static void nap(long ns) {
+    struct timespec timeout = {.tv_nsec = ns};
+    if (!__atomic_load_n(&stopping, __ATOMIC_ACQUIRE))
+        futex(&stopping, FUTEX_WAIT, 0, &timeout);
+}
+
+static void sleep_until_woken(void) {
+    /* seq_cst: "I sleep" comes before the look at the backlog. Pairs with gl_monitor_backlog, which adds before it
+     * looks whether we sleep, and with gl_monitor_stop. */
+    gl_look see = __atomic_load_n(&look, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&asleep, 1, __ATOMIC_SEQ_CST);
+    GL_YIELD();
+    if (see != NULL && see() != 0)
+        __atomic_store_n(&asleep, 0, __ATOMIC_SEQ_CST);
+    while (__atomic_load_n(&asleep, __ATOMIC_SEQ_CST) && __atomic_load_n(&backlog, __ATOMIC_SEQ_CST) == 0 &&
+           !__atomic_load_n(&stopping, __ATOMIC_SEQ_CST))
+        futex(&asleep, FUTEX_WAIT, 1, NULL);
+    __atomic_store_n(&asleep, 0, __ATOMIC_SEQ_CST);
+}
+
+static void wake(void) {
+    if (__atomic_exchange_n(&asleep, 0, __ATOMIC_SEQ_CST))
+        futex(&asleep, FUTEX_WAKE, 1, NULL);
+}
+
+static int64_t clock_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* Nap for one tick, with looks in between. Returns whether there will be something to look at afterwards. */
+static int tick(long ns) {
+    static int64_t next;  /* when to look; the monitor's */
+    int64_t end = clock_now() + ns, now;
+    gl_look see = __atomic_load_n(&look, __ATOMIC_ACQUIRE);
+    if (see == NULL) {
+        nap(ns);
+        return 0;
+    }
+    while ((now = clock_now()) < end && !__atomic_load_n(&stopping, __ATOMIC_ACQUIRE)) {
+        if (now < next - GL_EARLY) {
+            nap((long)(next < end ? next - now : end - now));
+            continue;
+        }
+        int64_t wait = see();
+        if (wait == 0) {
+            nap((long)(end > clock_now() ? end - clock_now() : 0));
+            return 0;
+        }
+        next = clock_now() + wait;
+    }
+    return 1;
+}
+
+static void *monitor_main(void *argument) {
+    gl_stuck stuck = (gl_stuck)argument;
+    uint32_t seen = __atomic_load_n(&starts, __ATOMIC_RELAXED), now;
+    int fast = 0, quiet = 0, looking;
+    is_monitor = 1;
+    while (!__atomic_load_n(&stopping, __ATOMIC_ACQUIRE)) {
+        looking = tick(fast ? GL_FAST_TICK : GL_TICK);
+        if (__atomic_load_n(&stopping, __ATOMIC_ACQUIRE))
+            break;
+        now = __atomic_load_n(&starts, __ATOMIC_RELAXED);
+        if (__atomic_load_n(&backlog, __ATOMIC_RELAXED) > 0) {
+            quiet = 0;
+            /* In a fast tick one start is the worker that was brought in just now, and got stuck in its turn. */
+            if (now - seen <= (uint32_t)fast)
+                fast = stuck();
+        } else {
+            fast = 0;
+            quiet = now == seen && !looking ? quiet + 1 : 0;
+            if (quiet >= GL_QUIET) {
+                sleep_until_woken();
+                quiet = 0;
+            }
+        }
+        seen = now;
+    }
+    return NULL;
+}
+
+static void after_fork_child(void) {
+    /* The thread stayed in the parent, and so did whoever held the mutex. The goroutines that wait are taken out of
+     * the backlog by who put them there. */
+    pthread_mutex_init(&control, NULL);
+    running = 0;
+    __atomic_store_n(&stopping, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&asleep, 0, __ATOMIC_RELAXED);
+}
+
+__attribute__((constructor)) static void hook_forks(void) { pthread_atfork(NULL, NULL, after_fork_child); }
+
+static int start(gl_stuck stuck) {  /* under control */
+    sigset_t all, before;
+    int error;
+    __atomic_store_n(&stopping, 0, __ATOMIC_RELAXED);
+    sigfillset(&all);  /* signals are for Python's threads */
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    error = pthread_create(&thread, NULL, monitor_main, (void *)stuck);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error)
+        return error;
+    pthread_setname_np(thread, "goloop-monitor");
+    running = 1;
+    return 0;
+}
+
+int gl_monitor_start(gl_stuck stuck) {
+    int error = 0;
+    if (is_monitor)  /* its report asks for it: it runs, if perhaps not for long */
+        return 0;
+    pthread_mutex_lock(&control);
+    if (!running)
+        error = start(stuck);
+    pthread_mutex_unlock(&control);
+    return error;
+}
+
+void gl_monitor_stop(void) {
+    pthread_mutex_lock(&control);
+    if (running) {
+        __atomic_store_n(&stopping, 1, __ATOMIC_SEQ_CST);
+        GL_YIELD();
+        futex(&stopping, FUTEX_WAKE, INT_MAX, NULL);
+        wake();
+        pthread_join(thread, NULL);
+        running = 0;
+    }
+    pthread_mutex_unlock(&control);
+}
+
+void gl_monitor_backlog(long change) {
+    __atomic_fetch_add(&backlog, change, __ATOMIC_SEQ_CST);  /* pairs with sleep_until_woken */
+    GL_YIELD();
+    if (change > 0 && __atomic_load_n(&asleep, __ATOMIC_SEQ_CST))
+        wake();
+}
+
+void gl_monitor_set_look(gl_look see) {
+    __atomic_store_n(&look, see, __ATOMIC_SEQ_CST);
+    gl_monitor_poke();
+}
+
+void gl_monitor_poke(void) {
+    /* seq_cst: comes after what the caller wants to be looked at. Pairs with sleep_until_woken, which says that it
+     * sleeps before the last look. */
+    if (__atomic_load_n(&asleep, __ATOMIC_SEQ_CST))
+        wake();
+}
+
+void gl_monitor_started(void) { __atomic_fetch_add(&starts, 1, __ATOMIC_RELAXED); }
+
+int gl_thread_clock(void) {
+    clockid_t clock;
+    return pthread_getcpuclockid(pthread_self(), &clock) ? -1 : clock;
+}
+
+int64_t gl_thread_cpu(int clock) {
+    struct timespec now;
+    if (clock == -1 || clock_gettime(clock, &now))
+        return -1;
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}

@@ -1,0 +1,578 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""Workers and how goroutines take turns on them: park and ready, the run queue, the backlog.
+
+A worker is a thread whose main greenlet, the hub, runs a loop. The worker stands in that loop's ready queue as one
+item; its turn() switches to goroutines, which switch directly to each other as they park, until there is none
+left or the budget is spent, and then back to the hub. HACKING.md has the states and who may change them.
+
+Everything here is guarded by the GIL: no function gives it up between reading a state and changing it.
+"""
+
+from contextvars import Context
+
+from cpython.pycapsule cimport PyCapsule_Import
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF, PyObject
+from libc.stdint cimport int64_t
+
+cdef extern from "Python.h":
+    unsigned long PyThread_get_thread_ident() nogil
+    ctypedef struct PyThreadState:
+        pass
+    PyThreadState *PyThreadState_Get()
+    PyObject *PyThreadState_GetDict()
+
+cdef extern from "../sched/native/sysmon.h" nogil:
+    ctypedef int (*gl_stuck)() noexcept with gil
+    void gl_monitor_set_look(gl_look look)
+    void gl_monitor_poke()
+    int gl_monitor_start(gl_stuck stuck)
+    void gl_monitor_stop()
+    void gl_monitor_backlog(long change)
+    void gl_monitor_started()
+    int gl_thread_clock()
+    int64_t gl_thread_cpu(int clock)
+
+cdef extern from *:
+    """
+    #include "../system/native/thread_local.h"
+    GL_THREAD_LOCAL PyObject *gl_worker;  /* the Worker of this thread, borrowed: its thread holds a reference */
+    """
+    PyObject *gl_worker
+
+# greenlet's C interface: a table of functions behind a capsule, by its published numbers. (Without its header, so
+# that building needs nothing installed.)
+ctypedef object (*greenlet_new)(object run, object parent)
+ctypedef object (*greenlet_current)()
+ctypedef object (*greenlet_switch)(object target, PyObject *args, PyObject *kwargs)
+
+cdef void **_api = <void **>PyCapsule_Import("greenlet._C_API", 0)
+cdef greenlet_new new_greenlet = <greenlet_new>_api[3]
+cdef greenlet_current getcurrent = <greenlet_current>_api[4]
+cdef greenlet_switch switch = <greenlet_switch>_api[6]
+
+cdef enum:
+    BUDGET = 61      # switches a turn: Go's schedtick, a prime, so it never beats with a program's own periods
+    SPARES = 64      # runners kept for new goroutines, so that starting one makes no greenlet
+
+cdef str RUNNING_LOOP = "__asyncio_running_event_loop__"      # asyncio's key in the thread state's dictionary
+
+# By what a threading.local finds the values of a thread: up to Python 3.12 the thread state's dictionary, where asyncio
+# keeps the running loop as well; since then a key, and a sentinel whose end is the thread's.
+cdef extern from *:
+    """
+    #if PY_VERSION_HEX >= 0x030D0000
+    #define LOCALS_IN_DICT 0
+    #define gl_local_first(tstate) (&(tstate)->threading_local_key)
+    #define gl_local_second(tstate) (&(tstate)->threading_local_sentinel)
+    #else
+    #define LOCALS_IN_DICT 1
+    static PyObject *gl_no_second;
+    #define gl_local_first(tstate) (&(tstate)->dict)
+    #define gl_local_second(tstate) (&gl_no_second)
+    #endif
+    """
+    bint LOCALS_IN_DICT
+    PyObject **gl_local_first(PyThreadState *tstate)
+    PyObject **gl_local_second(PyThreadState *tstate)
+
+cdef Queue backlog = Queue()
+cdef list workers = []            # all that run; the first ones are preferred
+cdef object start_worker = None   # runtime.pool's: starts a thread with a worker, False if there may be no more
+cdef int procs = 1                # gomaxprocs()
+cdef bint complained = False      # the monitor has reported that no thread can be started
+cdef bint own_locals = False      # new goroutines have their own threading.local values; see separate_locals()
+
+
+cdef class Locals:
+    def __dealloc__(self):
+        Py_XDECREF(self.first)
+        Py_XDECREF(self.second)
+
+
+cdef class G(Pollable):
+    def __cinit__(self):
+        self.slow = True
+
+    cdef int execute(self) except -1:
+        raise SystemError("G.execute() is abstract")
+
+    cdef object run(self):
+        # Made ready by another thread: the loop took it out of the inbox. It shares the budget with those that came
+        # along: a crowd of them must not keep the loop from its timers and descriptors.
+        cdef Worker worker = self.worker
+        worker.runnable.push(self)
+        if worker.budget > 0:
+            worker.turn()
+        else:
+            worker.loop.queue(worker)
+
+
+cdef class Queue:
+    cdef void push(self, G g) noexcept:
+        if self.head is None:
+            self.head = g
+        else:
+            self.tail.link = g
+        self.tail = g
+        self.count += 1
+
+    cdef G pop(self):
+        cdef G g = self.head
+        if g is not None:
+            self.head = g.link
+            g.link = None
+            if self.head is None:
+                self.tail = None
+            self.count -= 1
+        return g
+
+
+cdef G begin(Worker worker):
+    """Give the oldest goroutine of the backlog to a worker. None: those that were left have been cancelled."""
+    cdef G g = backlog.pop()
+    while g is not None:
+        gl_monitor_backlog(-1)
+        if g.status == UNSTARTED:
+            gl_monitor_started()
+            g.status = RUNNING
+            g.worker = worker
+            worker.live += 1
+            return g
+        g = backlog.pop()
+    return None
+
+
+cdef class Kick(Pollable):
+    def __cinit__(self):
+        self.slow = True
+
+    cdef object run(self):
+        self.posted = False
+        self.worker.run()
+
+
+cdef class Worker:
+    """A thread's loop and hub. Made and run by the thread itself: enter(), then the loop, then leave_thread()."""
+
+    def __cinit__(self, LoopCore loop):
+        self.slow = True
+        self.kicker = Kick()
+        self.kicker.worker = self
+        self.loop = loop
+        self.context = Context()
+        self.runnable = Queue()
+        self.spare = []
+        self.tasks = {}
+        self.budget = BUDGET
+
+    def enter(self):
+        """Become the worker of this thread."""
+        global gl_worker
+        if gl_worker != NULL:
+            raise SystemError("this thread has a worker")
+        self.hub = getcurrent()
+        self.thread = PyThread_get_thread_ident()
+        self.clock = gl_thread_clock()
+        gl_worker = <PyObject *>self
+        workers.append(self)
+
+    def retire(self):
+        """Take no more goroutines; those that are here go on. From any thread; twice is harmless."""
+        if not self.retired:
+            self.retired = True
+            workers.remove(self)
+            if backlog.count:
+                wake_one()
+
+    def exit(self):
+        """Let the spare runners end, and stop being this thread's worker; the loop does not run any more."""
+        global gl_worker
+        if self in workers:           # its loop has failed
+            self.retire()
+        while self.spare:
+            switch(self.spare.pop(), NULL, NULL)
+        gl_worker = NULL
+        self.hub = None
+        self.kicker = None
+
+    def __repr__(self):
+        return f"<goroutines of worker {self.thread}: {self.live} live, {self.runnable.count} runnable>"
+
+    def kick_self(self):
+        """Let it look at the backlog."""
+        self.kick()
+
+    # ------------------------------------------------------------- scheduling
+    cdef object run(self):
+        self.budget = BUDGET
+        self.fresh = True
+        self.turn()
+
+    cdef int turn(self) except -1:
+        """Let goroutines run until none can, or the budget is spent. In the hub only."""
+        cdef object target
+        self.turns += 1
+        target = self.following()
+        if target is not self.hub:
+            switch(target, NULL, NULL)
+        if self.runnable.count or self.takes():
+            self.loop.queue(self)
+        elif backlog.count:
+            wake_one()                # kicked just before it retired or was locked
+        return 0
+
+    cdef bint takes(self) noexcept:
+        """Whether there is a goroutine to start, and it may start it."""
+        return backlog.count > 0 and not self.locked and not self.retired
+
+    cdef object runner(self):
+        return self.spare.pop() if self.spare else new_greenlet(self._runner, self.hub)
+
+    cdef object following(self):
+        """Choose what runs next, make it current, and return its greenlet; the hub's when it is the loop's turn."""
+        cdef G g
+        cdef object runner
+        if self.budget > 0:
+            if self.takes() and (self.fresh or self.runnable.head is None):
+                self.fresh = False
+                runner = self.runner()            # first, because this can fail
+                g = begin(self)
+                if g is not None:
+                    self.budget -= 1
+                    self.current = self.assigned = g
+                    return runner
+                self.spare.append(runner)
+            g = self.runnable.pop()
+            if g is not None:
+                self.budget -= 1
+                self.current = g
+                if own_locals:
+                    self.use_locals(g.locals)
+                return g.greenlet
+        self.current = None
+        if own_locals:
+            self.use_locals(None)
+        return self.hub
+
+    # --------------------------------------------------------- threading.local
+    cdef int use_locals(self, Locals wanted) except -1:
+        """Exchange what each threading.local finds the thread's values by: for a goroutine's own, or, None, for the
+        thread's. What is in the thread state belongs to it, and to no Locals."""
+        cdef PyThreadState *tstate = PyThreadState_Get()
+        if self.locals is None:
+            self.locals = self.installed = Locals.__new__(Locals)
+        if wanted is None:
+            wanted = self.locals
+        if wanted is not self.installed:
+            self.installed.first = gl_local_first(tstate)[0]
+            self.installed.second = gl_local_second(tstate)[0]
+            gl_local_first(tstate)[0] = wanted.first
+            gl_local_second(tstate)[0] = wanted.second
+            wanted.first = wanted.second = NULL
+            self.installed = wanted
+        return 0
+
+    cdef int make_locals(self, G g) except -1:
+        """Give a new goroutine values of its own, and use them."""
+        cdef dict own
+        self.use_locals(None)
+        try:
+            g.locals = Locals.__new__(Locals)
+            own = {} if LOCALS_IN_DICT else None
+        except MemoryError:
+            g.locals = None
+            return 0                  # better it shares the thread's than it does not run
+        if own is not None:
+            loop = (<dict>PyThreadState_GetDict()).get(RUNNING_LOOP)
+            if loop is not None:
+                own[RUNNING_LOOP] = loop
+                if self.running_loop is not loop:
+                    # asyncio has borrowed references to it, until the thread ends or sets another loop.
+                    self.running_loop, self.kept = loop, (self.kept, self.running_loop)
+            Py_INCREF(own)
+            (<Locals>g.locals).first = <PyObject *>own
+        return self.use_locals(g.locals)
+
+    cdef int leave(self) except -1:
+        """Switch away from the current goroutine, whose state says already how it comes back."""
+        cdef object target = self.following()
+        if target is not getcurrent():
+            switch(target, NULL, NULL)
+        return 0
+
+    def _runner(self, *_):
+        """What a runner greenlet does: one goroutine after the other, each to its end."""
+        cdef G g = self.assigned
+        cdef object me
+        while g is not None:
+            self.assigned = None
+            try:
+                if own_locals:
+                    self.make_locals(g)
+                g.execute()
+            except BaseException as exc:          # none of the goroutine's own: no memory, for one
+                _unraisable(exc)
+            self.live -= 1
+            self.current = None
+            if own_locals:
+                self.use_locals(None)
+                g.locals = None
+            g = None
+            if self.budget > 0 and self.runnable.head is None and self.takes():
+                g = begin(self)
+                if g is not None:
+                    self.budget -= 1
+                    self.current = g
+                    continue
+            if len(self.spare) < SPARES:
+                me = getcurrent()
+                self.spare.append(me)
+                self.leave()
+                g = self.assigned
+        # The end of a greenlet is a switch to its parent, the hub.
+
+    # ---------------------------------------------------------- park and yield
+    cdef int prepare(self) except -1:
+        """Do what may fail, or run a finalizer, while the current goroutine's state is still "running"."""
+        if not self.spare and self.takes():
+            self.spare.append(new_greenlet(self._runner, self.hub))
+        return 0
+
+    cdef int park(self, G g, str reason) except -1:
+        """Switch away until ready(g). Only from the goroutine itself."""
+        self.prepare()
+        g.reason = reason
+        g.status = PARKED
+        g.greenlet = getcurrent()
+        try:
+            self.leave()
+        finally:
+            g.greenlet = None
+            g.status = RUNNING
+        return 0
+
+    cdef int yield_(self, G g) except -1:
+        """Let the others run first."""
+        self.prepare()
+        g.reason = "gosched"
+        g.status = RUNNABLE
+        g.greenlet = getcurrent()
+        self.runnable.push(g)
+        self.fresh = True
+        try:
+            self.leave()
+        finally:
+            g.greenlet = None
+            g.status = RUNNING
+        return 0
+
+    # ------------------------------------------------------- the monitor's view
+    cdef bint idle(self) noexcept:
+        return self.current is None and not self.kicker.posted and not self.queued and not self.locked
+
+    cdef bint stands(self) noexcept:
+        """Whether what runs here has said, with blocking(), that it may block the thread."""
+        return (self.blocked if self.current is None else self.current.blocked) > 0
+
+    cdef bint computes(self) noexcept:
+        """Whether the thread has used processor time since the last look. One that waits for the GIL wakes up
+        at every switch interval, so that it has; one in a system call has not."""
+        cdef int64_t before = self.cpu
+        self.cpu = gl_thread_cpu(self.clock)
+        return self.cpu != before
+
+    cdef bint kick(self) except -1:
+        """Let it look at the backlog; from any thread. False: it has ended."""
+        cdef Kick kicker = self.kicker
+        if kicker is None:
+            return False
+        if not kicker.posted:
+            kicker.posted = True
+            kicker.node.item = <void *>kicker
+            Py_INCREF(kicker)         # the inbox's reference; drain() drops it
+            if not self.loop.pollset.post(&kicker.node):
+                Py_DECREF(kicker)
+                kicker.posted = False
+                return False
+        return True
+
+
+cdef Worker here():
+    return <Worker>gl_worker if gl_worker != NULL else None
+
+
+cdef bint in_goroutine() noexcept:
+    return gl_worker != NULL and (<Worker>gl_worker).current is not None
+
+
+cdef G current_g():
+    return (<Worker>gl_worker).current if gl_worker != NULL else None
+
+
+cdef int ready(G g) except -1:
+    cdef Worker worker = g.worker
+    g.status = RUNNABLE
+    if <PyObject *>worker == gl_worker:
+        worker.runnable.push(g)
+        if worker.current is None:
+            worker.loop.queue(worker)
+        return 0
+    g.node.item = <void *>g
+    Py_INCREF(g)                      # the inbox's reference; drain() drops it
+    if not worker.loop.pollset.post(&g.node):
+        Py_DECREF(g)                  # its worker has ended, and goroutine.abandon() says so to whoever waits for it
+    return 0
+
+
+cdef int submit(G g) except -1:
+    cdef Worker worker = here()
+    backlog.push(g)
+    gl_monitor_backlog(1)
+    if worker is None or worker.locked or worker.retired or worker.stands():
+        wake_one()
+    elif worker.current is None:
+        worker.loop.queue(worker)
+    return 0
+
+
+cdef int wake_one() except -1:
+    """See that some worker will look at the backlog. If that one turns out to be stuck, the monitor finds out."""
+    cdef Worker worker
+    cdef Worker chosen = None
+    for worker in workers:
+        if worker.locked or worker.stands():
+            continue
+        if not worker.idle():
+            return 0                  # it looks when its goroutine parks
+        if chosen is None:
+            chosen = worker
+    if chosen is not None and chosen.kick():
+        return 0
+    try:
+        start_worker()
+    except BaseException:
+        if not workers:
+            raise
+        # Otherwise it waits for one of those, as with GOLOOP_MAXTHREADS of them, or until the monitor can start one.
+    return 0
+
+
+cdef int stuck() noexcept with gil:
+    """The monitor's report that nobody has started a goroutine for a tick, though the backlog is not empty. Returns
+    whether that was changed."""
+    global complained
+    cdef Worker worker
+    cdef Worker chosen = None
+    cdef int computing = 0
+    if backlog.count == 0:
+        return 0
+    for worker in workers:
+        if worker.idle():
+            if chosen is None:
+                chosen = worker
+        elif worker.computes():
+            computing += 1
+    if computing >= procs:
+        return 0
+    try:
+        if (chosen is None or not chosen.kick()) and not start_worker():
+            return 0
+        complained = False
+    except BaseException as exc:      # no thread could be started; the next tick tries again, and says nothing
+        if not complained:
+            complained = True
+            _unraisable(exc)
+        return 0
+    return 1
+
+
+def _unraisable(exc):
+    import sys
+    import threading
+    if not sys.is_finalizing():
+        # Without a thread: the monitor's would get a dummy object that stays.
+        threading.excepthook(threading.ExceptHookArgs((type(exc), exc, exc.__traceback__, None)))
+
+
+# ------------------------------------------------------------- for runtime.pool
+def set_starter(starter):
+    """Say how a worker's thread is started: a function without arguments, which returns False if there may be no
+    more of them."""
+    global start_worker
+    start_worker = starter
+
+
+def all_workers():
+    """Return the workers that take goroutines."""
+    return list(workers)
+
+
+def set_procs(int n):
+    """Set how many workers may compute at once; returns the number before."""
+    global procs
+    before, procs = procs, n
+    return before
+
+
+def get_procs():
+    return procs
+
+
+def separate_locals():
+    """Give every goroutine that starts from now on its own values in each threading.local."""
+    global own_locals
+    own_locals = True
+
+
+def backlog_size():
+    """Return how many goroutines no worker has started."""
+    return backlog.count
+
+
+def start_monitor():
+    """Start the monitor thread, unless it runs."""
+    cdef int error
+    with nogil:
+        error = gl_monitor_start(stuck)
+    if error:
+        raise OSError(error, "the monitor thread could not be started")
+
+
+cdef void monitor_look(gl_look look) noexcept nogil:
+    """Give the monitor something else to look at, too."""
+    gl_monitor_set_look(look)
+
+
+cdef void monitor_poke() noexcept nogil:
+    gl_monitor_poke()
+
+
+def stop_monitor():
+    """Stop the monitor thread and wait for its end."""
+    with nogil:
+        gl_monitor_stop()
+
+
+def forget():
+    """In a forked child: there is no worker any more, and nothing to start.
+
+    The goroutine that forked goes on as what a plain thread runs; its worker only brings it to its end.
+    """
+    global gl_worker
+    cdef Worker worker = here()
+    workers.clear()
+    if worker is not None:
+        gl_worker = NULL
+        worker.retired = True
+        worker.current = None
+        worker.budget = 0
+        while worker.runnable.count:
+            worker.runnable.pop()
+    while backlog.count:
+        gl_monitor_backlog(-1)
+        backlog.pop()
+
+
+def this_worker():
+    """Return the worker of this thread, or None."""
+    return here()

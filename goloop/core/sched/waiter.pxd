@@ -1,0 +1,63 @@
+from goloop.core.loop.handles cimport TimerHandle
+from goloop.core.sched.scheduler cimport G
+
+
+cdef enum Outcome:
+    WAITING = 0
+    COMPLETED = 1     # somebody gave it what it waited for
+    TIMED_OUT = 2
+    CANCELLED = 3
+
+
+# One wait of one actor. claim() decides, once, how it ends; whoever claimed it calls wake(). Guard: the GIL.
+cdef class Waiter:
+    cdef Outcome outcome
+    cdef unsigned int forks       # of the process that it waits in
+    cdef bint parked              # the goroutine has switched away, or is just about to
+    cdef bint back                # a coroutine that has ended its wait: from then on, what it was given is its own
+    cdef bint returnable          # who waits gives back what comes at the moment of its cancellation: that one wins
+    cdef bint ok                  # the three are the claimer's to fill in, between claim() and wake()
+    cdef Py_ssize_t index
+    cdef object value
+    cdef G g                      # who waits: a goroutine,
+    cdef object lock              # a plain thread, in acquire() of this lock,
+    cdef object loop              # or a coroutine on this loop, awaiting `future`
+    cdef object future
+    cdef TimerHandle timer
+
+    cdef bint waits(self) noexcept                # it can still be claimed
+    cdef bint claim(self, Outcome outcome) noexcept
+    cdef bint wake(self) except -1                # False: nobody is there any more
+    cdef bint wake_loop(self) except -1
+    cdef bint give_up(self) noexcept
+    cdef int block_thread(self, double timeout) except -1
+    cdef int block(self, str reason, double timeout, bint cancellable=*) except -1
+
+
+# A place in a wait queue; a select has one in each queue. Doubly linked, so that a waiter that gives up leaves at once.
+cdef class Place:
+    cdef Place before, after
+    cdef Places queue             # None: in no queue
+    cdef Waiter waiter
+    cdef Py_ssize_t index         # which case of a select
+    cdef object value             # what is to be sent
+
+    cdef int leave(self) noexcept
+
+
+cdef class Places:
+    cdef Place first, last
+    cdef Py_ssize_t count
+
+    cdef int join(self, Place place) noexcept
+    cdef Place claim_first(self)          # take out and claim the oldest that still waits; None: there is none
+    cdef bint waiting(self) noexcept
+    cdef int complete_all(self) except -1
+
+
+cdef Place new_place(Waiter waiter, Py_ssize_t index, object value)
+cdef int may_block(str what, str instead) except -1
+cdef Waiter blocking_waiter(str what, str instead)
+cdef Waiter async_waiter()
+cdef double seconds_of(object timeout) except -2     # None: -1
+cdef int raise_outcome(Outcome outcome, str what) except -1

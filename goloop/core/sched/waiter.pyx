@@ -1,0 +1,280 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""Waiter: one wait of a goroutine, a plain thread or a coroutine; and the queues that waiters stand in.
+
+Whatever ends a wait - a value, a close, a timeout, a cancellation - claims the waiter first. Only the first
+claim counts, so that a value never goes to a waiter that has given up, and a waiter that was given a value never
+gives up: a timeout or a cancellation that comes later finds it claimed. Everything is guarded by the GIL, and
+nothing between a look and a claim gives it up.
+"""
+
+import asyncio
+import os
+from _thread import allocate_lock
+from asyncio import events as _events
+
+cimport cython
+from libc.math cimport isnan
+
+from goloop.core.sched.scheduler cimport Worker, current_g, in_goroutine, ready
+
+
+cdef extern from "Python.h":
+    int PyThreadState_SetAsyncExc(unsigned long thread, object exc)
+    unsigned long PyThread_get_thread_ident() nogil
+
+cdef double LONGEST = 24 * 3600.0 * 365       # seconds; what a lock's acquire() still takes
+cdef unsigned int forks = 0                   # how many there were between this process and the first one
+
+
+cdef double seconds_of(object timeout) except -2:
+    """A timeout as seconds; -1 for None, 0 for one that is over already."""
+    cdef double seconds
+    if timeout is None:
+        return -1
+    seconds = timeout
+    if isnan(seconds):
+        raise ValueError("a timeout cannot be NaN")
+    return 0 if seconds < 0 else min(seconds, LONGEST)
+
+
+cdef int raise_outcome(Outcome outcome, str what) except -1:
+    if outcome == TIMED_OUT:
+        raise TimeoutError(f"{what}: timed out")
+    if outcome == CANCELLED:
+        raise asyncio.CancelledError()
+    return 0
+
+
+def _resolve(future):
+    if not future.done():
+        future.set_result(None)
+
+
+@cython.freelist(256)
+cdef class Waiter:
+    cdef bint waits(self) noexcept:
+        if self.outcome == WAITING and self.forks != forks:
+            self.outcome = CANCELLED      # the one who waits is in the parent process
+        return self.outcome == WAITING
+
+    cdef bint claim(self, Outcome outcome) noexcept:
+        if not self.waits():
+            return False
+        self.outcome = outcome
+        return True
+
+    cdef bint wake(self) except -1:
+        if self.g is not None:
+            if self.parked:
+                self.parked = False
+                ready(self.g)
+        elif self.lock is not None:
+            self.lock.release()
+        elif self.future is not None:
+            if _events._get_running_loop() is self.loop:
+                _resolve(self.future)
+            else:
+                return self.wake_loop()
+        return True
+
+    cdef bint wake_loop(self) except -1:
+        """Wake a coroutine of a loop that another thread runs."""
+        try:
+            self.loop.call_soon_threadsafe(_resolve, self.future)
+        except RuntimeError:
+            if self.loop.is_closed():     # its coroutine will not go on
+                return self.back or self.give_up()
+            raise
+        except BaseException as exc:
+            # asyncio's own loops are Python code there, in which a signal handler may raise. The wake-up must not
+            # be lost, nor the exception.
+            self.loop.call_soon_threadsafe(_resolve, self.future)
+            PyThreadState_SetAsyncExc(PyThread_get_thread_ident(), type(exc))
+        return True
+
+    cdef bint give_up(self) noexcept:
+        """Take back what it was given, once: another one is to have it. Returns False."""
+        self.outcome = CANCELLED
+        return False
+
+    # ------------------------------------------------- goroutines and threads
+    cdef int block(self, str reason, double timeout, bint cancellable=True) except -1:
+        """Wait until it is claimed; a timeout or a cancellation claims it too. See `outcome`, then leave the queues."""
+        if self.g is None:
+            return self.block_thread(timeout)
+        cdef G g = self.g
+        cdef Worker worker = g.worker
+        if timeout >= 0:
+            self.timer = worker.loop.schedule(worker.loop.now() + timeout, self._expire, (), worker.context)
+        try:
+            if g.cancelling and cancellable and self.claim(CANCELLED):
+                g.cancelling = False
+            elif self.outcome == WAITING:
+                if cancellable:
+                    g.waiter = self
+                self.parked = True
+                worker.park(g, reason)
+        finally:
+            self.parked = False
+            g.waiter = None
+            if self.timer is not None:
+                self.timer.cancel()
+                self.timer = None
+        return 0
+
+    cdef int block_thread(self, double timeout) except -1:
+        try:
+            if not self.lock.acquire(True, timeout):
+                self.claim(TIMED_OUT)
+        except BaseException as exc:      # a signal handler raised it, KeyboardInterrupt for one
+            if self.claim(CANCELLED) or self.returnable:
+                raise
+            # What it waited for has come, and must not be lost: the exception comes right after it.
+            PyThreadState_SetAsyncExc(PyThread_get_thread_ident(), type(exc))
+        return 0
+
+    def _expire(self):
+        if self.claim(TIMED_OUT):
+            self.wake()
+
+    # ------------------------------------------------------------- coroutines
+    async def suspend(self, double timeout):
+        """Wait, in a coroutine, until it is claimed; as block()."""
+        cdef object timer = None
+        self.future = self.loop.create_future()
+        if timeout >= 0:
+            timer = self.loop.call_later(timeout, self._expire)
+        try:
+            # Both calls may run Python code, and another thread's: it may have been claimed before there was a future.
+            if self.outcome == WAITING:
+                await self.future
+        except asyncio.CancelledError as exc:
+            if self.claim(CANCELLED) or self.returnable:
+                raise
+            # Claimed before: what it waited for is here and must not be lost. The cancellation comes at the next await.
+            task = asyncio.current_task()
+            task.uncancel()
+            task.cancel(*exc.args)
+        finally:
+            self.back = True
+            self.future = None
+            if timer is not None:
+                timer.cancel()
+
+
+cdef int may_block(str what, str instead) except -1:
+    """RuntimeError on the thread of a running loop outside of a goroutine, where waiting would stop the loop."""
+    if not in_goroutine() and _events._get_running_loop() is not None:
+        raise RuntimeError(f"{what} would block the event loop: use {instead} here, or call it in a goroutine")
+    return 0
+
+
+cdef Waiter blocking_waiter(str what, str instead):
+    """A waiter for whoever calls: the goroutine that runs here, or else the thread; after may_block()."""
+    cdef Waiter waiter = Waiter.__new__(Waiter)
+    waiter.forks = forks
+    waiter.g = current_g()
+    if waiter.g is None:
+        may_block(what, instead)
+        waiter.lock = allocate_lock()
+        waiter.lock.acquire()
+    return waiter
+
+
+cdef Waiter async_waiter():
+    """A waiter for the coroutine that calls."""
+    cdef Waiter waiter = Waiter.__new__(Waiter)
+    waiter.forks = forks
+    waiter.loop = _events.get_running_loop()
+    return waiter
+
+
+# ------------------------------------------------------------------------ queues
+@cython.freelist(256)
+cdef class Place:
+    cdef int leave(self) noexcept:
+        """Leave the queue, if it is in one."""
+        cdef Places queue = self.queue
+        if queue is None:
+            return 0
+        if self.before is None:
+            queue.first = self.after
+        else:
+            self.before.after = self.after
+        if self.after is None:
+            queue.last = self.before
+        else:
+            self.after.before = self.before
+        self.before = self.after = None
+        self.queue = None
+        queue.count -= 1
+        return 0
+
+
+cdef Place new_place(Waiter waiter, Py_ssize_t index, object value):
+    cdef Place place = Place.__new__(Place)
+    place.waiter = waiter
+    place.index = index
+    place.value = value
+    return place
+
+
+cdef class Places:
+    """Waiters in the order in which they came."""
+
+    cdef int join(self, Place place) noexcept:
+        place.queue = self
+        place.before = self.last
+        if self.last is None:
+            self.first = place
+        else:
+            self.last.after = place
+        self.last = place
+        self.count += 1
+        return 0
+
+    cdef Place claim_first(self):
+        cdef Place place
+        while self.first is not None:
+            place = self.first
+            place.leave()
+            if place.waiter.claim(COMPLETED):
+                place.waiter.index = place.index
+                return place
+        return None
+
+    cdef bint waiting(self) noexcept:
+        """Whether somebody here still waits; those who gave up and have not left yet are taken out."""
+        while self.first is not None and not self.first.waiter.waits():
+            self.first.leave()
+        return self.first is not None
+
+    cdef int complete_all(self) except -1:
+        """Complete everything that waits now; an exception on the way comes when all have been woken."""
+        cdef Places gone = Places.__new__(Places)
+        cdef object failure = None
+        cdef Place place
+        while True:
+            place = self.claim_first()
+            if place is None:
+                break
+            gone.join(place)
+        while gone.first is not None:
+            place = gone.first
+            place.leave()
+            try:
+                place.waiter.wake()
+            except BaseException as exc:
+                failure = exc
+        if failure is not None:
+            raise failure
+        return 0
+
+
+def _forked():
+    """In a forked child: nobody waits."""
+    global forks
+    forks += 1
+
+
+os.register_at_fork(after_in_child=_forked)

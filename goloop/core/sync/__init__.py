@@ -1,0 +1,1 @@
+"""Channels, locks and timers for goroutines, coroutines and threads."""

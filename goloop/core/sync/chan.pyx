@@ -1,0 +1,525 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""Channels and select, for goroutines, coroutines and plain threads alike.
+
+A value goes straight from a sender to a receiver that waits, else through the buffer, and always in the order of
+the sends. It is handed over only to a waiter that was claimed for it (sched/waiter.pyx), so that none is lost or
+delivered twice, whoever is cancelled or times out when. Semantics and fairness are Go's (runtime/chan.go, select.go).
+
+A goroutine has its value as soon as it is claimed. A coroutine may still be cancelled before it is back, and a thread
+be interrupted, so theirs stay in the channel: `owed` counts them, and who comes back takes the oldest value, whichever
+that is by then. One that was cancelled leaves it to the next receiver, and no order is broken.
+"""
+
+import types
+
+from libc.stdint cimport uint64_t
+
+from goloop.core.poll.pollset cimport now_ns
+from goloop.core.sched.waiter cimport (
+    COMPLETED, Place, Places, Waiter, async_waiter, blocking_waiter, may_block, new_place, raise_outcome, seconds_of,
+)
+
+from goloop.errors import ChannelClosed
+
+cdef object NOTHING = object()        # take(): it would have to wait
+cdef object CLOSED = object()         # take(): closed and drained
+
+cdef uint64_t random_state = 0
+
+
+cdef uint64_t random_below(uint64_t n) noexcept:
+    """xorshift64*: where select starts to look need not be a secret."""
+    global random_state
+    if random_state == 0:
+        random_state = <uint64_t>now_ns() | 1
+    random_state ^= random_state >> 12
+    random_state ^= random_state << 25
+    random_state ^= random_state >> 27
+    return ((random_state * 0x2545F4914F6CDD1D) >> 33) % n
+
+
+cdef class Chan:
+    """A channel of capacity n (Go: make(chan T, n)); without a capacity, every send waits for its receiver.
+
+    From any thread: recv() and send() park a goroutine or block a plain thread, `await arecv()` and `await
+    asend()` are for coroutines on any loop, recv_nowait() and send_nowait() never wait. `for value in chan` and
+    `async for` receive until it is closed and drained. len(chan) is the number of values in the buffer.
+    """
+
+    __class_getitem__ = classmethod(types.GenericAlias)
+
+    def __cinit__(self, n=0):
+        if not isinstance(n, int):
+            raise TypeError(f"a channel's capacity is an int, got {n!r}")
+        if n < 0:
+            raise ValueError(f"a channel's capacity cannot be negative, got {n}")
+        self.cap = n
+        self.ring = []
+        self.receivers = Places()
+        self.senders = Places()
+
+    def __len__(self):
+        return self.count - self.owed
+
+    def __bool__(self):
+        return True
+
+    def __repr__(self):
+        state = "closed, " if self.closed else ""
+        waiting = f", {self.receivers.count} receiving, {self.senders.count} sending"
+        return f"<Chan {state}{len(self)} of {self.cap}{waiting}>"
+
+    # --------------------------------------------------------------- the state
+    cdef int append(self, object value) except -1:
+        while self.count == len(self.ring):
+            self.grow()
+        self.ring[(self.head + self.count) & (len(self.ring) - 1)] = value
+        self.count += 1
+        return 0
+
+    cdef int grow(self) except -1:
+        cdef list old = self.ring
+        cdef list fresh = [None] * max(8, 2 * len(old))
+        cdef Py_ssize_t i
+        if self.ring is old:              # else: the collector ran, a finalizer sent something, and that grew it
+            for i in range(self.count):
+                fresh[i] = old[(self.head + i) & (len(old) - 1)]
+            self.ring = fresh
+            self.head = 0
+        return 0
+
+    cdef object pop(self):
+        cdef object value = self.ring[self.head]
+        self.ring[self.head] = None
+        self.head = (self.head + 1) & (len(self.ring) - 1)
+        self.count -= 1
+        return value
+
+    cdef bint put(self, object value) except -1:
+        """Hand the value to a receiver or the buffer. False: it has to wait."""
+        cdef Place place
+        if self.closed:
+            raise ChannelClosed("send on a closed channel")
+        place = self.receivers.claim_first() if self.receivers.first is not None else None
+        if place is not None:
+            self.hand_over(place.waiter, value)
+        elif self.count - self.owed < self.cap:
+            self.append(value)
+        else:
+            return False
+        return True
+
+    cdef int hand_over(self, Waiter waiter, object value) except -1:
+        """Give a claimed receiver a value; if older ones are on their way to others, give it one of those instead."""
+        waiter.ok = True
+        if waiter.g is None:
+            self.append(value)
+            self.owed += 1
+            if not waiter.wake():         # its loop is gone
+                self.owed -= 1
+                self.offer()
+            return 0
+        if self.count:
+            self.append(value)
+            value = self.pop()
+        waiter.value = value
+        waiter.wake()
+        return 0
+
+    cdef int offer(self) except -1:
+        """Something has become available that no send brought: it may be what receivers wait for."""
+        cdef Place place
+        cdef Waiter waiter
+        while self.count > self.owed:
+            place = self.receivers.claim_first()
+            if place is None:
+                break
+            waiter = place.waiter
+            waiter.ok = True
+            if waiter.g is not None:
+                waiter.value = self.pop()
+                waiter.wake()
+            else:
+                self.owed += 1
+                if not waiter.wake():
+                    self.owed -= 1
+        return 0
+
+    cdef object take(self):
+        """The oldest value; or NOTHING, or CLOSED."""
+        cdef object value
+        cdef Place place
+        if self.count > self.owed:
+            value = self.pop()
+            while self.senders.first is not None and self.count - self.owed < self.cap:
+                place = self.senders.claim_first()
+                if place is None:
+                    break
+                self.append(place.value)
+                place.waiter.ok = True
+                place.waiter.wake()
+            return value
+        place = self.senders.claim_first()
+        if place is None:
+            return CLOSED if self.closed and self.count == 0 else NOTHING
+        value = place.value
+        if self.count:
+            self.append(value)
+            value = self.pop()
+        place.waiter.ok = True
+        place.waiter.wake()
+        return value
+
+    cdef object received(self, Waiter waiter):
+        cdef object value
+        raise_outcome(waiter.outcome, "recv")
+        if not waiter.ok:
+            raise ChannelClosed("receive from a closed channel")
+        if waiter.g is not None:
+            return waiter.value
+        value = self.pop()
+        self.owed -= 1
+        if self.closed and self.count == 0:
+            self.receivers.complete_all()
+        return value
+
+    cdef int give_back(self, Waiter waiter) except -1:
+        """A receiver ends its wait with an exception: what it was claimed for, if it was, is for somebody else."""
+        if waiter.outcome == COMPLETED and waiter.ok:
+            if waiter.g is None:
+                self.owed -= 1
+            else:                         # its greenlet is being ended: only now does the value go back to the front
+                while self.count == len(self.ring):
+                    self.grow()
+                self.head = (self.head - 1) & (len(self.ring) - 1)
+                self.ring[self.head] = waiter.value
+                self.count += 1
+            self.offer()
+        return 0
+
+    cdef int sent(self, Waiter waiter) except -1:
+        raise_outcome(waiter.outcome, "send")
+        if not waiter.ok:
+            raise ChannelClosed("send on a closed channel")
+        return 0
+
+    # ------------------------------------------------------------- the methods
+    def close(self):
+        """Close it (Go: close): values in the buffer can still be received, sends raise ChannelClosed, also those
+        that wait. ChannelClosed if it is closed already."""
+        if self.closed:
+            raise ChannelClosed("close of a closed channel")
+        self.closed = True
+        if self.count == 0:                # else they wait for what others may give back; see received()
+            self.receivers.complete_all()  # waiter.ok stays False
+        self.senders.complete_all()
+
+    def send_nowait(self, value):
+        """Send if that needs no waiting. Returns whether it did; ChannelClosed on a closed channel."""
+        return self.put(value)
+
+    def recv_nowait(self):
+        """Receive what is there. Returns (value, True), or (None, False) when it would have to wait; ChannelClosed
+        when it is closed and drained."""
+        value = self.take()
+        if value is CLOSED:
+            raise ChannelClosed("receive from a closed channel")
+        return (None, False) if value is NOTHING else (value, True)
+
+    def send(self, value, timeout=None):
+        """Send, waiting for a receiver or for room in the buffer (Go: ch <- v).
+
+        timeout: seconds; TimeoutError when it is over, and nothing was sent. ChannelClosed, also while it
+        waits. Parks a goroutine, blocks a plain thread; RuntimeError on a loop's thread: `await asend()`.
+        """
+        cdef double seconds = seconds_of(timeout)
+        cdef Waiter waiter
+        cdef Place place
+        may_block("Chan.send()", "await Chan.asend()")
+        if self.put(value):
+            return
+        waiter = blocking_waiter("Chan.send()", "await Chan.asend()")
+        place = new_place(waiter, 0, value)
+        if self.put(value):
+            return
+        waiter.returnable = True
+        self.senders.join(place)
+        try:
+            waiter.block("chan send", seconds)
+        finally:
+            place.leave()
+        self.sent(waiter)
+
+    def recv(self, timeout=None):
+        """Receive the next value, waiting for it (Go: <-ch).
+
+        timeout: seconds; TimeoutError when it is over. ChannelClosed when it is closed and drained. Parks a
+        goroutine, blocks a plain thread; RuntimeError on a loop's thread: `await arecv()`.
+        """
+        cdef double seconds = seconds_of(timeout)
+        cdef Waiter waiter
+        cdef Place place
+        may_block("Chan.recv()", "await Chan.arecv()")
+        value = self.take()
+        if value is NOTHING:
+            waiter = blocking_waiter("Chan.recv()", "await Chan.arecv()")
+            place = new_place(waiter, 0, None)
+            value = self.take()
+            if value is NOTHING:
+                waiter.returnable = True
+                self.receivers.join(place)
+                try:
+                    waiter.block("chan receive", seconds)
+                except BaseException:
+                    self.give_back(waiter)
+                    raise
+                finally:
+                    place.leave()
+                return self.received(waiter)
+        if value is CLOSED:
+            raise ChannelClosed("receive from a closed channel")
+        return value
+
+    async def asend(self, value, timeout=None):
+        """As send(), for coroutines. One that is cancelled just when its value has been received raises
+        CancelledError all the same: what asyncio cancels, ends."""
+        cdef double seconds = seconds_of(timeout)
+        cdef Waiter waiter
+        cdef Place place
+        if self.put(value):
+            return
+        waiter = async_waiter()
+        place = new_place(waiter, 0, value)
+        if self.put(value):
+            return
+        waiter.returnable = True
+        self.senders.join(place)
+        try:
+            await waiter.suspend(seconds)
+        finally:
+            place.leave()
+        self.sent(waiter)
+
+    async def arecv(self, timeout=None):
+        """As recv(), for coroutines. One that is cancelled leaves its value to the next receiver."""
+        cdef double seconds = seconds_of(timeout)
+        cdef Waiter waiter
+        cdef Place place
+        value = self.take()
+        if value is NOTHING:
+            waiter = async_waiter()
+            place = new_place(waiter, 0, None)
+            value = self.take()
+            if value is NOTHING:
+                waiter.returnable = True
+                self.receivers.join(place)
+                try:
+                    await waiter.suspend(seconds)
+                except BaseException:
+                    self.give_back(waiter)
+                    raise
+                finally:
+                    place.leave()
+                return self.received(waiter)
+        if value is CLOSED:
+            raise ChannelClosed("receive from a closed channel")
+        return value
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        try:
+            return self.recv()
+        except ChannelClosed:
+            raise StopIteration from None
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        try:
+            return await self.arecv()
+        except ChannelClosed:
+            raise StopAsyncIteration from None
+
+
+# ------------------------------------------------------------------------ select
+cdef class Case:
+    """A case of select(); made by recv() and send()."""
+
+    def __init__(self, *args, **kwargs):
+        raise TypeError("cases are made by goloop.recv(chan) and goloop.send(chan, value)")
+
+    def __repr__(self):
+        return f"send({self.chan!r}, {self.value!r})" if self.sends else f"recv({self.chan!r})"
+
+    cdef bint ready(self):
+        cdef Chan chan = self.chan
+        if self.sends:
+            return chan.closed or chan.count - chan.owed < chan.cap or chan.receivers.waiting()
+        return chan.count > chan.owed or (chan.closed and chan.count == 0) or chan.senders.waiting()
+
+    cdef object perform(self, Py_ssize_t index):
+        """Do what is ready; the result of select(). None: it is not ready after all."""
+        cdef object value
+        if self.sends:
+            return (index, None, True) if self.chan.put(self.value) else None
+        value = self.chan.take()
+        if value is NOTHING:
+            return None
+        return (index, None, False) if value is CLOSED else (index, value, True)
+
+
+cdef Case new_case(object chan, bint sends, object value):
+    cdef Case case
+    if not isinstance(chan, Chan):
+        raise TypeError(f"a Chan is needed, got {chan!r}")
+    case = Case.__new__(Case)
+    case.chan = chan
+    case.sends = sends
+    case.value = value
+    return case
+
+
+def recv(chan):
+    """A case of select(): receive from the channel."""
+    return new_case(chan, False, None)
+
+
+def send(chan, value):
+    """A case of select(): send the value on the channel."""
+    return new_case(chan, True, value)
+
+
+cdef int check_cases(tuple cases) except -1:
+    for case in cases:
+        if case is not None and not isinstance(case, Case):
+            raise TypeError(f"select() takes recv(chan), send(chan, value) or None, got {case!r}")
+    return 0
+
+
+cdef object try_cases(tuple cases):
+    """Perform one of the cases that are ready, each with the same chance; None: none is."""
+    cdef Py_ssize_t i, ready, chosen
+    cdef object result = None
+    while result is None:
+        ready = 0
+        chosen = -1
+        for i in range(len(cases)):
+            if cases[i] is not None and (<Case>cases[i]).ready():
+                ready += 1
+                if random_below(ready) == 0:
+                    chosen = i
+        if chosen < 0:
+            break
+        result = (<Case>cases[chosen]).perform(chosen)
+    return result
+
+
+cdef list places_for(tuple cases, Waiter waiter):
+    cdef Py_ssize_t i
+    return [None if cases[i] is None else new_place(waiter, i, (<Case>cases[i]).value) for i in range(len(cases))]
+
+
+cdef int join_all(tuple cases, list places) except -1:
+    cdef Case case
+    cdef Py_ssize_t i
+    for i in range(len(cases)):
+        if cases[i] is not None:
+            case = <Case>cases[i]
+            (case.chan.senders if case.sends else case.chan.receivers).join(<Place>places[i])
+    return 0
+
+
+cdef int give_back(tuple cases, Waiter waiter) except -1:
+    """A select ends with an exception: as Chan.give_back()."""
+    cdef Case case
+    if waiter.outcome == COMPLETED:
+        case = <Case>cases[waiter.index]
+        if not case.sends:
+            case.chan.give_back(waiter)
+    return 0
+
+
+cdef int leave_all(list places) except -1:
+    for place in places:
+        if place is not None:
+            (<Place>place).leave()
+    return 0
+
+
+cdef object selected(tuple cases, Waiter waiter):
+    raise_outcome(waiter.outcome, "select")
+    cdef Case case = <Case>cases[waiter.index]
+    if case.sends:
+        case.chan.sent(waiter)
+        return waiter.index, None, True
+    if not waiter.ok:
+        return waiter.index, None, False
+    return waiter.index, case.chan.received(waiter), True
+
+
+def select(*cases, default=False, timeout=None):
+    """Wait until one of several channel operations can go on, and do it (Go: select).
+
+    cases: recv(chan), send(chan, value), or None, which never is ready. Among several that are ready each has the
+    same chance. Returns (index, value, ok): ok is False for a receive from a closed channel. default: when
+    nothing is ready, return (-1, None, False) instead of waiting. timeout: seconds; TimeoutError when it is over.
+    ChannelClosed if the chosen case is a send on a closed channel. Parks a goroutine, blocks a plain thread;
+    RuntimeError on a loop's thread: `await aselect()`.
+    """
+    cdef double seconds = seconds_of(timeout)
+    cdef Waiter waiter
+    cdef list places
+    check_cases(cases)
+    if not default:
+        may_block("select()", "await aselect()")
+    found = try_cases(cases)
+    if found is not None:
+        return found
+    if default:
+        return -1, None, False
+    waiter = blocking_waiter("select()", "await aselect()")
+    places = places_for(cases, waiter)
+    found = try_cases(cases)
+    if found is not None:
+        return found
+    waiter.returnable = True
+    join_all(cases, places)
+    try:
+        waiter.block("select", seconds)
+    except BaseException:
+        give_back(cases, waiter)
+        raise
+    finally:
+        leave_all(places)
+    return selected(cases, waiter)
+
+
+async def aselect(*cases, default=False, timeout=None):
+    """As select(), for coroutines."""
+    cdef double seconds = seconds_of(timeout)
+    cdef Waiter waiter
+    cdef list places
+    check_cases(cases)
+    found = try_cases(cases)
+    if found is not None:
+        return found
+    if default:
+        return -1, None, False
+    waiter = async_waiter()
+    places = places_for(cases, waiter)
+    found = try_cases(cases)
+    if found is not None:
+        return found
+    waiter.returnable = True
+    join_all(cases, places)
+    try:
+        await waiter.suspend(seconds)
+    except BaseException:
+        give_back(cases, waiter)
+        raise
+    finally:
+        leave_all(places)
+    return selected(cases, waiter)

@@ -1,0 +1,437 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""Cond, WaitGroup and Once: how goroutines, coroutines and plain threads wait for what others do.
+
+As with the locks (locks.pyx), whoever is woken was claimed first, and one that is cancelled at that very moment passes
+the signal on. Semantics are Go's (package sync).
+"""
+
+import asyncio
+from asyncio import events as _events
+from inspect import isawaitable, iscoroutinefunction
+
+from goloop.core.sched.goroutine cimport Goroutine, when_done
+from goloop.core.sync.locks cimport EXCLUSIVE, SHARED, RLocker
+from goloop.core.poll.pollset cimport now_ns
+from goloop.core.sched.scheduler cimport current_g
+from goloop.core.sched.waiter cimport (
+    CANCELLED, COMPLETED, Place, Places, Waiter, async_waiter, blocking_waiter, new_place, raise_outcome,
+    seconds_of,
+)
+
+from goloop.core.sched.goroutine import go as _go
+from goloop.core.sync.locks import Mutex, RWMutex, obtain_async
+
+
+cdef extern from "Python.h":
+    unsigned long PyThread_get_thread_ident() nogil
+
+
+cdef double clock() noexcept:
+    return now_ns() / 1e9
+
+
+# --------------------------------------------------------------------------- Cond
+cdef class Cond:
+    """Lets those who hold a lock wait until others have changed what it protects (Go: sync.Cond).
+
+    locker: the Mutex, RWMutex or rlocker() that protects it; None: a Mutex of its own. `with cond:` and `async with
+    cond:` lock it. Waiters are woken in the order in which they came. From any thread, as Mutex.
+    """
+
+    def __cinit__(self, locker=None):
+        if locker is None:
+            locker = Mutex()
+        if isinstance(locker, RLocker):
+            self.of = (<RLocker>locker).of
+            self.n = SHARED
+        elif isinstance(locker, (Mutex, RWMutex)):
+            self.of = locker
+            self.n = EXCLUSIVE
+        else:
+            raise TypeError(f"a Cond's lock is a Mutex, an RWMutex or its rlocker(), got {locker!r}")
+        self.locker = locker
+        self.waiters = Places()
+
+    def __repr__(self):
+        return f"<Cond of {self.locker!r}, {self.waiters.count} waiting>"
+
+    cdef int check_held(self) except -1:
+        if not self.of.is_held(self.n):
+            raise RuntimeError("waiting on a Cond takes its lock: lock it first, as `with cond:` does")
+        return 0
+
+    cdef int relock(self) except -1:
+        """Lock it again after a wait, whatever comes; an exception from a signal handler has to wait."""
+        cdef object interrupted = None
+        while True:
+            try:
+                self.of.obtain(self.n, -1, "Cond.wait()", "await Cond.async_wait()", "cond lock", False)
+                break
+            except BaseException as exc:
+                if current_g() is not None:
+                    raise                  # the end of its greenlet
+                interrupted = exc
+        if interrupted is not None:
+            raise interrupted
+        return 0
+
+    async def _relock(self):
+        cdef object interrupted = None
+        while not self.of.take(self.n):
+            try:
+                await obtain_async(self.of, self.n, -1, "Cond.async_wait()")
+                break
+            except asyncio.CancelledError as exc:
+                interrupted = exc
+            except GeneratorExit:
+                self.of.reclaim(self.n)
+                raise
+        if interrupted is not None:
+            raise interrupted
+
+    cdef int withdraw(self, Place place) except -1:
+        place.leave()
+        if not place.waiter.claim(CANCELLED) and place.waiter.outcome == COMPLETED:
+            return self.signal_one()
+        return 0
+
+    cdef int signal_one(self) except -1:
+        cdef Place place
+        while True:
+            place = self.waiters.claim_first()
+            if place is None or place.waiter.wake():
+                return 0
+
+    def wait(self, timeout=None):
+        """Unlock, wait for signal() or broadcast(), and lock again (Go: Wait).
+
+        What one waits for may have changed again when it returns: see wait_for(). timeout: seconds; TimeoutError when
+        it is over, with the lock held again, as with every exception. RuntimeError if the lock is not held, and on
+        the thread of a running loop outside of a goroutine: `await async_wait()` there.
+        """
+        cdef double seconds = seconds_of(timeout)
+        cdef Waiter waiter = blocking_waiter("Cond.wait()", "await Cond.async_wait()")
+        cdef Place place = new_place(waiter, 0, None)
+        waiter.returnable = True
+        self.check_held()
+        self.waiters.join(place)           # before it is unlocked: a signal from then on counts
+        try:
+            self.of.give(self.n)
+            waiter.block("cond wait", seconds)
+        except BaseException:
+            self.withdraw(place)
+            self.relock()
+            raise
+        place.leave()
+        self.relock()
+        raise_outcome(waiter.outcome, "Cond.wait()")
+
+    async def async_wait(self, timeout=None):
+        """As wait(), for coroutines."""
+        cdef double seconds = seconds_of(timeout)
+        cdef Waiter waiter = async_waiter()
+        cdef Place place = new_place(waiter, 0, None)
+        waiter.returnable = True
+        self.check_held()
+        self.waiters.join(place)
+        try:
+            self.of.give(self.n)
+            await waiter.suspend(seconds)
+        except GeneratorExit:
+            # It is thrown away, and cannot wait any more.
+            self.withdraw(place)
+            self.of.reclaim(self.n)
+            raise
+        except BaseException:
+            self.withdraw(place)
+            await self._relock()
+            raise
+        place.leave()
+        await self._relock()
+        raise_outcome(waiter.outcome, "Cond.async_wait()")
+
+    def wait_for(self, predicate, timeout=None):
+        """Wait until predicate() is true, and return what it returned; it is called with the lock held.
+
+        timeout: seconds for all of it; TimeoutError when it is over. Otherwise as wait().
+        """
+        cdef double seconds = seconds_of(timeout)
+        cdef double end = clock() + seconds
+        result = predicate()
+        while not result:
+            try:
+                self.wait(None if seconds < 0 else end - clock())
+            except TimeoutError:
+                result = predicate()
+                if not result:
+                    raise
+                break
+            result = predicate()
+        return result
+
+    async def async_wait_for(self, predicate, timeout=None):
+        """As wait_for(), for coroutines; predicate is a plain function."""
+        cdef double seconds = seconds_of(timeout)
+        cdef double end = clock() + seconds
+        result = predicate()
+        while not result:
+            try:
+                await self.async_wait(None if seconds < 0 else end - clock())
+            except TimeoutError:
+                result = predicate()
+                if not result:
+                    raise
+                break
+            result = predicate()
+        return result
+
+    def signal(self):
+        """Wake the one who waits longest, if there is one (Go: Signal). From anywhere, with the lock or without."""
+        self.signal_one()
+
+    def broadcast(self):
+        """Wake all who wait (Go: Broadcast). From anywhere, with the lock or without."""
+        self.waiters.complete_all()
+
+    def __enter__(self):
+        self.locker.__enter__()
+
+    def __exit__(self, *exc):
+        self.locker.unlock()
+
+    async def __aenter__(self):
+        await self.locker.alock()
+
+    async def __aexit__(self, *exc):
+        self.locker.unlock()
+
+
+# ---------------------------------------------------------------------- WaitGroup
+cdef class WaitGroup:
+    """Waits for a number of things to end (Go: sync.WaitGroup): go() or add() counts them, done() says that one has.
+
+    From any thread: wait() parks a goroutine or blocks a plain thread, `await async_wait()` is for coroutines.
+    """
+
+    def __cinit__(self):
+        self.waiters = Places()
+
+    def __repr__(self):
+        return f"<WaitGroup of {self.count}, {self.waiters.count} waiting>"
+
+    cdef int change(self, Py_ssize_t delta) except -1:
+        cdef Places gone = None
+        cdef Place place
+        if self.waiters.first is not None:
+            gone = Places.__new__(Places)      # now: nobody else may run between the change and the claims
+        if self.count + delta < 0:
+            raise RuntimeError("negative WaitGroup counter: done() was called more often than add() said")
+        if self.count or delta <= 0:
+            self.count += delta
+        elif self.returning:
+            raise RuntimeError("WaitGroup is reused before its wait() has returned to everybody: take a new one")
+        else:
+            self.count = delta
+        if self.count == 0 and gone is not None:
+            while True:
+                place = self.waiters.claim_first()
+                if place is None:
+                    break
+                place.waiter.ok = True     # counted in `returning`
+                self.returning += 1
+                gone.join(place)
+            while gone.first is not None:
+                place = gone.first
+                place.leave()
+                if not place.waiter.wake():
+                    self.returned(place)
+        return 0
+
+    cdef int returned(self, Place place) noexcept:
+        place.leave()
+        if place.waiter.ok:
+            place.waiter.ok = False
+            self.returning -= 1
+        return 0
+
+    def add(self, delta=1):
+        """Count delta more things to wait for (Go: Add); negative: fewer. From anywhere.
+
+        RuntimeError when that makes the count negative, or begins a new round before wait() has returned to all who
+        waited for the last one. Call it before what it counts can end: before go(), not in the goroutine.
+        """
+        if not isinstance(delta, int):
+            raise TypeError(f"WaitGroup.add() takes an int, got {delta!r}")
+        self.change(delta)
+
+    def done(self):
+        """One of them has ended (Go: Done). RuntimeError if there is none. From anywhere."""
+        self.change(-1)
+
+    def go(self, function, /, *args, **kwargs):
+        """Start a goroutine that counts until it has ended, however (Go: WaitGroup.Go); returns its Goroutine.
+
+        See goloop.go(). What it raises is for whoever joins it, or else reported: errgroup.Group collects errors.
+        """
+        cdef Goroutine g
+        self.change(1)
+        try:
+            g = _go(function, *args, **kwargs)
+        except BaseException:
+            self.change(-1)
+            raise
+        when_done(g, self._ended)
+        return g
+
+    def _ended(self, g):
+        self.change(-1)
+
+    def wait(self, timeout=None):
+        """Wait until the count is zero (Go: Wait).
+
+        timeout: seconds; TimeoutError when it is over. RuntimeError on the thread of a running loop outside of a
+        goroutine: `await async_wait()` there.
+        """
+        cdef double seconds = seconds_of(timeout)
+        cdef Waiter waiter = blocking_waiter("WaitGroup.wait()", "await WaitGroup.async_wait()")
+        cdef Place place = new_place(waiter, 0, None)
+        waiter.returnable = True           # there is nothing to give back
+        if self.count:
+            self.waiters.join(place)
+            try:
+                waiter.block("waitgroup wait", seconds)
+            finally:
+                self.returned(place)
+            raise_outcome(waiter.outcome, "WaitGroup.wait()")
+
+    async def async_wait(self, timeout=None):
+        """As wait(), for coroutines."""
+        cdef double seconds = seconds_of(timeout)
+        cdef Waiter waiter = async_waiter()
+        cdef Place place = new_place(waiter, 0, None)
+        waiter.returnable = True
+        if self.count:
+            self.waiters.join(place)
+            try:
+                await waiter.suspend(seconds)
+            finally:
+                self.returned(place)
+            raise_outcome(waiter.outcome, "WaitGroup.async_wait()")
+
+    @property
+    def counter(self):
+        """How many have not ended."""
+        return self.count
+
+
+# --------------------------------------------------------------------------- Once
+cdef enum:
+    NEW = 0
+    RUNNING = 1
+    DONE = 2
+
+
+cdef object actor():
+    """Who runs here: a goroutine, a coroutine's task, or a thread."""
+    cdef object who = current_g()
+    if who is None:
+        loop = _events._get_running_loop()
+        if loop is not None:
+            who = asyncio.current_task(loop)
+    return PyThread_get_thread_ident() if who is None else who
+
+
+cdef class Once:
+    """Runs a function exactly once (Go: sync.Once); whoever comes while it runs waits for its end.
+
+    A function that raises has run, and is not run again; the one who ran it gets the exception. From any thread, as
+    Mutex. once_func() and once_value() keep the outcome for everybody.
+    """
+
+    def __cinit__(self):
+        self.waiters = Places()
+
+    def __repr__(self):
+        state = "new" if self.state == NEW else "running" if self.state == RUNNING else "done"
+        return f"<Once {state}, {self.waiters.count} waiting>"
+
+    cdef bint begin(self) except -1:
+        """Whether the caller is to run the function. False: it runs already."""
+        cdef object me = actor()
+        if self.state == NEW:
+            self.state = RUNNING
+            self.runner = me
+            return True
+        if self.state == RUNNING and (self.runner is me or type(me) is int and self.runner == me):
+            raise RuntimeError("the function of a Once asks for that Once: it would wait for itself")
+        return False
+
+    cdef int end(self) except -1:
+        self.state = DONE
+        self.runner = None
+        return self.waiters.complete_all()
+
+    def do(self, function, timeout=None):
+        """Call function() unless some function was called before; return when that one has ended (Go: Do).
+
+        timeout: seconds to wait for somebody else's call; TimeoutError when it is over. RuntimeError when the
+        function itself gets here, and, until it is done, on the thread of a running loop outside of a goroutine:
+        `await ado()` there.
+        """
+        cdef double seconds
+        cdef Waiter waiter
+        cdef Place place
+        if self.state == DONE:
+            return
+        seconds = seconds_of(timeout)
+        if iscoroutinefunction(function):
+            raise TypeError(f"Once.do() takes a plain function: use await Once.ado() for {function!r}")
+        if not callable(function):
+            raise TypeError(f"Once.do() takes a function, got {function!r}")
+        waiter = blocking_waiter("Once.do()", "await Once.ado()")
+        waiter.returnable = True           # there is nothing to give back
+        place = new_place(waiter, 0, None)
+        if self.begin():
+            try:
+                function()
+            finally:
+                self.end()
+        elif self.state != DONE:
+            self.waiters.join(place)
+            try:
+                waiter.block("once", seconds)
+            finally:
+                place.leave()
+            raise_outcome(waiter.outcome, "Once.do()")
+
+    async def ado(self, function, timeout=None):
+        """As do(), for coroutines; what function() returns is awaited if it can be."""
+        cdef double seconds
+        cdef Waiter waiter
+        cdef Place place
+        if self.state == DONE:
+            return
+        seconds = seconds_of(timeout)
+        if not callable(function):
+            raise TypeError(f"Once.ado() takes a function, got {function!r}")
+        waiter = async_waiter()
+        waiter.returnable = True
+        place = new_place(waiter, 0, None)
+        if self.begin():
+            try:
+                result = function()
+                if isawaitable(result):
+                    await result
+            finally:
+                self.end()
+        elif self.state != DONE:
+            self.waiters.join(place)
+            try:
+                await waiter.suspend(seconds)
+            finally:
+                place.leave()
+            raise_outcome(waiter.outcome, "Once.ado()")
+
+    def done(self):
+        """Return True when the function has ended."""
+        return self.state == DONE

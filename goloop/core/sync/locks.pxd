@@ -1,0 +1,55 @@
+from goloop.core.sched.waiter cimport Place, Places
+
+
+cdef enum:
+    EXCLUSIVE = 0     # how a Mutex and a writer of an RWMutex lock
+    SHARED = 1        # how its readers do
+
+
+# Whatever is held and waited for in line. `n` says how: EXCLUSIVE, SHARED, or a semaphore's weight. It is never free
+# while somebody waits who could have it: who gives it back hands it over. Guard of all fields here: the GIL.
+cdef class Locker:
+    # Coroutines that were thrown away (GeneratorExit) where they had to have it back, and could not: Cond.async_wait().
+    # On their way out they give back what somebody else has by now, which must count for nothing.
+    cdef Py_ssize_t bereft
+    cdef object __weakref__
+
+    cdef int reclaim(self, Py_ssize_t n) except -1        # for such a coroutine: have it, or be one of the bereft
+    cdef bint excuses(self) except -1                     # whether it is one of them that gives it back
+
+    cdef bint take(self, Py_ssize_t n) noexcept           # have it without waiting; False: it takes a wait
+    cdef bint is_held(self, Py_ssize_t n) noexcept
+    cdef Places line(self, Py_ssize_t n)                  # where to wait
+    cdef int give(self, Py_ssize_t n) except -1           # give back what is held, which nobody checks any more
+    cdef int left(self) except -1                         # somebody left the line, who may have held up others
+    cdef int withdraw(self, Place place) except -1
+    cdef int obtain(self, Py_ssize_t n, double seconds, str method, str instead, str reason,
+                    bint cancellable=*) except -1
+
+
+cdef class Mutex(Locker):
+    cdef bint locked_
+    cdef Places waiters
+
+
+cdef class RWMutex(Locker):
+    cdef bint writing             # held by a writer; then readers_ is 0
+    cdef Py_ssize_t readers_      # how many readers hold it
+    cdef Places to_read
+    cdef Places to_write
+
+    cdef bint admit_readers(self) except -1
+    cdef bint admit_writer(self) except -1
+    cdef int hand_on(self, bint readers_first) except -1
+
+
+cdef class RLocker:
+    cdef RWMutex of
+
+
+cdef class Semaphore(Locker):
+    cdef readonly Py_ssize_t size
+    cdef Py_ssize_t used
+    cdef Places waiters
+
+    cdef Py_ssize_t weight(self, object n) except -1

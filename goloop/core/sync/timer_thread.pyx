@@ -1,0 +1,368 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""The clock: timers and deadlines that are set from any thread, and the one thread on which they ring.
+
+It is a thread of its own, since every loop may be stuck in somebody's code, and a deadline is wanted most just then;
+also a program without a loop, or whose loop has ended, has timers. What rings must not wait: it closes a channel, sends
+on one that has room, or starts a goroutine. Guard: the GIL. Nothing gives it up between the look at an alarm and its
+value in the channel, so after stop() or reset() there is none of before. Semantics are Go's (time/sleep.go, tick.go,
+since Go 1.23).
+"""
+
+import weakref
+from _thread import allocate_lock
+
+from libc.math cimport floor, isinf, isnan
+
+from goloop.core.sync.chan cimport Chan
+from goloop.core.sched.goroutine cimport check_function, home_here, origin_here, start
+from goloop.core.poll.pollset cimport now_ns
+from goloop.core.poll.timer_heap cimport TimerHeap
+
+
+cdef extern from "Python.h":
+    void PyErr_WriteUnraisable(object where)
+    object PyContext_CopyCurrent()
+
+cdef enum:
+    BATCH = 64                     # alarms that ring before other threads get a chance to run
+
+cdef double IDLE = 10.0            # seconds without an alarm after which the thread ends, as a worker's does
+cdef double SHORTEST = 1e-6        # seconds between two ticks; what is closer would only keep the thread busy
+cdef double LONGEST = 24 * 3600.0 * 365 * 100     # seconds; what is further away never comes
+
+cdef TimerHeap alarms = TimerHeap()
+cdef object bell = None            # a lock that the thread sleeps in; whoever clears `asleep` releases it
+cdef bint asleep = False
+cdef bint running = False          # the thread is there, or about to start
+cdef bint leaving = False          # it is to end as soon as there is no alarm
+cdef object start_thread = None    # runtime.clock's
+
+
+cdef double now() noexcept:
+    return now_ns() / 1e9
+
+
+cdef double time_in(object seconds) except? -1:
+    """When it is that many seconds from now."""
+    cdef double delay
+    if seconds is None:
+        raise TypeError("a number of seconds is needed, got None")
+    delay = seconds
+    if isnan(delay):
+        raise ValueError("a number of seconds cannot be NaN")
+    return now() + max(min(delay, LONGEST), 0)
+
+
+cdef class Alarm:
+    def __cinit__(self, *args, **kwargs):
+        self.place = -1
+
+    cdef int arm(self, double when) except -1:
+        """Let it ring at that time, instead of any other."""
+        global asleep, running
+        self.disarm()
+        self.when = when
+        alarms.push(when, &self.place, self)
+        if not running:
+            running = True
+            try:
+                start_thread()
+            except BaseException:
+                running = False
+                self.disarm()
+                raise
+        elif asleep and self.place == 0:
+            asleep = False
+            bell.release()
+        return 0
+
+    cdef bint disarm(self) except -1:
+        if self.place < 0:
+            return False
+        alarms.remove(self.place)
+        return True
+
+    cdef int ring(self, double now) except -1:
+        raise SystemError("Alarm.ring() is abstract")
+
+
+cdef class Call(Alarm):
+    """For context: calls a function, which must not wait, on the clock's thread."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def set(self, double when):
+        """Call it at that time, in seconds on the monotonic clock, unless clear() comes before."""
+        self.arm(min(when, now() + LONGEST))
+
+    def clear(self):
+        """Do not call it; returns whether it was set."""
+        return self.disarm()
+
+    cdef int ring(self, double now) except -1:
+        self.function()
+        return 0
+
+
+cdef class Tick(Alarm):
+    """Sends the time on a channel, once or again and again."""
+
+    cdef int ring(self, double now) except -1:
+        cdef Chan chan = self.chan()
+        if chan is None or chan.closed:
+            return 0
+        if self.period > 0:
+            self.arm(self.when + self.period * (1 + floor((now - self.when) / self.period)))
+        chan.put(now)              # False: the one before is still there
+        return 0
+
+    def _dropped(self, reference):
+        self.chan = None
+        self.disarm()
+
+
+cdef Tick new_tick(Chan chan, double period):
+    cdef Tick alarm = Tick.__new__(Tick)
+    alarm.period = period
+    alarm.chan = weakref.ref(chan, alarm._dropped)
+    return alarm
+
+
+cdef class Start(Alarm):
+    """Starts a goroutine, as if the one who made this called go() only then."""
+
+    def __init__(self, function, args, kwargs):
+        check_function(function, "after_func")
+        self.function = function
+        self.args = args
+        self.kwargs = kwargs
+        self.context = PyContext_CopyCurrent()
+        self.origin = origin_here()
+        self.home = home_here()
+
+    def begin(self):
+        """Start it now; also for context.after_func()."""
+        start(self.function, self.args, self.kwargs, self.context.copy(), self.origin, self.home)
+
+    cdef int ring(self, double now) except -1:
+        self.begin()
+        return 0
+
+
+# -------------------------------------------------------------------- the thread
+cdef int ring_due() except -1:
+    """Let ring what is due."""
+    cdef Alarm alarm
+    cdef double moment = now()
+    cdef int rung = 0
+    while alarms.size and alarms.first() <= moment:
+        alarm = alarms.pop()
+        try:
+            alarm.ring(moment)
+        except BaseException:
+            PyErr_WriteUnraisable(alarm)
+        rung += 1
+        if rung % BATCH == 0:
+            with nogil:
+                pass
+    return 0
+
+
+def run():
+    """What the clock's thread does."""
+    global asleep, running, leaving
+    cdef double delay
+    while True:
+        ring_due()
+        with nogil:                # alarms that follow each other closely leave no other pause
+            pass
+        if alarms.size:
+            delay = min(max(alarms.first() - now(), 0), 3600.0)
+        else:
+            delay = IDLE
+            if leaving:
+                running = leaving = False
+                return
+        leaving = False
+        asleep = True
+        if not bell.acquire(True, delay):
+            asleep = False
+            if alarms.size == 0:
+                running = False
+                return
+
+
+# ----------------------------------------------------------- for runtime.clock
+def set_starter(starter):
+    """Say how the thread is started that does run()."""
+    global start_thread
+    start_thread = starter
+
+
+def pending():
+    """Return how many alarms are set."""
+    return alarms.size
+
+
+def drop():
+    """Drop all alarms, and let the thread end unless new ones come. Returns whether it still runs."""
+    global asleep, leaving
+    alarms.clear()
+    if running:
+        leaving = True
+        if asleep:
+            asleep = False
+            bell.release()
+    return running
+
+
+def forget():
+    """In a forked child: neither the thread is here, nor are the alarms its."""
+    global asleep, running, leaving, bell
+    asleep = running = leaving = False
+    bell = allocate_lock()
+    bell.acquire()
+    alarms.clear()
+
+
+forget()
+
+
+# ------------------------------------------------------------------ goloop.timer
+cdef class Timer:
+    """Sends the time on its channel once, after a while (Go: time.NewTimer).
+
+    seconds: from now; 0 or less: at once. `chan` gets the time as time.monotonic() gives it, in seconds. Nobody
+    needs to stop it: what nobody refers to any more, nor to its channel, is collected. From any thread.
+    """
+
+    def __init__(self, seconds):
+        cdef double when = time_in(seconds)
+        if self.alarm is not None:
+            raise RuntimeError("a Timer is set again with reset()")
+        self.chan = Chan(1)
+        self.alarm = new_tick(self.chan, 0)
+        self.alarm.arm(when)
+
+    def __repr__(self):
+        return f"<Timer {state_of(self.alarm)}>"
+
+    cdef bint halt(self) except -1:
+        cdef bint active = self.alarm.disarm()
+        if self.chan.count:
+            self.chan.take()
+            active = True
+        return active
+
+    def stop(self):
+        """Stop it (Go: Stop): nothing comes from the channel any more. Returns False if it had rung and the time
+        was received, or it was stopped. The channel stays open. From any thread."""
+        return self.halt()
+
+    def reset(self, seconds):
+        """Let it ring that many seconds from now instead (Go: Reset); only then comes something from the channel.
+        Returns as stop(). From any thread."""
+        cdef double when = time_in(seconds)
+        cdef bint active = self.halt()
+        self.alarm.arm(when)
+        return active
+
+
+cdef class Ticker:
+    """Sends the time on its channel again and again (Go: time.NewTicker), until stop(); also a context manager.
+
+    seconds: from one tick to the next, a microsecond at least; ValueError unless positive. As long as one is
+    unreceived the others are dropped; those that come are at multiples of the period after the start. `chan` gets
+    the time as time.monotonic() gives it. What nobody refers to any more is collected. From any thread.
+    """
+
+    def __init__(self, seconds):
+        cdef double period = period_of(seconds)
+        if self.alarm is not None:
+            raise RuntimeError("a Ticker is set again with reset()")
+        self.chan = Chan(1)
+        self.alarm = new_tick(self.chan, period)
+        self.alarm.arm(now() + period)
+
+    def __repr__(self):
+        return f"<Ticker every {self.alarm.period:g} s, {'running' if self.alarm.place >= 0 else 'stopped'}>"
+
+    def stop(self):
+        """Stop it (Go: Stop): nothing comes from the channel any more, which stays open. From any thread."""
+        self.alarm.disarm()
+        if self.chan.count:
+            self.chan.take()
+
+    def reset(self, seconds):
+        """Tick every that many seconds from now on (Go: Reset), also if it was stopped. From any thread."""
+        cdef double period = period_of(seconds)
+        self.stop()
+        self.alarm.period = period
+        self.alarm.arm(now() + period)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.stop()
+
+
+cdef class FuncTimer:
+    """Calls a function in a goroutine of its own, after a while; made by after_func()."""
+
+    def __init__(self, *args, **kwargs):
+        raise TypeError("a FuncTimer is made by after_func()")
+
+    def __repr__(self):
+        return f"<FuncTimer of {self.alarm.function!r}, {state_of(self.alarm)}>"
+
+    def stop(self):
+        """Do not call it (Go: Stop). Returns False if it was called, or stopped before; it may still run then. From
+        any thread."""
+        return self.alarm.disarm()
+
+    def reset(self, seconds):
+        """Call it that many seconds from now instead, or again (Go: Reset). Returns as stop(). From any thread."""
+        cdef double when = time_in(seconds)
+        cdef bint active = self.alarm.disarm()
+        self.alarm.arm(when)
+        return active
+
+
+cdef str state_of(Alarm alarm):
+    return f"due in {max(alarm.when - now(), 0):.3g} s" if alarm.place >= 0 else "not set"
+
+
+cdef double period_of(object seconds) except -1:
+    cdef double period
+    if seconds is None:
+        raise TypeError("a number of seconds is needed, got None")
+    period = seconds
+    if not period > 0 or isinf(period):
+        raise ValueError(f"a Ticker's period is a positive number of seconds, got {seconds!r}")
+    return max(SHORTEST, min(period, LONGEST))
+
+
+def after(seconds):
+    """Return a channel that gets the time once, that many seconds from now (Go: time.After). From any thread.
+
+    It is for `select`; as with a Timer, a channel that nobody refers to any more is collected.
+    """
+    cdef double when = time_in(seconds)
+    cdef Chan chan = Chan(1)
+    new_tick(chan, 0).arm(when)
+    return chan
+
+
+def after_func(seconds, function, /, *args, **kwargs):
+    """Call function(*args, **kwargs) in a goroutine of its own that many seconds from now (Go: time.AfterFunc).
+
+    It runs in a copy of the caller's context, as with go(). Returns a FuncTimer, which need not be kept. From any
+    thread.
+    """
+    cdef double when = time_in(seconds)
+    cdef FuncTimer timer = FuncTimer.__new__(FuncTimer)
+    timer.alarm = Start(function, args, kwargs)
+    timer.alarm.arm(when)
+    return timer

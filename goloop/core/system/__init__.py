@@ -1,0 +1,1 @@
+"""What every subsystem needs of the operating system: addresses, errors, clocks."""

@@ -1,0 +1,147 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
+"""Acceptor: takes connections from a listening socket, a whole batch in one iteration.
+
+A plain connection becomes a transport at once, without a task; a TLS one needs a task that waits for its
+handshake. asyncio makes a task for each.
+"""
+
+import socket
+from asyncio import constants as _constants
+from asyncio import trsock as _trsock
+from asyncio.log import logger as _logger
+from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
+from os import strerror as _strerror
+
+cimport cython
+from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, errno
+from posix.unistd cimport close
+
+from goloop.core.loop.handles cimport Pollable
+from goloop.core.loop.loop_core cimport LoopCore, fd_of
+from goloop.core.poll.pollset cimport READ
+from goloop.core.system.sockaddr cimport (
+    SOCK_CLOEXEC, SOCK_NONBLOCK, Address, known, sockaddr, sockaddr_storage, socklen_t, unpack,
+)
+from goloop.core.transports.base cimport enter, leave
+
+
+cdef extern from "Python.h":
+    object PyContext_CopyCurrent()
+
+cdef extern from "sys/socket.h" nogil:
+    int accept4(int fd, sockaddr *address, socklen_t *length, int flags)
+
+cdef object _socket = socket.socket
+cdef tuple OUT_OF_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
+cdef double RETRY = _constants.ACCEPT_RETRY_DELAY      # seconds
+
+
+@cython.final
+cdef class Acceptor(Pollable):
+    """Accepts for one listening socket of one server, until cancelled."""
+
+    cdef LoopCore core
+    cdef object sock, factory, server, tls
+    cdef object context           # of whoever started the server: the factory and the transports get it
+    cdef int backlog, family, kind, proto, fd
+    cdef bint cancelled
+
+    def __init__(self, LoopCore loop not None, sock, factory, server, int backlog, tls):
+        """tls: None, or a callable that makes a TLS connection of an accepted socket (a coroutine)."""
+        self.core = loop
+        self.sock = sock
+        self.fd = fd_of(sock)
+        self.factory = factory
+        self.context = PyContext_CopyCurrent()
+        self.server = server
+        self.backlog = max(backlog, 1)
+        self.tls = tls
+        self.family = int(sock.family)
+        self.kind = int(sock.type)
+        self.proto = int(sock.proto)
+
+    def start(self):
+        """Begin, or begin again after the system ran out of resources."""
+        if not self.cancelled and not self.core._closed:
+            before = self.core.pollset.watch(self.fd, READ, self, None)
+            if before is not None and before is not self:
+                before.cancel()
+
+    def cancel(self):
+        self.cancelled = True
+
+    def __repr__(self):
+        return f"<Acceptor fd={self.fd} server={self.server!r}>"
+
+    cdef object run(self):
+        try:
+            enter(self.context)
+            try:
+                self.accept()
+            finally:
+                leave(self.context)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self.core.call_exception_handler({
+                "message": f"Exception in callback {self!r}", "exception": exc,
+                "socket": _trsock.TransportSocket(self.sock),
+            })
+
+    cdef int accept(self) except -1:
+        cdef Address address
+        cdef int _i, fd, error
+        for _i in range(self.backlog):
+            if self.cancelled:
+                break
+            address.length = sizeof(sockaddr_storage)
+            fd = accept4(self.fd, <sockaddr *>&address.storage, &address.length, SOCK_NONBLOCK | SOCK_CLOEXEC)
+            if fd < 0:
+                error = errno
+                if error == EAGAIN or error == EINTR or error == ECONNABORTED:
+                    break
+                exc = OSError(error, _strerror(error))
+                if error not in OUT_OF_RESOURCES:
+                    raise exc
+                # The descriptor stays ready, so look away for a while.
+                self.core.call_exception_handler({
+                    "message": "socket.accept() out of system resource", "exception": exc,
+                    "socket": _trsock.TransportSocket(self.sock),
+                })
+                if not self.cancelled:
+                    self.core.pollset.unwatch(self.fd, READ)
+                    self.core.call_later(RETRY, self.start)
+                break
+            self.serve(fd, &address)
+        return 0
+
+    cdef int serve(self, int fd, Address *peer) except -1:
+        cdef object conn = None, protocol = None
+        cdef dict extra = {"peername": unpack(peer)} if known(self.family) else {}    # else the transport asks
+        try:
+            # With the flag the new object knows that it does not block, without a system call.
+            conn = _socket(self.family, self.kind | SOCK_NONBLOCK, self.proto, fd)
+        finally:
+            if conn is None:
+                close(fd)
+        if self.core._debug:
+            _logger.debug("%r got a new connection from %r: %r", self.server, extra.get("peername"), conn)
+        if self.tls is not None:
+            self.core.create_task(self.tls(self.factory, conn, extra, self.server))
+            return 0
+        try:
+            protocol = self.factory()
+            if self.cancelled:
+                conn.close()      # the factory closed the server
+            else:
+                self.core._make_socket_transport(conn, protocol, extra=extra, server=self.server)
+        except (SystemExit, KeyboardInterrupt):
+            conn.close()
+            raise
+        except BaseException as exc:
+            conn.close()
+            info = {"message": "Error on transport creation for incoming connection", "exception": exc}
+            if protocol is not None:
+                info["protocol"] = protocol
+            self.core.call_exception_handler(info)
+        return 0

@@ -1,0 +1,238 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
+"""ReadPipeTransport and WritePipeTransport: pipes, FIFOs, terminals, one direction each.
+
+Both watch level-triggered: the two directions of a terminal may share a descriptor, which then has no
+single owner.
+"""
+
+import errno as _errno
+import os
+import stat
+from asyncio import transports as _transports
+from asyncio.log import logger as _logger
+
+cimport cython
+
+from goloop.core.loop.loop_core cimport READ_SIZE, LoopCore
+from goloop.core.poll.pollset cimport READ, WRITE
+from goloop.core.transports.base cimport Transport, enter, leave
+
+from goloop.core.transports.base import face as _face
+
+
+cdef object _ReadFace = _face("ReadPipeTransport", _transports.ReadTransport)
+cdef object _WriteFace = _face("WritePipeTransport", _transports._FlowControlMixin, _transports.WriteTransport)
+cdef object _read = os.read
+cdef object _write = os.write
+
+
+cdef class PipeTransport(Transport):
+    """What both directions have in common."""
+
+    def __init__(self, LoopCore loop, pipe, protocol, waiter=None, extra=None):
+        mode = os.fstat(pipe.fileno()).st_mode
+        if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)):
+            raise ValueError(self.refusal())
+        self.setup(pipe, protocol, extra)
+        self.extra["pipe"] = pipe
+        os.set_blocking(self.fd, False)
+        self.prepare(mode)
+        self.announce(waiter)
+
+    cdef str refusal(self):
+        return ""
+
+    cdef int prepare(self, int mode) except -1:
+        return 0
+
+    @property
+    def _pipe(self):
+        return self.file
+
+    @_pipe.setter
+    def _pipe(self, pipe):
+        self.file = pipe
+
+    @property
+    def _fileno(self):
+        return self.fd
+
+
+@cython.final
+cdef class ReadPipeTransport(PipeTransport):
+    """The reading end of a pipe, as asyncio.ReadTransport."""
+
+    max_size = READ_SIZE
+
+    @property
+    def __class__(self):
+        return _ReadFace
+
+    def __repr__(self):
+        state = "closed" if self.file is None else "closing" if self.closing else "open"
+        return f"<ReadPipeTransport {state} fd={self.fd} {'polling' if self.started and self.reading() else 'idle'}>"
+
+    cdef str refusal(self):
+        return "Pipe transport is for pipes/sockets only."
+
+    cdef int begin(self) except -1:
+        if self.reading():
+            self.core.watch(self.fd, READ, self._read_ready, ())
+        return 0
+
+    cdef int stop_polling(self) except -1:
+        self.core.unwatch(self.fd, READ)
+        return 0
+
+    def _read_ready(self):
+        if not self.reading():
+            return
+        try:
+            data = _read(self.fd, READ_SIZE)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as exc:
+            self.fail(exc, "Fatal read error on pipe transport")
+            return
+        if data:
+            enter(self.context)
+            try:
+                self.proto.data_received(data)
+            finally:
+                leave(self.context)
+        else:
+            if self.core._debug:
+                _logger.info("%r was closed by peer", self)
+            self.core.soon(self.proto.eof_received, (), self.context)
+            self.lose_soon(None)
+
+    cdef int fail(self, object exc, str message) except -1:
+        # EIO is how a terminal says that its other end is gone.
+        if isinstance(exc, OSError) and exc.errno == _errno.EIO:
+            if self.core._debug:
+                _logger.debug("%r: %s", self, message, exc_info=exc)
+        else:
+            self.core.call_exception_handler({
+                "message": message, "exception": exc, "transport": self, "protocol": self.proto,
+            })
+        return self.force_close(exc)
+
+    def pause_reading(self):
+        """Stop calling the protocol with data until resume_reading(). Harmless when already paused."""
+        if self.reading():
+            self.paused = True
+            self.core.unwatch(self.fd, READ)
+            if self.core._debug:
+                _logger.debug("%r pauses reading", self)
+
+    def resume_reading(self):
+        """Go on after pause_reading()."""
+        if self.closing or not self.paused:
+            return
+        self.paused = False
+        if self.started:
+            self.core.watch(self.fd, READ, self._read_ready, ())
+        if self.core._debug:
+            _logger.debug("%r resumes reading", self)
+
+
+@cython.final
+cdef class WritePipeTransport(PipeTransport):
+    """The writing end of a pipe, as asyncio.WriteTransport."""
+
+    cdef bytearray buffer
+    cdef bint watches_reader      # the poll set tells when the reading end goes away
+
+    @property
+    def __class__(self):
+        return _WriteFace
+
+    def __repr__(self):
+        state = "closed" if self.file is None else "closing" if self.closing else "open"
+        return f"<WritePipeTransport {state} fd={self.fd} bufsize={len(self.buffer)}>"
+
+    cdef str refusal(self):
+        return "Pipe transport is only for pipes, sockets and character devices"
+
+    cdef int prepare(self, int mode) except -1:
+        self.buffer = bytearray()
+        self.watches_reader = not stat.S_ISCHR(mode)
+        return 0
+
+    cdef int begin(self) except -1:
+        if self.watches_reader and not self.closing:
+            self.core.watch(self.fd, READ, self._reader_gone, ())
+        return 0
+
+    cdef int stop_polling(self) except -1:
+        if self.watches_reader:
+            self.core.unwatch(self.fd, READ)
+        self.core.unwatch(self.fd, WRITE)
+        return 0
+
+    def _reader_gone(self):
+        if self.core._debug:
+            _logger.info("%r was closed by peer", self)
+        self.force_close(BrokenPipeError() if self.buffer else None)
+
+    cdef Py_ssize_t pending(self) except -1:
+        return len(self.buffer)
+
+    cdef int discard(self) except -1:
+        self.buffer.clear()
+        return 0
+
+    def write(self, data):
+        """Write data (bytes, bytearray or memoryview): now as far as the pipe takes it, the rest later."""
+        cdef Py_ssize_t n = 0
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
+        data = memoryview(data).cast("B") if not isinstance(data, bytes) else data
+        if not data:
+            return
+        if self.lost or self.closing:
+            self.ignored_write("pipe closed by peer or os.write(pipe, data) raised exception.")
+            return
+        if not self.buffer:
+            try:
+                n = _write(self.fd, data)
+            except (BlockingIOError, InterruptedError):
+                pass
+            except OSError as exc:
+                self.fail(exc, "Fatal write error on pipe transport")
+                return
+            if n == len(data):
+                return
+            self.core.watch(self.fd, WRITE, self._write_ready, ())
+        self.buffer += memoryview(data)[n:] if n else data
+        self.maybe_pause()
+
+    def writelines(self, list_of_data):
+        """Write an iterable of bytes-like objects."""
+        self.write(b"".join(list_of_data))
+
+    def _write_ready(self):
+        cdef Py_ssize_t n
+        if self.lost or not self.buffer:
+            return
+        try:
+            n = _write(self.fd, self.buffer)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as exc:
+            self.fail(exc, "Fatal write error on pipe transport")
+            return
+        del self.buffer[:n]
+        if not self.buffer:
+            self.core.unwatch(self.fd, WRITE)
+            self.maybe_resume()      # may write
+            if self.closing and not self.lost:
+                self.lose_soon(None)
+
+    def can_write_eof(self):
+        """Return True: closing a pipe is its end of file."""
+        return True
+
+    def write_eof(self):
+        """Close the pipe once what is buffered has been written."""
+        self.close()

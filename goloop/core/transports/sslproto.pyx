@@ -1,0 +1,168 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""SSLProtocol: asyncio's TLS protocol, with the way of the data compiled.
+
+It goes on after a pause in the context of the connection, as a plain one does, and not in that of whoever called
+resume_reading(). Handshake, shutdown, flow control's decisions and errors are the standard library's
+(asyncio.sslproto), the same from Python 3.11 to 3.14. What each message goes through is here: the same steps on the
+same attributes, without frames, and without the exception that says that there is nothing more to read, which costs
+more than reading.
+"""
+
+import ssl as _ssl
+from asyncio import sslproto as _sslproto
+
+from goloop.core.transports.stream cimport StreamTransport
+
+cdef object _Object = _ssl.SSLObject
+cdef tuple AGAIN = _sslproto.SSLAgainErrors
+cdef object WRAPPED = _sslproto.SSLProtocolState.WRAPPED
+cdef object FLUSHING = _sslproto.SSLProtocolState.FLUSHING
+cdef object SHUTDOWN = _sslproto.SSLProtocolState.SHUTDOWN
+cdef object _Protocol = _sslproto.SSLProtocol
+cdef object _Transport = _sslproto._SSLProtocolTransport
+cdef object _set_state = _Protocol._set_state
+cdef object _buffer_updated = _Protocol.buffer_updated
+cdef object _do_read = _Protocol._do_read
+cdef object _write_appdata = _Protocol._write_appdata
+cdef object _control_app_writing = _Protocol._control_app_writing
+
+cdef Py_ssize_t RECORD = 16 * 1024      # bytes; one read returns no more than one record's (RFC 8446, 5.1)
+
+
+cdef object raw(object sslobj):
+    """What does the work for an SSLObject; a class of an application's own is called as it is."""
+    return sslobj._sslobj if type(sslobj) is _Object else sslobj
+
+
+cdef object context_of(object transport):
+    """The context in which a transport calls its protocol; None if it is not one of ours."""
+    while isinstance(transport, _Transport):      # TLS inside of TLS
+        transport = transport._ssl_protocol and transport._ssl_protocol._transport
+    return getattr(transport, "_context", None)
+
+
+class SSLTransport(_Transport):
+    """What the application writes to; as asyncio's."""
+
+    def write(self, data):
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise TypeError(f"data: expecting a bytes-like instance, got {type(data).__name__}")
+        if data:
+            self._ssl_protocol._write_appdata((data,))
+
+
+class SSLProtocol(_Protocol):
+    """The protocol of the transport underneath, and the transport's other half for the application."""
+
+    def _get_app_transport(self):
+        if self._app_transport is None and not self._app_transport_created:
+            self._app_transport = SSLTransport(self._loop, self)
+            self._app_transport_created = True
+        return self._app_transport
+
+    def _set_state(self, new_state):
+        _set_state(self, new_state)
+        if isinstance(self._transport, StreamTransport):
+            (<StreamTransport>self._transport).hold(new_state is not WRAPPED)     # through handshake and shutdown
+
+    def buffer_updated(self, nbytes):
+        if self._state is WRAPPED:
+            self._incoming.write(self._ssl_buffer_view[:nbytes])
+            self._do_read()
+        else:
+            _buffer_updated(self, nbytes)
+
+    def _resume_reading(self):
+        if self._app_reading_paused:
+            self._app_reading_paused = False
+            self._loop.call_soon(self._go_on, context=context_of(self._transport))
+
+    def _go_on(self):
+        if self._state is WRAPPED:
+            self._do_read()
+        elif self._state is FLUSHING:
+            self._do_flush()
+        elif self._state is SHUTDOWN:
+            self._do_shutdown()
+
+    def _do_read(self):
+        if self._state is not WRAPPED or self._app_protocol_is_buffer or self._app_reading_paused:
+            _do_read(self)
+            return
+        try:
+            self._do_read__copied()
+            if self._write_backlog:
+                self._do_write()
+            else:
+                self._process_outgoing()
+            self._control_ssl_reading()
+        except Exception as exc:
+            self._fatal_error(exc, "Fatal error on SSL protocol")
+
+    def _do_read__copied(self):
+        cdef object sslobj = raw(self._sslobj), incoming = self._incoming
+        cdef bytes chunk = None, first = None
+        cdef list more = None
+        cdef bint ended = False
+        try:
+            while True:
+                chunk = sslobj.read(RECORD)
+                if not chunk:
+                    ended = True
+                    break
+                if first is None:
+                    first = chunk
+                elif more is None:
+                    more = [first, chunk]
+                else:
+                    more.append(chunk)
+                # OpenSSL takes no more out of the memory than the record that it decrypts, so nothing is left anywhere.
+                if not incoming.pending and not sslobj.pending():
+                    break
+        except AGAIN:
+            pass
+        if first is not None:
+            self._app_protocol.data_received(first if more is None else b"".join(more))
+        if ended:                      # the peer's close_notify
+            self._call_eof_received()
+            self._start_shutdown()
+
+    def _write_appdata(self, list_of_data):
+        cdef object backlog
+        if self._state is not WRAPPED:
+            _write_appdata(self, list_of_data)
+            return
+        backlog = self._write_backlog
+        for data in list_of_data:
+            self._write_buffer_size += len(data)
+            backlog.append(data)
+        try:
+            self._do_write()
+        except Exception as exc:
+            self._fatal_error(exc, "Fatal error on SSL protocol")
+
+    def _do_write(self):
+        cdef object sslobj = raw(self._sslobj), backlog = self._write_backlog
+        cdef Py_ssize_t count
+        try:
+            while backlog:
+                data = backlog[0]
+                count = sslobj.write(data)
+                if count < len(data):
+                    backlog[0] = data[count:]
+                else:
+                    backlog.popleft()
+                self._write_buffer_size -= count
+        except AGAIN:
+            pass
+        self._process_outgoing()
+
+    def _process_outgoing(self):
+        if not self._ssl_writing_paused and self._outgoing.pending:
+            self._transport.write(self._outgoing.read())
+        self._control_app_writing()
+
+    def _control_app_writing(self):
+        cdef Py_ssize_t size = self._outgoing.pending + self._write_buffer_size
+        if size <= self._outgoing_low_water if self._app_writing_paused else size >= self._outgoing_high_water:
+            _control_app_writing(self)

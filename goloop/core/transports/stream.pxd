@@ -1,0 +1,49 @@
+from libc.stdint cimport uint32_t
+
+from goloop.core.poll.pollset cimport gl_conn
+from goloop.core.transports.base cimport Transport
+
+
+cdef class StreamTransport(Transport):
+    cdef list buffer              # bytes objects that wait to be sent, oldest first; None: none ever did
+    cdef Py_ssize_t first         # index of the oldest in `buffer`
+    cdef Py_ssize_t offset        # of it, what was sent already
+    cdef Py_ssize_t size          # bytes that wait
+    cdef bint buffered            # the protocol is a BufferedProtocol
+    cdef bint readable            # a read may find something: the edge was seen, and not read dry
+    cdef int bulk                 # bytes that the next read may well bring, if that is much; 0: little
+    cdef bint short_is_dry        # a read that fills less than its buffer has left nothing behind
+    cdef bint tcp                 # over TCP. Only then can a close tell the peer that we leave something unread
+    cdef bint ended               # EOF was received
+    cdef bint eof                 # write_eof() was called
+    cdef object empty_waiter      # sendfile() waits for the buffer to empty
+    cdef object writable_waiter   # sendfile() waits for room in the socket
+
+    cdef gl_conn *conn            # stands for the socket while offloaded, and after that while bytes are left in it
+    cdef uint32_t conn_generation
+    cdef bint offloaded           # the netpoller has the socket
+    cdef int rest                 # turns until it may be offloaded again
+
+    cdef int offload(self) except -1
+    cdef int take_back(self) except -1
+    cdef int drop_conn(self) except -1
+    cdef int hold(self, bint on) except -1
+    cdef Py_ssize_t receive_offloaded(self, char *room, Py_ssize_t length) except -2
+    cdef int read(self) except -1
+    cdef Py_ssize_t receive(self, char *room, Py_ssize_t length) except -2
+    cdef int read_bytes(self) except -1
+    cdef object take(self)
+    cdef object take_bulk(self)
+    cdef int read_buffered(self) except -1
+    cdef bint counted             # among the users of the socket object: see keep_open()
+
+    cdef bint polling(self)
+    cdef int set_nodelay(self, int proto) except -1
+    cdef int keep_open(self, object sock) except -1
+    cdef int got_eof(self) except -1
+    cdef int push(self, object data, Py_ssize_t skip) except -1
+    cdef bint put_all(self, list pieces) except -1
+    cdef int flush(self) except -1
+    cdef int sent(self, Py_ssize_t n, bint room) except -1
+    cdef int write_failed(self, object exc) except -1
+    cdef int check_writable(self, str method) except -1

@@ -1,0 +1,736 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
+"""StreamTransport: TCP and Unix stream sockets.
+
+The socket is registered once, for both directions, edge-triggered; after that only recv and send are
+called. So an edge must never be forgotten: `readable` stays set from the edge until a read finds nothing.
+A short read finds nothing more either (`short_is_dry`), which saves a call for each message, but only over
+TCP, and only until an event says that something may stand behind what was read: a FIN, an error, urgent
+data. Unix sockets end a read at ancillary data. One read an iteration, so that a fast peer does not starve
+the others.
+"""
+
+from asyncio import constants as _constants
+from asyncio import protocols as _protocols
+from asyncio import transports as _transports
+from asyncio import trsock as _trsock
+from asyncio.log import logger as _logger
+from os import strerror as _strerror
+from socket import SHUT_WR
+from socket import socket as _Socket
+from sys import version_info
+
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.ref cimport Py_XDECREF, PyObject
+from libc.errno cimport EAGAIN, EINTR, errno
+
+from goloop.core.loop.loop_core cimport READ_SIZE, LoopCore
+from goloop.core.poll.pollset cimport (
+    EPOLLERR, EPOLLHUP, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, gl_conn, gl_offload, offload_ops,
+)
+from goloop.core.system.sockaddr cimport (
+    AF_INET, AF_INET6, IPPROTO_TCP, MSG_NOSIGNAL, SOCK_STREAM, local_address, raw_family, raw_kind, raw_proto,
+    socklen_t,
+)
+from goloop.core.transports.base cimport as_bytes, enter, leave
+
+from goloop.core.transports.base import face as _face
+
+
+cdef extern from "Python.h":
+    PyObject *raw_bytes "PyBytes_FromStringAndSize"(const char *data, Py_ssize_t size) except NULL
+    int _PyBytes_Resize(PyObject **data, Py_ssize_t size) except -1
+
+cdef extern from "sys/socket.h" nogil:
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+    struct msghdr:
+        iovec *msg_iov
+        size_t msg_iovlen
+    enum:
+        SOL_SOCKET
+        SO_LINGER
+    struct linger:
+        int l_onoff
+        int l_linger
+    int setsockopt(int fd, int level, int name, const void *value, socklen_t length)
+    ssize_t recv(int fd, void *buf, size_t n, int flags)
+    ssize_t send(int fd, const void *buf, size_t n, int flags)
+    ssize_t sendmsg(int fd, const msghdr *msg, int flags)
+
+cdef extern from "netinet/tcp.h" nogil:
+    enum:
+        TCP_NODELAY
+
+cdef extern from "string.h" nogil:
+    void *memset(void *where, int byte, size_t n)
+
+cdef enum:
+    IOV = 64               # buffers per sendmsg
+    BULK = 32768           # bytes in one read: such a stream had better copy once, from the kernel. It stays inline
+    BULK_REST = 32         # for that many turns
+    HELD = 0x7fffffff      # turns: for ever
+    BULK_MORE = 4096       # bytes of room beyond what came last: a message of the same size leaves the read short
+
+cdef extern from "sched.h" nogil:
+    int sched_yield()
+
+cdef const gl_offload *io = offload_ops()
+cdef object _BufferedProtocol = _protocols.BufferedProtocol
+cdef object _Face = _face("StreamTransport", _transports._FlowControlMixin)
+cdef object _TransportSocket = _trsock.TransportSocket
+cdef str WRITELINES = "writelines" if version_info >= (3, 12) else "write"   # as asyncio names it in its errors
+cdef str WANTED = "bytes, bytearray, or memoryview" if version_info >= (3, 14) else "bytes-like"   # likewise
+
+
+cdef inline object os_error():
+    """The exception for errno, as the socket module would raise it."""
+    return OSError(errno, _strerror(errno))
+
+
+@cython.final
+cdef class StreamTransport(Transport):
+    """A connection over a stream socket, as asyncio.Transport."""
+
+    _start_tls_compatible = True
+    _sendfile_compatible = _constants._SendfileMode.TRY_NATIVE
+    max_size = READ_SIZE
+
+    def __init__(self, LoopCore loop, sock, protocol, waiter=None, extra=None, server=None):
+        cdef int family
+        self.setup(sock, protocol, extra)
+        self.buffered = isinstance(protocol, _BufferedProtocol)
+        family = raw_family(sock)
+        self.extra["socket"] = _TransportSocket(sock)
+        self.extra["sockname"] = local_address(sock, self.fd, family)
+        if "peername" not in self.extra:
+            try:
+                self.extra["peername"] = sock.getpeername()
+            except OSError:
+                self.extra["peername"] = None
+        self.keep_open(sock)
+        if server is not None:
+            self.join_server(server)
+        self.tcp = self.short_is_dry = family == AF_INET or family == AF_INET6
+        if self.tcp and raw_kind(sock) == SOCK_STREAM:
+            self.set_nodelay(raw_proto(sock))
+        self.core.attach(self.fd, self)
+        self.announce(waiter)
+
+    @property
+    def __class__(self):
+        return _Face
+
+    def __repr__(self):
+        state = "closed" if self.file is None else "closing" if self.closing else "open"
+        return (f"<StreamTransport {state} fd={self.fd} read={'polling' if self.polling() else 'idle'} "
+                f"write=<{'polling' if self.size else 'idle'}, bufsize={self.size}>>")
+
+    cdef int keep_open(self, object sock) except -1:
+        """Let somebody else's sock.close() take effect only when the transport lets go.
+
+        The transport reads and writes by number: were the number used again meanwhile, it would do so on another
+        connection. The counter is the one with which socket.makefile() does the same.
+        """
+        if isinstance(sock, _Socket):
+            sock._io_refs += 1
+            self.counted = True
+        return 0
+
+    cdef int set_nodelay(self, int proto) except -1:
+        """Send small pieces at once. A socket made without a protocol's number is TCP, or does not know the option."""
+        cdef int on = 1
+        if proto == IPPROTO_TCP or proto == 0:
+            if setsockopt(self.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0 and proto:
+                raise os_error()
+        return 0
+
+    cdef int release(self) except -1:
+        cdef linger reset = linger(1, 0)
+        if self.conn != NULL:
+            # A kernel that is left with unread bytes resets the connection. It does not know of those that we have.
+            if io.unread(self.conn):
+                setsockopt(self.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset))
+            self.drop_conn()
+        if self.counted:
+            self.counted = False
+            self.file._io_refs -= 1   # whoever calls closes the file next
+        return 0
+
+    cdef bint polling(self):
+        return self.started and self.reading() and not self.ended
+
+    @property
+    def _sock(self):
+        return self.file
+
+    @_sock.setter
+    def _sock(self, sock):
+        self.file = sock
+
+    @property
+    def _sock_fd(self):
+        return self.fd
+
+    @property
+    def _paused(self):
+        return self.paused
+
+    @property
+    def _eof(self):
+        return self.eof
+
+    @property
+    def _empty_waiter(self):
+        return self.empty_waiter
+
+    def __dealloc__(self):
+        if self.conn != NULL:
+            io.close(self.conn, self.conn_generation)
+
+    def set_protocol(self, protocol):
+        """Switch to another protocol; it gets what arrives from now on."""
+        self.proto = protocol
+        self.buffered = isinstance(protocol, _BufferedProtocol)
+
+    # ------------------------------------------------------------------ events
+    cdef object run(self):
+        cdef unsigned int events = self.events
+        if self.lost or self.busy:
+            return None
+        self.events = 0
+        self.core.io.turns += 1
+        if self.offloaded:
+            io.look(self.conn)
+        if events & (EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR):
+            self.short_is_dry = False
+        if events & ~<unsigned int>EPOLLOUT:
+            self.readable = True
+        enter(self.context)
+        self.busy = True
+        try:
+            if self.readable and self.started and not self.ended and self.reading():
+                self.read()
+            if events & (EPOLLOUT | EPOLLHUP | EPOLLERR) and not self.lost:
+                if self.size:
+                    self.flush()
+                elif self.writable_waiter is not None:
+                    self._wake_writable()
+        except BaseException:
+            # SystemExit or KeyboardInterrupt: should the loop run again, nothing that was not dealt with is forgotten.
+            self.events |= events
+            self.core.queue(self)
+            raise
+        finally:
+            self.busy = False
+            leave(self.context)
+        if self.events:
+            self.core.queue(self)     # a nested iteration brought them
+        elif self.offloaded:
+            if not self.core.io.on or io.failed(self.conn):
+                self.reclaim()
+        elif self.core.io.on and self.conn == NULL:
+            if self.rest:
+                self.rest -= 1
+            else:
+                self.offload()
+        return None
+
+    # ----------------------------------------------------------------- offload
+    # To everything else here an offloaded connection is a socket like any other: reads find what the netpoller has
+    # received, writes go to its ring as they would go to the kernel's buffer. Whatever is not plain reading and writing
+    # takes the connection back first, and then does what it always did. HACKING.md, protocol "offload".
+    cdef int offload(self) except -1:
+        """Give the socket to the netpoller, if nothing is under way."""
+        cdef gl_conn *conn
+        if not self.tcp or not self.started or self.closing or self.paused or self.ended or self.eof:
+            return 0
+        if self.readable or self.size or self.queued:
+            return 0
+        if self.empty_waiter is not None or self.writable_waiter is not None:
+            return 0
+        if not self.core.pollset.suspend(self.fd, self):
+            return 0
+        conn = io.open(self.core.pollset.ps, self.fd, <void *>self, self.short_is_dry)
+        if conn == NULL:
+            self.core.pollset.resume(self.fd, self)      # then not: it was only to be faster
+            return 0
+        self.conn = conn
+        self.conn_generation = conn.generation
+        self.offloaded = True
+        self.core.io.offloaded += 1
+        self.core.io.offloads += 1
+        return 0
+
+    cdef int take_back(self) except -1:
+        """Take the socket back from the netpoller. Returns 0, or the errno with which its last send failed.
+
+        What was received and not read is read first; what was written and not sent is in the buffer again.
+        """
+        cdef const char *data = NULL
+        cdef size_t n
+        cdef int error
+        self.offloaded = False
+        self.rest = self.core.io.rest
+        self.core.io.offloaded -= 1
+        if self.conn.generation != self.conn_generation:
+            self.conn = NULL          # a fork came between: this is the child's copy of the parent's connection
+            return 0
+        if not io.claim(self.conn):
+            with nogil:
+                while not io.claim(self.conn):
+                    sched_yield()
+        error = io.failed(self.conn)
+        while not error:
+            n = io.unsent(self.conn, &data)
+            if n == 0:
+                break
+            self.push(PyBytes_FromStringAndSize(data, n), 0)
+        if not io.readable(self.conn):
+            self.drop_conn()
+        elif self.started and self.reading():
+            self.readable = True
+            self.core.queue(self)
+        self.core.pollset.resume(self.fd, self)
+        return error
+
+    cdef int drop_conn(self) except -1:
+        io.close(self.conn, self.conn_generation)
+        self.conn = NULL
+        return 0
+
+    cdef int reclaim(self) except -1:
+        """Back to the loop's own reading and writing, if the netpoller has the socket."""
+        cdef int error
+        if self.offloaded:
+            error = self.take_back()
+            if error and not self.lost:
+                self.fail(OSError(error, _strerror(error)), "Fatal write error on socket transport")
+        return 0
+
+    cdef int hold(self, bint on) except -1:
+        """Leave reading and writing to the loop until further notice: a peer waits for each message, and few come."""
+        if on:
+            self.reclaim()
+            self.rest = HELD
+        elif self.rest > BULK_REST:
+            self.rest = BULK_REST
+        return 0
+
+    cdef Py_ssize_t receive_offloaded(self, char *room, Py_ssize_t length) except -2:
+        """As receive(), from what the netpoller has received; conn is NULL afterwards if the socket is to be asked."""
+        cdef Py_ssize_t n = io.recv(self.conn, room, length)
+        cdef int error
+        if n > 0:
+            if self.offloaded:
+                if n >= BULK:
+                    self.reclaim()
+                    self.rest = BULK_REST
+                else:
+                    self.readable = io.readable(self.conn)
+            return n       # once it is not offloaded, the socket is to be asked after what is left here
+        if n < 0 and errno == EAGAIN:
+            if self.offloaded:
+                self.readable = False
+            else:
+                self.drop_conn()
+            return -1
+        error = errno if n < 0 else 0
+        if self.offloaded:
+            self.take_back()
+        if self.conn != NULL:
+            self.drop_conn()
+        self.readable = False
+        if n < 0:
+            self.fail(OSError(error, _strerror(error)), "Fatal read error on socket transport")
+        return n
+
+    # ----------------------------------------------------------------- reading
+    cdef int read(self) except -1:
+        if self.buffered:
+            self.read_buffered()
+        else:
+            self.read_bytes()
+        if self.readable and self.reading() and not self.ended:
+            self.core.queue(self)
+        return 0
+
+    cdef Py_ssize_t receive(self, char *room, Py_ssize_t length) except -2:
+        """recv: the number of bytes, 0 at the end of the stream, -1 when there is nothing or it failed."""
+        cdef Py_ssize_t n
+        if self.conn != NULL:
+            n = self.receive_offloaded(room, length)
+            if n >= 0 or self.conn != NULL or self.lost:
+                return n
+        n = recv(self.fd, room, length, 0)
+        if n < 0:
+            if errno == EAGAIN:
+                self.readable = False
+            elif errno != EINTR:
+                self.readable = False
+                self.fail(os_error(), "Fatal read error on socket transport")
+        elif n < length and self.short_is_dry:
+            self.readable = False
+        return n
+
+    cdef int read_bytes(self) except -1:
+        cdef object data = None
+        try:
+            data = self.take()
+            if data:
+                self.proto.data_received(data)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self.fail(exc, "Fatal error: protocol.data_received() call failed.")
+            return 0
+        if data is not None and not data:
+            self.got_eof()
+        return 0
+
+    cdef object take(self):
+        """What a read brings, as bytes: empty at the end of the stream, None when there is nothing or it failed."""
+        cdef char *room
+        cdef Py_ssize_t n
+        if self.bulk:
+            return self.take_bulk()
+        room = self.core.scratch()
+        n = self.receive(room, READ_SIZE)
+        if n >= BULK:
+            self.bulk = n
+        return None if n < 0 else PyBytes_FromStringAndSize(room, n)
+
+    cdef object take_bulk(self):
+        """As take(), into bytes that are made beforehand: what is large is not copied again."""
+        cdef Py_ssize_t length = min(self.bulk + BULK_MORE, READ_SIZE), n
+        cdef PyObject *data = raw_bytes(NULL, length)
+        try:
+            n = self.receive(PyBytes_AS_STRING(<object>data), length)
+            if n < 0:
+                return None
+            _PyBytes_Resize(&data, n)
+            self.bulk = 0 if n < BULK else 2 * n if n == length else n
+            return <object>data
+        finally:
+            Py_XDECREF(data)
+
+    cdef int read_buffered(self) except -1:
+        cdef Py_buffer view
+        cdef Py_ssize_t n
+        cdef object room
+        try:
+            room = self.proto.get_buffer(-1)
+            if not len(room):
+                raise RuntimeError("get_buffer() returned an empty buffer")
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self.fail(exc, "Fatal error: protocol.get_buffer() call failed.")
+            return 0
+        try:
+            PyObject_GetBuffer(room, &view, PyBUF_SIMPLE | PyBUF_WRITABLE)
+        except Exception:
+            exc = TypeError(f"get_buffer() must return a read-write bytes-like object, not {type(room).__name__!r}")
+            self.fail(exc, "Fatal read error on socket transport")
+            return 0
+        try:
+            n = self.receive(<char *>view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+        if n > 0:
+            try:
+                self.proto.buffer_updated(n)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as exc:
+                self.fail(exc, "Fatal error: protocol.buffer_updated() call failed.")
+        elif n == 0:
+            self.got_eof()
+        return 0
+
+    cdef int got_eof(self) except -1:
+        self.readable = False
+        if self.core._debug:
+            _logger.debug("%r received EOF", self)
+        try:
+            keep_open = self.proto.eof_received()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self.fail(exc, "Fatal error: protocol.eof_received() call failed.")
+            return 0
+        if keep_open:
+            self.ended = True
+        else:
+            self.close()
+        return 0
+
+    def pause_reading(self):
+        """Stop calling the protocol with data until resume_reading(). Harmless when already paused."""
+        if self.reading():
+            self.reclaim()      # from here on nothing is read from the socket
+            if self.closing:
+                return
+            self.paused = True
+            if self.core._debug:
+                _logger.debug("%r pauses reading", self)
+
+    def resume_reading(self):
+        """Go on after pause_reading(); what has come in meanwhile is read in the next iteration."""
+        if self.closing or not self.paused:
+            return
+        self.paused = False
+        self.readable = True      # the edge of what waits may be spent
+        self.ended = False        # and a new protocol has a right to the end of the stream
+        if self.started:
+            self.core.queue(self)
+        if self.core._debug:
+            _logger.debug("%r resumes reading", self)
+
+    # ----------------------------------------------------------------- writing
+    cdef Py_ssize_t pending(self) except -1:
+        return self.size
+
+    cdef int discard(self) except -1:
+        if self.offloaded:
+            self.take_back()
+        self.buffer = None
+        self.first = 0
+        self.offset = 0
+        self.size = 0
+        return 0
+
+    cdef int check_writable(self, str method) except -1:
+        if self.eof:
+            raise RuntimeError(f"Cannot call {method}() after write_eof()")
+        if self.empty_waiter is not None:
+            raise RuntimeError(f"unable to {method}; sendfile is in progress")
+        return 0
+
+    def write(self, data):
+        """Send data (bytes, bytearray or memoryview): now as far as the socket takes it, the rest later."""
+        cdef Py_buffer view
+        cdef Py_ssize_t n = 0, length
+        cdef int error = 0
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise TypeError(f"data argument must be a {WANTED} object, not {type(data).__name__!r}")
+        self.check_writable("write")
+        if type(data) is memoryview and not data.c_contiguous:
+            data = bytes(data)
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            length = view.len
+            if length == 0:
+                return
+            if self.lost:
+                self.ignored_write("socket.send() raised exception.")
+                return
+            if self.offloaded:
+                if <size_t>length <= io.room(self.conn):
+                    io.put(self.conn, view.buf, length)
+                    io.kick(self.conn)
+                    return
+                self.reclaim()
+                self.rest = BULK_REST
+                if self.lost:
+                    return
+            if self.size == 0:
+                n = send(self.fd, view.buf, length, MSG_NOSIGNAL)
+                if n < 0:
+                    error = errno
+                    n = 0
+            if error and error != EAGAIN and error != EINTR:
+                errno_exc = OSError(error, _strerror(error))
+                self.fail(errno_exc, "Fatal write error on socket transport")
+                return
+            if n < length:
+                if type(data) is bytes:
+                    self.push(data, n)
+                else:
+                    self.push(PyBytes_FromStringAndSize(<char *>view.buf + n, length - n), 0)
+        finally:
+            PyBuffer_Release(&view)
+        if self.size:
+            if error == EINTR:
+                self.events |= EPOLLOUT      # nothing will tell that there is room: try again
+                self.core.queue(self)
+            self.maybe_pause()
+
+    cdef int push(self, object data, Py_ssize_t skip) except -1:
+        """Buffer a bytes object; `skip` bytes of it were sent, and nothing else waits if that is not 0."""
+        if skip:
+            self.offset = skip
+        if self.buffer is None:
+            self.buffer = []
+        self.buffer.append(data)
+        self.size += PyBytes_GET_SIZE(data) - skip
+        return 0
+
+    def writelines(self, list_of_data):
+        """Send an iterable of bytes-like objects, in one system call as far as the socket takes them."""
+        cdef object data
+        cdef bint idle = self.size == 0
+        self.check_writable(WRITELINES)
+        pieces = []
+        for data in list_of_data:
+            if not isinstance(data, (bytes, bytearray, memoryview)):
+                raise TypeError(f"data argument must be a {WANTED} object, not {type(data).__name__!r}")
+            data = as_bytes(data)
+            if data:
+                pieces.append(data)
+        if not pieces:
+            return
+        if self.lost:
+            self.ignored_write("socket.send() raised exception.")
+            return
+        if self.offloaded:
+            if self.put_all(pieces):
+                return
+            self.reclaim()
+            self.rest = BULK_REST
+            if self.lost:
+                return
+            idle = self.size == 0
+        for data in pieces:
+            self.push(data, 0)
+        if idle:
+            self.flush()
+        if self.size:
+            self.maybe_pause()
+
+    cdef bint put_all(self, list pieces) except -1:
+        """Leave the pieces to the netpoller, if they all fit."""
+        cdef size_t room = io.room(self.conn)
+        cdef object data
+        for data in pieces:
+            if <size_t>PyBytes_GET_SIZE(data) > room:
+                return False
+            room -= PyBytes_GET_SIZE(data)
+        for data in pieces:
+            io.put(self.conn, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+        io.kick(self.conn)
+        return True
+
+    cdef int flush(self) except -1:
+        """Send what is buffered, as much as goes in one call."""
+        cdef iovec iov[IOV]
+        cdef msghdr msg
+        cdef Py_ssize_t i, n, wanted = 0, skip = self.offset, count = min(len(self.buffer) - self.first, IOV)
+        cdef object data
+        memset(&msg, 0, sizeof(msg))
+        for i in range(count):
+            data = self.buffer[self.first + i]
+            iov[i].iov_base = PyBytes_AS_STRING(data) + skip
+            iov[i].iov_len = PyBytes_GET_SIZE(data) - skip
+            wanted += PyBytes_GET_SIZE(data) - skip
+            skip = 0
+        msg.msg_iov = iov
+        msg.msg_iovlen = count
+        n = sendmsg(self.fd, &msg, MSG_NOSIGNAL)
+        if n < 0:
+            if errno == EAGAIN:
+                return 0
+            if errno != EINTR:
+                return self.write_failed(os_error())
+            n = wanted = 0
+        return self.sent(n, n == wanted)
+
+    cdef int sent(self, Py_ssize_t n, bint room) except -1:
+        """Account for n bytes sent. room: the socket took all it was given, so no edge will come."""
+        cdef Py_ssize_t left
+        self.size -= n
+        while n:
+            left = PyBytes_GET_SIZE(self.buffer[self.first]) - self.offset
+            if n < left:
+                self.offset += n
+                break
+            n -= left
+            self.offset = 0
+            self.buffer[self.first] = None
+            self.first += 1
+        if self.size == 0:
+            self.buffer.clear()
+            self.first = 0
+        elif self.first > 256:
+            del self.buffer[:self.first]
+            self.first = 0
+        if self.size and room:
+            self.events |= EPOLLOUT
+            self.core.queue(self)
+        self.maybe_resume()      # may write
+        if self.size == 0 and not self.lost:
+            if self.empty_waiter is not None and not self.empty_waiter.done():
+                self.empty_waiter.set_result(None)
+            if self.closing:
+                self.lose_soon(None)
+            elif self.eof:
+                try:
+                    self.file.shutdown(SHUT_WR)
+                except OSError as exc:
+                    self.fail(exc, "Fatal error on socket transport")
+        return 0
+
+    cdef int write_failed(self, object exc) except -1:
+        self.fail(exc, "Fatal write error on socket transport")
+        if self.empty_waiter is not None and not self.empty_waiter.done():
+            self.empty_waiter.set_exception(exc)
+        return 0
+
+    def write_eof(self):
+        """Close the write side once what is buffered has been sent; reading goes on."""
+        if self.closing or self.eof:
+            return
+        self.reclaim()
+        if self.lost:
+            return
+        self.eof = True
+        if self.size == 0:
+            self.file.shutdown(SHUT_WR)
+
+    def can_write_eof(self):
+        """Return True: a stream socket can be half closed."""
+        return True
+
+    # ---------------------------------------------------------------- sendfile
+    def _make_empty_waiter(self):
+        """A future that is done when nothing waits to be sent; until _reset_empty_waiter(), write() fails."""
+        if self.empty_waiter is not None:
+            raise RuntimeError("Empty waiter is already set")
+        self.reclaim()
+        self.empty_waiter = self.core.create_future()
+        if self.size == 0:
+            self.empty_waiter.set_result(None)
+        return self.empty_waiter
+
+    def _reset_empty_waiter(self):
+        self.empty_waiter = None
+
+    def _make_writable_waiter(self):
+        """A future that is done when the socket, found full, has room again or the connection is lost."""
+        self.writable_waiter = self.core.create_future()
+        if self.lost:
+            self._wake_writable()
+        return self.writable_waiter
+
+    def _wake_writable(self):
+        waiter = self.writable_waiter
+        self.writable_waiter = None
+        if not waiter.done():
+            waiter.set_result(None)
+
+    def close(self):
+        """Close when what is buffered has been written; connection_lost(None) is called after that."""
+        self.reclaim()
+        Transport.close(self)
+
+    cdef int lose(self, object exc) except -1:
+        try:
+            Transport.lose(self, exc)
+        finally:
+            if self.empty_waiter is not None and not self.empty_waiter.done():
+                self.empty_waiter.set_exception(ConnectionError("Connection is closed by peer"))
+            if self.writable_waiter is not None:
+                self._wake_writable()
+        return 0

@@ -1,0 +1,457 @@
+"""Network connections in blocking style, for goroutines and plain threads (Go: net and crypto/tls).
+
+dial() and listen() make them; core.conn, core.listener, core.packet and core.tlsconn have what they are. Reading,
+writing and accepting park a goroutine and block a plain thread. On the thread of a running loop they raise
+RuntimeError: there, asyncio's streams are the way, or a goroutine.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from time import monotonic
+from types import TracebackType
+from typing import Any, Literal, overload
+
+from goloop.chan import Chan, recv, select
+from goloop.core.net.conn import Conn
+from goloop.core.net.listener import Listener
+from goloop.core.net.packet_conn import PacketConn
+from goloop.core.net.polldesc import PollDesc, may_wait
+from goloop.core.net.tls_conn import TLSConn
+from goloop.core.sched.goroutine import Goroutine, go
+from goloop.core.sched.goroutine_api import sleep
+from goloop.errors import ClosedError
+from goloop.net._address import Target, parse, resolve, unix_path
+
+__all__ = [
+    "ClosedError",
+    "Conn",
+    "Listener",
+    "PacketConn",
+    "TLSConn",
+    "TLSListener",
+    "dial",
+    "dial_tls",
+    "listen",
+    "listen_packet",
+    "listen_tls",
+]
+
+_HEAD_START = 0.3  # seconds that the first family has before the other is tried as well; RFC 6555, as in Go
+_KEEPALIVE = 15  # seconds of silence before the first probe, and between probes; Go's default
+_BACKLOG = 65535  # the kernel cuts it down to net.core.somaxconn, which is what Go asks for
+
+Stream = Literal["tcp", "tcp4", "tcp6", "unix"]
+Packet = Literal["udp", "udp4", "udp6", "unixgram"]
+
+
+# ------------------------------------------------------------------------ dial
+@overload
+def dial(network: Stream, address: str | os.PathLike[str], timeout: float | None = None) -> Conn: ...
+@overload
+def dial(network: Packet, address: str | os.PathLike[str], timeout: float | None = None) -> PacketConn: ...
+@overload
+def dial(network: str, address: str | os.PathLike[str], timeout: float | None = None) -> Any: ...
+def dial(network: str, address: str | os.PathLike[str], timeout: float | None = None) -> Any:
+    """Connect to an address (Go: net.Dial).
+
+    network: "tcp", "udp", either with 4 or 6 for one family only, "unix" or "unixgram". address: "host:port",
+    "[::1]:port", ":port" for this machine; a name of a host or of a service will do, and is looked up without stopping
+    other goroutines. For Unix sockets a path, or "@name" for an abstract one. timeout: seconds for all of it,
+    TimeoutError when it is over; None: the system's. Returns a Conn, or a PacketConn for datagrams.
+
+    All addresses of a name are tried; if it has both families, the second one gets its chance after 0.3 s (RFC
+    6555). ValueError for a bad network or address, OSError with the first error when none answers. Connections have
+    TCP_NODELAY and keep-alive set, as in Go.
+    """
+    in_goroutine = may_wait("dial()", "asyncio.open_connection()")
+    until = None if timeout is None else monotonic() + timeout
+    what = f"dial {network} {os.fspath(address)}"
+    try:
+        targets = resolve(parse(network, address, passive=False), in_goroutine, _left(until))
+        families = {target.family for target in targets}
+        if len(families) == 1 or targets[0].kind != socket.SOCK_STREAM:
+            return _dial_each(targets, until)
+        return _dial_race(
+            [t for t in targets if t.family == targets[0].family],
+            [t for t in targets if t.family != targets[0].family],
+            until,
+        )
+    except TimeoutError as exc:
+        if exc.errno is not None:
+            raise  # the system's
+        raise TimeoutError(f"{what}: timed out") from None
+
+
+def _left(until: float | None) -> float | None:
+    if until is None:
+        return None
+    left = until - monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def _dial_each(targets: list[Target], until: float | None) -> Any:
+    """Try one after the other, each with its share of the time (Go: dialSerial)."""
+    first: OSError | None = None
+    for i, target in enumerate(targets):
+        try:
+            left = _left(until)
+            if left is not None:
+                left = max(left / (len(targets) - i), min(left, 2.0))  # Go: partialDeadline
+            return _connect(target, left)
+        except OSError as exc:
+            if first is None:
+                first = exc
+            elif not isinstance(exc, TimeoutError):
+                first.add_note(str(exc))
+    assert first is not None, "no address"
+    try:
+        raise first
+    finally:
+        del first  # or it would keep this frame alive, and be kept by it
+
+
+def _dial_race(first: list[Target], second: list[Target], until: float | None) -> Any:
+    """Happy eyeballs: the second list starts when the first has had its head start, or has failed."""
+    race = _Race(until)
+    racers = [go(race.run, first)]
+    try:
+        return race.referee(racers, partial(go, race.run, second))
+    except BaseException:
+        race.call_off()
+        raise
+    finally:
+        for racer in racers:
+            racer.cancel()
+
+
+class _Race:
+    """Two goroutines that dial; the first connection wins, and another one is closed."""
+
+    def __init__(self, until: float | None) -> None:
+        self.until = until
+        self.lock = threading.Lock()
+        self.over = False  # guarded by lock
+        self.winner: Chan[Any] = Chan(1)
+        self.failures: Chan[OSError] = Chan(2)
+
+    def run(self, targets: list[Target]) -> None:
+        try:
+            conn = _dial_each(targets, self.until)
+        except OSError as exc:
+            self.failures.send(exc)
+            return
+        with self.lock:
+            late, self.over = self.over, True
+            if not late:
+                self.winner.send_nowait(conn)
+        if late:
+            conn.close()
+
+    def referee(self, racers: list[Goroutine[None]], start_second: Callable[[], Goroutine[None]]) -> Any:
+        error: OSError | None = None
+        for finished in range(2):
+            while True:
+                head_start = _HEAD_START if len(racers) == 1 else None
+                try:
+                    index, value, _ = select(recv(self.winner), recv(self.failures), timeout=head_start)
+                    break
+                except TimeoutError:
+                    racers.append(start_second())
+            if index == 0:
+                return value
+            error = error or value
+            if len(racers) == 1 and finished == 0:
+                racers.append(start_second())
+        assert error is not None
+        try:
+            raise error
+        finally:
+            del error, value
+
+    def call_off(self) -> None:
+        with self.lock:
+            self.over = True
+            conn, there = self.winner.recv_nowait()
+        if there and conn is not None:
+            conn.close()
+
+
+def _connect(target: Target, timeout: float | None) -> Any:
+    until = None if timeout is None else monotonic() + timeout
+    for _ in range(3):
+        sock = socket.socket(target.family, target.kind)
+        try:
+            sock.setblocking(False)
+            _finish_connect(sock, target, until)
+            if target.kind == socket.SOCK_DGRAM:
+                return PacketConn(sock, partial(_pack, sock.family, False))
+            if target.family == socket.AF_UNIX:
+                return Conn(sock)
+            if sock.getsockname() == sock.getpeername():
+                # Linux connects a socket to itself when the port is one that it gives out (Go: selfConnect).
+                sock.close()
+                continue
+            _set_options(sock)
+            return Conn(sock)
+        except BaseException:
+            sock.close()
+            raise
+    raise ConnectionRefusedError(errno.ECONNREFUSED, f"Connection refused: dial {target}")
+
+
+def _finish_connect(sock: socket.socket, target: Target, until: float | None) -> None:
+    pause = 0.001
+    while True:
+        error = sock.connect_ex(target.sockaddr)
+        if error != errno.EAGAIN:  # a Unix socket whose backlog is full: there is nothing to wait for
+            break
+        left = _left(until)
+        sleep(pause if left is None else min(pause, left))
+        pause = min(2 * pause, 0.05)
+    if error in (errno.EINPROGRESS, errno.EINTR):
+        desc = PollDesc(sock)
+        try:
+            desc.wait_write(_left(until))
+        except TimeoutError:
+            raise TimeoutError from None
+        finally:
+            desc.close()
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if error:
+        raise OSError(error, f"{os.strerror(error)}: dial {target}")
+
+
+def _set_options(sock: socket.socket) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE)
+
+
+# ---------------------------------------------------------------------- listen
+def _bound(network: str, address: str | os.PathLike[str], kind: int, reuse_port: bool) -> tuple[socket.socket, Target]:
+    """A socket bound to the first of the addresses that a name has, IPv4 before IPv6, as in Go."""
+    wanted = parse(network, address, passive=True)
+    if wanted.kind != kind:
+        raise ValueError(f"{network!r} is not a network for this: use {'listen' if kind == 2 else 'listen_packet'}()")
+    targets = wanted.numeric()
+    if targets is None:
+        targets = resolve(wanted, may_wait("listen() with a name to look up", "a number"), None)
+    error: OSError | None = None
+    for target in sorted(targets, key=lambda t: t.rank):
+        try:
+            sock = socket.socket(target.family, target.kind)
+        except OSError as exc:  # no such family here
+            error = error or exc
+            continue
+        try:
+            if target.family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not target.dual)
+            if kind == socket.SOCK_STREAM and target.family != socket.AF_UNIX:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if reuse_port:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.bind(target.sockaddr)
+            return sock, target
+        except OSError as exc:
+            sock.close()
+            error = error or OSError(exc.errno, f"{exc.strerror}: listen {target}")
+            if exc.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                break  # there, but not to be had: another one would not be what was asked for
+        except BaseException:
+            sock.close()
+            raise
+    assert error is not None, "no address"
+    try:
+        raise error
+    finally:
+        del error  # or it would keep this frame alive, and be kept by it
+
+
+def listen(network: Stream, address: str | os.PathLike[str], *, reuse_port: bool = False) -> Listener:
+    """Listen for connections (Go: net.Listen).
+
+    network: "tcp", "tcp4", "tcp6" or "unix". address: as for dial(); ":port" is every address of this machine, of both
+    families, and port 0 a free one: see Listener.addr. A Unix socket's file must not exist, and goes away at the close.
+    reuse_port: let other processes listen on the same port, and share the connections. ValueError for a bad
+    network or address, OSError when it is taken. Callable from a coroutine unless there is a name to look up.
+    """
+    sock, target = _bound(network, address, socket.SOCK_STREAM, reuse_port)
+    unlink = _unlink(target)
+    try:
+        if target.family != socket.AF_UNIX:
+            _set_options(sock)  # connections inherit them
+        sock.listen(_BACKLOG)
+        return Listener(sock, unix_path(target))
+    except BaseException:
+        _undo(sock, unlink)
+        raise
+
+
+def listen_packet(network: Packet, address: str | os.PathLike[str], *, reuse_port: bool = False) -> PacketConn:
+    """Receive and send datagrams at an address (Go: net.ListenPacket).
+
+    network: "udp", "udp4", "udp6" or "unixgram". The rest is as for listen().
+    """
+    sock, target = _bound(network, address, socket.SOCK_DGRAM, reuse_port)
+    unlink = _unlink(target)
+    try:
+        return PacketConn(sock, partial(_pack, sock.family, target.dual), unlink)
+    except BaseException:
+        _undo(sock, unlink)
+        raise
+
+
+class _Unlink:
+    """Unlink a Unix socket's file, unless it is another one's by then."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.inode = self._inode()
+
+    def _inode(self) -> tuple[int, int] | None:
+        try:
+            st = os.lstat(self.path)
+        except OSError:
+            return None
+        return (st.st_dev, st.st_ino) if stat.S_ISSOCK(st.st_mode) else None
+
+    def __call__(self) -> None:
+        if self.inode is not None and self._inode() == self.inode:
+            try:
+                os.unlink(self.path)
+            except FileNotFoundError:
+                pass  # just now
+
+
+def _unlink(target: Target) -> _Unlink | None:
+    path = unix_path(target)
+    return None if path is None else _Unlink(path)
+
+
+def _undo(sock: socket.socket, unlink: _Unlink | None) -> None:
+    """It is bound, and yet to nobody's use."""
+    try:
+        if unlink is not None:
+            unlink()
+    finally:
+        sock.close()
+
+
+def _pack(family: int, dual: bool, address: str) -> bytes:
+    """The sockaddr of where a datagram is to go; dual: from an IPv6 socket that takes IPv4 as well."""
+    network = {socket.AF_INET: "udp4", socket.AF_INET6: "udp6"}.get(socket.AddressFamily(family), "unixgram")
+    wanted = parse(network, address, passive=False, mapped=dual)
+    targets = wanted.numeric()
+    if targets is None:
+        targets = resolve(wanted, may_wait("write_to() with a name to look up", "a number"), None)
+    return targets[0].raw()
+
+
+# ------------------------------------------------------------------------- TLS
+def dial_tls(
+    network: Stream,
+    address: str | os.PathLike[str],
+    context: ssl.SSLContext | None = None,
+    *,
+    server_hostname: str | None = None,
+    timeout: float | None = None,
+) -> TLSConn:
+    """Connect and do the TLS handshake (Go: tls.Dial).
+
+    context: None for ssl.create_default_context(). server_hostname: whose certificate it must be; None: the host
+    in the address. timeout: seconds for all of it. The rest is as for dial(); ssl.SSLError if TLS fails.
+    """
+    until = None if timeout is None else monotonic() + timeout
+    if network not in ("tcp", "tcp4", "tcp6", "unix"):
+        raise ValueError(f"{network!r} is not a network for TLS")
+    if context is None:
+        context = ssl.create_default_context()
+    if server_hostname is None and network != "unix":
+        server_hostname = parse(network, address, passive=False).host
+    conn = dial(network, address, timeout)
+    try:
+        secure = TLSConn(conn, context, server_hostname=server_hostname)
+    except BaseException:
+        conn.close()
+        raise
+    try:
+        if until is not None:
+            secure.set_deadline(until - monotonic())
+        secure.handshake()
+        secure.set_deadline(None)
+        return secure
+    except BaseException:
+        secure.close()
+        raise
+
+
+def listen_tls(
+    network: Stream, address: str | os.PathLike[str], context: ssl.SSLContext, *, reuse_port: bool = False
+) -> TLSListener:
+    """Listen for TLS connections (Go: tls.Listen).
+
+    context: the server's, with its certificate. accept() returns a TLSConn at once; the handshake happens at its
+    first read or write, so a slow client keeps nobody from being accepted. The rest is as for listen().
+    """
+    if not isinstance(context, ssl.SSLContext):
+        raise TypeError(f"an ssl.SSLContext is needed, got {context!r}")
+    return TLSListener(listen(network, address, reuse_port=reuse_port), context)
+
+
+class TLSListener:
+    """A Listener whose connections are TLSConns; made by listen_tls()."""
+
+    def __init__(self, listener: Listener, context: ssl.SSLContext) -> None:
+        self._listener = listener
+        self._context = context
+        self.close = listener.close
+        self.set_deadline = listener.set_deadline
+        self.fileno = listener.fileno
+
+    def accept(self) -> TLSConn:
+        """As Listener.accept(); the handshake is still to come."""
+        conn = self._listener.accept()
+        try:
+            return TLSConn(conn, self._context, server_side=True)
+        except BaseException:
+            conn.close()
+            raise
+
+    def __iter__(self) -> Iterator[TLSConn]:
+        while True:
+            try:
+                yield self.accept()
+            except ClosedError:
+                return
+
+    def __enter__(self) -> TLSListener:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<TLSListener {self._listener!r}>"
+
+    @property
+    def addr(self) -> str:
+        """Where it listens."""
+        return self._listener.addr
+
+    @property
+    def closed(self) -> bool:
+        """Whether close() was called."""
+        return self._listener.closed

@@ -1,0 +1,180 @@
+"""Addresses of goloop.net: "host:port" and paths, what they stand for, and looking up names without stopping others."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+from goloop.core.sched import scheduler
+from goloop.core.sched.goroutine_api import wait
+
+_FAMILIES = {
+    "tcp": (socket.AF_UNSPEC, socket.SOCK_STREAM),
+    "tcp4": (socket.AF_INET, socket.SOCK_STREAM),
+    "tcp6": (socket.AF_INET6, socket.SOCK_STREAM),
+    "udp": (socket.AF_UNSPEC, socket.SOCK_DGRAM),
+    "udp4": (socket.AF_INET, socket.SOCK_DGRAM),
+    "udp6": (socket.AF_INET6, socket.SOCK_DGRAM),
+    "unix": (socket.AF_UNIX, socket.SOCK_STREAM),
+    "unixgram": (socket.AF_UNIX, socket.SOCK_DGRAM),
+}
+_LONGEST_PATH = 107  # bytes; sun_path without its end
+
+
+@dataclass(frozen=True)
+class Target:
+    """One address to connect or bind to."""
+
+    network: str
+    family: int
+    kind: int
+    sockaddr: Any  # as the socket module takes it
+    dual: bool = False  # IPv6, to be bound for both families
+
+    @property
+    def rank(self) -> int:
+        """In which order addresses are tried to be bound."""
+        return 0 if self.dual else 1 if self.family == socket.AF_INET else 2
+
+    def __str__(self) -> str:
+        if self.family == socket.AF_UNIX:
+            return f"{self.network} {self.sockaddr.replace(chr(0), '@')}"
+        host = f"[{self.sockaddr[0]}]" if self.family == socket.AF_INET6 else self.sockaddr[0]
+        return f"{self.network} {host}:{self.sockaddr[1]}"
+
+    def raw(self) -> bytes:
+        """The sockaddr as the system takes it."""
+        if self.family == socket.AF_UNIX:
+            return struct.pack("=H", socket.AF_UNIX) + os.fsencode(self.sockaddr)
+        host, port, *rest = self.sockaddr
+        packed = socket.inet_pton(self.family, host.partition("%")[0])
+        if self.family == socket.AF_INET:
+            return struct.pack("=H", self.family) + struct.pack("!H", port) + packed + bytes(8)
+        flow, scope = rest
+        return struct.pack("=H", self.family) + struct.pack("!HI", port, flow) + packed + struct.pack("=I", scope)
+
+
+def unix_path(target: Target) -> str | None:
+    """The file that binding to it makes, None if none."""
+    path = target.sockaddr if target.family == socket.AF_UNIX else ""
+    return path if path and path[0] != "\0" else None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An address as it was given."""
+
+    network: str
+    family: int
+    kind: int
+    host: str  # a path for Unix sockets
+    port: str
+    passive: bool
+    mapped: bool  # IPv4 as an IPv6 socket takes it will do, too
+
+    def numeric(self) -> list[Target] | None:
+        """What it stands for if that needs no look-up, else None."""
+        if self.family == socket.AF_UNIX:
+            return [Target(self.network, self.family, self.kind, self.host)]
+        host, family, dual = self.host, self.family, False
+        if not host and self.passive:
+            if family == socket.AF_UNSPEC:
+                four = self._lookup("0.0.0.0", socket.AF_INET)
+                return [*(self._lookup("::", socket.AF_INET6, dual=True) if socket.has_ipv6 else []), *four]
+            host = "::" if family == socket.AF_INET6 else "0.0.0.0"
+        elif not host:
+            host = "::1" if family == socket.AF_INET6 else "127.0.0.1"
+        elif host == "::" and self.passive and family == socket.AF_UNSPEC:
+            dual = True
+        if self.mapped and ":" not in host and _is_number(host):
+            host = "::ffff:" + host
+        try:
+            return self._lookup(host, family, dual, socket.AI_NUMERICHOST)
+        except socket.gaierror as exc:
+            if exc.errno in (socket.EAI_NONAME, socket.EAI_ADDRFAMILY):
+                if exc.errno == socket.EAI_NONAME and not _is_number(host):
+                    return None
+                raise ValueError(f"{host!r} is not an address of network {self.network!r}") from None
+            if exc.errno == socket.EAI_SERVICE:
+                raise ValueError(f"unknown port {self.port!r} of network {self.network!r}") from None
+            raise
+
+    def _lookup(self, host: str, family: int, dual: bool = False, flags: int = 0) -> list[Target]:
+        infos = socket.getaddrinfo(host, self.port, family, self.kind, 0, flags)
+        return [Target(self.network, int(info[0]), self.kind, info[4], dual) for info in infos]
+
+    def look_up(self) -> list[Target]:
+        """Ask the system, which may take long; OSError (socket.gaierror) if there is no such name."""
+        try:
+            if not self.mapped:
+                return self._lookup(self.host, self.family)
+            # IPv4 first, as Go's net.ResolveUDPAddr
+            found = self._lookup(self.host, self.family, False, socket.AI_V4MAPPED | socket.AI_ALL)
+            return sorted(found, key=lambda target: not target.sockaddr[0].startswith("::ffff:"))
+        except socket.gaierror as exc:
+            if exc.errno == socket.EAI_SERVICE:
+                raise ValueError(f"unknown port {self.port!r} of network {self.network!r}") from None
+            raise socket.gaierror(exc.errno, f"{exc.strerror}: {self.host}") from None
+
+
+def _is_number(host: str) -> bool:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, host.partition("%")[0])
+            return True
+        except OSError:
+            pass
+    return False
+
+
+def parse(network: str, address: str | os.PathLike[str], *, passive: bool, mapped: bool = False) -> Wanted:
+    """Take an address apart; ValueError if it, or the network, is none.
+
+    passive: it is to be bound to. mapped: it is for an IPv6 socket that takes IPv4 as well.
+    """
+    if network not in _FAMILIES:
+        raise ValueError(f"unknown network {network!r}: it is one of {', '.join(_FAMILIES)}")
+    family, kind = _FAMILIES[network]
+    text = os.fspath(address)
+    if not isinstance(text, str):
+        raise TypeError(f"an address is a str, got {address!r}")
+    if family == socket.AF_UNIX:
+        if not text or "\0" in text:
+            raise ValueError(f"a Unix socket needs a path, got {text!r}")
+        if len(os.fsencode(text)) > _LONGEST_PATH:
+            raise ValueError(f"the path of a Unix socket has at most {_LONGEST_PATH} bytes: {text!r}")
+        return Wanted(network, family, kind, "\0" + text[1:] if text[0] == "@" else text, "", passive, False)
+    host, port = _split(text)
+    if port.isascii() and port.isdigit():
+        if int(port) > 65535:
+            raise ValueError(f"a port is at most 65535: {text!r}")
+    elif not port or not port[0].isalpha():
+        raise ValueError(f"bad port in {text!r}")
+    return Wanted(network, family, kind, host, port, passive, mapped)
+
+
+def _split(text: str) -> tuple[str, str]:
+    host, colon, port = text.rpartition(":")
+    if not colon or host.endswith("]") != host.startswith("[") or text.endswith("]"):
+        raise ValueError(f"an address is host:port, got {text!r}")
+    if host.startswith("["):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"too many colons: write an IPv6 address as [::1]:80, got {text!r}")
+    if any(c in host for c in "[]/ \0"):
+        raise ValueError(f"bad host in {text!r}")
+    return host, port
+
+
+def resolve(wanted: Wanted, in_goroutine: bool, timeout: float | None) -> list[Target]:
+    """What an address stands for. A goroutine parks while a name is looked up in a thread, a plain thread blocks."""
+    targets = wanted.numeric()
+    if targets is not None:
+        return targets
+    worker = scheduler.this_worker()
+    if not in_goroutine or worker is None:
+        return wanted.look_up()
+    return wait(worker.loop.run_in_executor(None, wanted.look_up), timeout)

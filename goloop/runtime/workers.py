@@ -1,0 +1,291 @@
+"""The worker pool: threads with a loop and a hub each, started on demand, retired when idle, ended in good order.
+
+How goroutines take turns is core.sched's matter; this file owns the threads. All its state is guarded by
+`_lock`, which is never held while a goroutine or a callback runs.
+"""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import atexit
+import os
+import sys
+import threading
+import time
+from asyncio.log import logger
+from collections.abc import Callable
+from typing import Any
+
+import goloop._eventloop.loop
+from goloop._eventloop.loop import Loop
+from goloop.core.patch.hook import plain
+from goloop.core.sched import goroutine, scheduler
+from goloop.runtime import timer_thread, unhandled
+
+IDLE = 10.0  # seconds without a goroutine after which a worker's thread ends
+PATIENCE = 5.0  # seconds that cancelled goroutines have for their finally blocks, at exit and when a loop closes
+
+
+def _thread_limit(setting: str) -> int:
+    try:
+        limit = int(setting)
+    except ValueError:
+        limit = 0
+    if limit < 1:
+        raise ValueError(f"GOLOOP_MAXTHREADS is a number of threads, at least 1, not {setting!r}")
+    return limit
+
+
+MAX_THREADS = _thread_limit(os.environ.get("GOLOOP_MAXTHREADS", "512"))
+
+_lock = _thread.allocate_lock()
+_threads: set[threading.Thread] = set()  # of workers, from before their start to their end
+_ending: set[scheduler.Worker] = set()  # told to stop
+_starting = 0  # of these, such that have not yet looked at the backlog
+_started = 0  # ever, for their names
+_at_exit = False  # shutdown() is registered
+also_end: list[Callable[[], None]] = []  # what shutdown() ends besides workers
+
+
+def _start_worker() -> bool:
+    """Start one more worker, unless one is on its way. False: there are MAX_THREADS. Any thread.
+
+    A goroutine that starts another must not park in here, with the standard library patched: scheduling goes on.
+    """
+    with plain():
+        return _start_worker_here()
+
+
+def _start_worker_here() -> bool:
+    global _starting, _started
+    with _lock:
+        if _starting:
+            return True
+        if len(_threads) >= MAX_THREADS:
+            return False
+        _starting += 1
+        _started += 1
+        name = f"goloop-worker-{_started}"
+        shut_down_at_exit()
+    loop = thread = None
+    try:
+        scheduler.start_monitor()
+        # Here, for whoever starts it to learn what it failed for. Goroutines cannot leave their thread,
+        # and may block it.
+        loop = Loop(handoff=False, watch=False)
+        thread = threading.Thread(target=_work, args=(loop,), name=name, daemon=True)
+        with _lock:
+            _threads.add(thread)
+        thread.start()
+    except BaseException:
+        # An exception from a signal handler may come when the thread runs: then the rest is the thread's.
+        if thread is None or thread.ident is None:
+            with _lock:
+                _starting -= 1
+                if thread is not None:
+                    _threads.discard(thread)
+            if loop is not None:
+                loop.close()
+        raise
+    return True
+
+
+def _work(loop: Loop) -> None:
+    """What a worker's thread does."""
+    global _starting
+    worker = scheduler.Worker(loop)
+    try:
+        try:
+            worker.enter()
+        finally:
+            with _lock:
+                _starting -= 1
+        loop.call_soon(worker.kick_self)
+        loop.call_later(IDLE, _retire_if_idle, worker, worker.turns)
+        _run(worker)
+        _end_loop(loop)
+    except RuntimeError:
+        if not loop._is_foreign():
+            raise
+        # In a forked child, when the goroutine that forked has ended: as with a thread that forks, the process ends
+        # when no other thread is left.
+        shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        worker.exit()
+        loop.close()
+        left = goroutine.abandon(worker)
+        if left:
+            _complain(left, "the end of a worker")
+        with _lock:
+            _threads.discard(threading.current_thread())
+            _ending.discard(worker)
+
+
+def _run(worker: scheduler.Worker) -> None:
+    while True:
+        try:
+            worker.loop.run_forever()
+            return
+        except (SystemExit, KeyboardInterrupt):
+            # A task of the loop raised it, and asyncio lets such through. Its goroutine has it as its exception, and
+            # the others of this worker go on.
+            if worker in _ending:
+                return
+
+
+def _end_loop(loop: Loop) -> None:
+    """As asyncio.Runner does: cancel the tasks that are left, and shut down the generators and the executor."""
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.run_until_complete(loop.shutdown_default_executor())
+
+
+def _retire_if_idle(worker: scheduler.Worker, turns: int) -> None:
+    loop = worker.loop
+    if not worker.retired:
+        if worker.turns != turns or _is_used(worker):
+            loop.call_later(IDLE, _retire_if_idle, worker, worker.turns)
+            return
+        worker.retire()
+    if _is_used(worker):  # it got a goroutine at the last moment
+        loop.call_later(IDLE, _retire_if_idle, worker, worker.turns)
+    else:
+        _ending.add(worker)
+        loop.stop()
+
+
+def _is_used(worker: scheduler.Worker) -> bool:
+    """Whether goroutines, or what they left on the loop - tasks, timers, servers, connections - need the worker."""
+    stats = worker.loop._stats()
+    return bool(worker.live or stats["timers"] or stats["descriptors"] or asyncio.all_tasks(worker.loop))
+
+
+# ------------------------------------------------------------------------- end
+def _end(goroutines: Any, patience: float) -> list[goroutine.Goroutine[Any]]:
+    """Cancel what goroutines() returns until there are none; return those that are left after `patience` seconds."""
+    until = time.monotonic() + patience
+    told: dict[int, float] = {}
+    nap = 0.0002
+    while True:
+        left: list[goroutine.Goroutine[Any]] = goroutines()
+        if not left or time.monotonic() > until:
+            return left
+        for g in left:
+            # Again after a while: it may have swallowed the first one in a clean-up.
+            if told.get(g.id, 0.0) < time.monotonic() - 1.0:
+                told[g.id] = time.monotonic()
+                g.cancel()
+        time.sleep(nap)
+        nap = min(2 * nap, 0.01)
+
+
+def _complain(left: list[goroutine.Goroutine[Any]], when: str) -> None:
+    for g in left[:10]:
+        logger.warning("%s: goroutine did not end in %.0f s after its cancellation: %r", when, PATIENCE, g)
+    if len(left) > 10:
+        logger.warning("%s: and %d more", when, len(left) - 10)
+
+
+def _end_goroutines(loop: Loop) -> None:
+    """Cancel the goroutines that were started from a loop, and wait for their ends."""
+    if goroutine.num_goroutine() and scheduler.this_worker() is None and not sys.is_finalizing():
+        left = _end(lambda: goroutine.goroutines_of(loop), PATIENCE)
+        _complain(left, f"closing {loop!r}")
+
+
+def shutdown(patience: float = PATIENCE) -> None:
+    """Cancel every goroutine, wait for their ends, and stop the workers, the monitor and the clock. They start again
+    on demand. Timers and deadlines that are pending are dropped.
+
+    patience: seconds. For a thread without a running loop; at exit it is called anyway.
+    """
+    if scheduler.this_worker() is not None:
+        raise RuntimeError("a goroutine cannot shut down the pool that it runs on")
+    until = time.monotonic() + patience
+    timer_thread.stop(patience)  # what rings could start goroutines
+    left = _end(goroutine.all_goroutines, patience)
+    _complain(left, "shutdown")
+    while True:
+        for worker in scheduler.all_workers():
+            _ending.add(worker)
+            worker.retire()
+            try:
+                worker.loop.call_soon_threadsafe(worker.loop.stop)
+            except RuntimeError:
+                _ending.discard(worker)  # it has just ended by itself
+        if time.monotonic() > until:
+            break
+        with _lock:
+            threads, starting = list(_threads), _starting
+        if not threads and not starting:
+            timer_thread.stop(patience)  # again: a finally block may have set a timer
+            scheduler.stop_monitor()  # and wait for it: it may be just about to bring in a worker
+            with _lock:
+                if not _threads and not _starting:
+                    break
+        try:
+            threads[0].join(0.01)
+        except (IndexError, RuntimeError):
+            time.sleep(0.001)  # somebody is just about to start one
+    timer_thread.stop(patience)
+    scheduler.stop_monitor()
+    for end in also_end:
+        end()
+
+
+def shut_down_at_exit() -> None:
+    """See that shutdown() is called when the interpreter exits."""
+    global _at_exit
+    if not _at_exit:
+        _at_exit = True
+        atexit.register(shutdown)
+
+
+def thread_count() -> int:
+    """Return how many threads with workers there are."""
+    return len(_threads)
+
+
+def _before_fork() -> None:
+    """A process whose goroutines have all ended is to look single-threaded, and Python warns of forking others."""
+    if not _threads:
+        scheduler.stop_monitor()
+
+
+def _after_fork_in_child() -> None:
+    """The workers and the monitor stayed in the parent, and so did the goroutines."""
+    global _lock, _starting
+    _lock = _thread.allocate_lock()
+    _threads.clear()
+    _ending.clear()
+    _starting = 0
+    scheduler.forget()
+    goroutine.forget()
+
+
+def gomaxprocs(n: int | None = None) -> int:
+    """Set how many workers may run Python at once; return the number before (Go: runtime.GOMAXPROCS).
+
+    n: at least 1 (ValueError); None only asks. Workers stuck in blocking calls do not count. From any thread.
+    """
+    if n is None:
+        return scheduler.get_procs()
+    if not isinstance(n, int):
+        raise TypeError(f"gomaxprocs() takes an int, got {n!r}")
+    if n < 1:
+        raise ValueError(f"gomaxprocs() takes at least 1, got {n}")
+    return scheduler.set_procs(n)
+
+
+scheduler.set_starter(_start_worker)
+scheduler.set_procs(len(os.sched_getaffinity(0)))
+goroutine.set_reporter(unhandled.report)
+goloop._eventloop.loop.end_goroutines = _end_goroutines
+os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
