@@ -16,7 +16,7 @@ def room(join: Chan, leave: Chan, said: Chan) -> None:
     def tell(text: str, but: str) -> None:
         for name, screen in screens.items():
             if name != but:
-                screen.send_nowait(text)  # who does not read misses something and holds up nobody
+                screen.try_send(text)  # who does not read misses something and holds up nobody
 
     while True:
         index, value, _ = select(recv(join), recv(leave), recv(said))
@@ -24,7 +24,7 @@ def room(join: Chan, leave: Chan, said: Chan) -> None:
             name, screen = value
             tell(f"* {name} is here", but=name)
             screens[name] = screen
-            screen.send_nowait(f"* {len(screens)} in the room")
+            screen.try_send(f"* {len(screens)} in the room")
         elif index == 1:
             screens.pop(value).close()
             tell(f"* {value} has left", but=value)

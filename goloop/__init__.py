@@ -4,15 +4,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from goloop._eventloop.loop import Loop
-from goloop.chan import Chan, ChannelClosed, aselect, recv, select, send
+from goloop.chan import Chan, ChannelClosed, async_select, recv, select, send
 from goloop.core.sched.goroutine import Goroutine, current, go, num_goroutine
 from goloop.core.sched.goroutine_api import blocking, goexit, gosched, lock_os_thread, sleep, wait
+from goloop.errors import GoloopError
 from goloop.policy import install, new_event_loop, run
 from goloop.runtime import substitutes as _handoff  # noqa: F401  (tells the core where its threads come from)
 from goloop.runtime.workers import gomaxprocs
 
 if TYPE_CHECKING:
-    from goloop import context, errgroup, monkey, net, sync, timer
+    from goloop import context, debug, errgroup, monkey, net, sync, timer
     from goloop.policy import EventLoopPolicy
 
 __version__ = "0.1.0"
@@ -20,13 +21,15 @@ __all__ = [
     "Chan",
     "ChannelClosed",
     "EventLoopPolicy",
+    "GoloopError",
     "Goroutine",
     "Loop",
     "__version__",
-    "aselect",
+    "async_select",
     "blocking",
     "context",
     "current",
+    "debug",
     "errgroup",
     "go",
     "goexit",
@@ -49,7 +52,7 @@ __all__ = [
 ]
 
 # Imported when somebody asks for them.
-_SUBMODULES = {"context", "errgroup", "monkey", "net", "sync", "timer"}
+_SUBMODULES = {"context", "debug", "errgroup", "monkey", "net", "sync", "timer"}
 
 
 def __getattr__(name: str) -> Any:
@@ -63,3 +66,7 @@ def __getattr__(name: str) -> Any:
             return policy.EventLoopPolicy
         raise AttributeError("this Python has no event loop policies: use goloop.run() or goloop.new_event_loop()")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,6 +1,6 @@
 """Channels and select: the public names of core.chan."""
 
-from goloop.core.sync.chan import Chan, aselect, recv, select, send
+from goloop.core.sync.chan import Chan, async_select, recv, select, send
 from goloop.errors import ChannelClosed
 
-__all__ = ["Chan", "ChannelClosed", "aselect", "recv", "select", "send"]
+__all__ = ["Chan", "ChannelClosed", "async_select", "recv", "select", "send"]

@@ -53,10 +53,10 @@ class _Done(Chan[None]):
     def send(self, value: None, timeout: float | None = None) -> None:
         raise RuntimeError("nothing is sent on a context's done() channel: it is closed")
 
-    async def asend(self, value: None, timeout: float | None = None) -> None:
+    async def async_send(self, value: None, timeout: float | None = None) -> None:
         raise RuntimeError("nothing is sent on a context's done() channel: it is closed")
 
-    def send_nowait(self, value: None) -> bool:
+    def try_send(self, value: None) -> bool:
         raise RuntimeError("nothing is sent on a context's done() channel: it is closed")
 
 

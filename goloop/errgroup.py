@@ -59,7 +59,7 @@ class Group:
         """Start function(*args, **kwargs) as a goroutine of the group; returns it, as goloop.go().
 
         With a limit it waits until fewer run, which parks a goroutine or blocks a plain thread; RuntimeError on the
-        thread of a running loop outside of a goroutine: `await ago()` there.
+        thread of a running loop outside of a goroutine: `await async_go()` there.
         """
         places = self._places
         if places is not None:
@@ -67,16 +67,16 @@ class Group:
         return self._start(places, function, args, kwargs)
 
     @overload
-    async def ago(
+    async def async_go(
         self, function: Callable[_P, Coroutine[Any, Any, _T]], /, *args: _P.args, **kwargs: _P.kwargs
     ) -> Goroutine[_T]: ...
     @overload
-    async def ago(self, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Goroutine[_T]: ...
-    async def ago(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Goroutine[Any]:
+    async def async_go(self, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Goroutine[_T]: ...
+    async def async_go(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Goroutine[Any]:
         """As go(), for coroutines."""
         places = self._places
         if places is not None:
-            await places.aacquire()
+            await places.async_acquire()
         return self._start(places, function, args, kwargs)
 
     def try_go(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> bool:

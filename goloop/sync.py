@@ -1,7 +1,7 @@
 """Go's sync and golang.org/x/sync/semaphore, for goroutines, coroutines and plain threads alike.
 
-The colour is in the name, as with channels: lock() parks a goroutine or blocks a plain thread, `await alock()` is for
-coroutines. Where the `a` in front would make a keyword it is async_wait() and async_wait_for().
+The colour is in the name, as with channels: lock() parks a goroutine or blocks a plain thread, `await async_lock()` is
+for coroutines.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ __all__ = [
     "RWMutex",
     "Semaphore",
     "WaitGroup",
-    "aonce_func",
-    "aonce_value",
+    "async_once_func",
+    "async_once_value",
     "once_func",
     "once_value",
 ]
@@ -63,7 +63,7 @@ def once_value(function: Callable[[], _T]) -> Callable[[], _T]:
     An exception is raised again at each call, too. From any thread; others wait while it runs, as for Once.do().
     """
     if inspect.iscoroutinefunction(function):
-        raise TypeError(f"once_value() takes a plain function: use aonce_value() for {function!r}")
+        raise TypeError(f"once_value() takes a plain function: use async_once_value() for {function!r}")
     if not callable(function):
         raise TypeError(f"once_value() takes a function, got {function!r}")
     once = Once()
@@ -85,10 +85,10 @@ def once_value(function: Callable[[], _T]) -> Callable[[], _T]:
     return call
 
 
-def aonce_value(function: Callable[[], Awaitable[_T]]) -> Callable[[], Coroutine[Any, Any, _T]]:
+def async_once_value(function: Callable[[], Awaitable[_T]]) -> Callable[[], Coroutine[Any, Any, _T]]:
     """As once_value(), for coroutine functions: `await` what the function returned here returns."""
     if not callable(function):
-        raise TypeError(f"aonce_value() takes a coroutine function, got {function!r}")
+        raise TypeError(f"async_once_value() takes a coroutine function, got {function!r}")
     once = Once()
     outcome: _Outcome[_T] = _Outcome(function)
 
@@ -102,7 +102,7 @@ def aonce_value(function: Callable[[], Awaitable[_T]]) -> Callable[[], Coroutine
 
     @functools.wraps(function)
     async def call() -> _T:
-        await once.ado(run)
+        await once.async_do(run)
         return outcome.get()
 
     return call
@@ -119,9 +119,9 @@ def once_func(function: Callable[[], object]) -> Callable[[], None]:
     return call
 
 
-def aonce_func(function: Callable[[], Awaitable[object]]) -> Callable[[], Coroutine[Any, Any, None]]:
+def async_once_func(function: Callable[[], Awaitable[object]]) -> Callable[[], Coroutine[Any, Any, None]]:
     """As once_func(), for coroutine functions."""
-    value = aonce_value(function)
+    value = async_once_value(function)
 
     @functools.wraps(function)
     async def call() -> None:

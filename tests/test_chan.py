@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 import goloop
-from goloop import Chan, ChannelClosed, aselect, go, recv, select, send
+from goloop import Chan, ChannelClosed, async_select, go, recv, select, send
 
 
 def parked(g, reason):
@@ -32,15 +32,15 @@ def test_a_buffer():
     chan.send(1)
     chan.send(2)
     assert len(chan) == 2
-    assert not chan.send_nowait(3)
+    assert not chan.try_send(3)
     assert [chan.recv(), chan.recv()] == [1, 2]
-    assert chan.recv_nowait() == (None, False)
+    assert chan.try_recv() == (None, False)
 
 
 def test_none_is_a_value():
     chan = Chan(1)
     chan.send(None)
-    assert chan.recv_nowait() == (None, True)
+    assert chan.try_recv() == (None, True)
 
 
 def test_a_big_capacity_costs_nothing_until_it_is_used():
@@ -98,13 +98,13 @@ def test_a_rendezvous():
 
 def test_nowait_on_an_unbuffered_channel():
     chan = Chan()
-    assert not chan.send_nowait(1)
-    assert chan.recv_nowait() == (None, False)
+    assert not chan.try_send(1)
+    assert chan.try_recv() == (None, False)
     g = parked(go(chan.recv), "chan receive")
-    assert chan.send_nowait(1)
+    assert chan.try_send(1)
     assert g.result(timeout=10) == 1
     g = parked(go(chan.send, 2), "chan send")
-    assert chan.recv_nowait() == (2, True)
+    assert chan.try_recv() == (2, True)
     g.join(timeout=10)
 
 
@@ -137,7 +137,7 @@ def test_close_lets_the_buffer_drain():
     with pytest.raises(ChannelClosed, match="receive from a closed channel"):
         chan.recv()
     with pytest.raises(ChannelClosed, match="receive from a closed channel"):
-        chan.recv_nowait()
+        chan.try_recv()
 
 
 def test_sends_and_a_second_close_raise():
@@ -146,7 +146,7 @@ def test_sends_and_a_second_close_raise():
     with pytest.raises(ChannelClosed, match="send on a closed channel"):
         chan.send(1)
     with pytest.raises(ChannelClosed, match="send on a closed channel"):
-        chan.send_nowait(1)
+        chan.try_send(1)
     with pytest.raises(ChannelClosed, match="close of a closed channel"):
         chan.close()
 
@@ -155,10 +155,10 @@ def test_close_wakes_everybody():
     receiving, sending = Chan(), Chan()
 
     async def areceiver():
-        await receiving.arecv()
+        await receiving.async_recv()
 
     async def asender():
-        await sending.asend(1)
+        await sending.async_send(1)
 
     gs = [go(receiving.recv), go(areceiver), go(sending.send, 1), go(asender)]
     gs.append(go(select, recv(receiving), send(Chan(), 1)))
@@ -221,17 +221,17 @@ def test_timeouts(timeout):
 
     async def async_ones():
         with pytest.raises(TimeoutError, match="recv: timed out"):
-            await chan.arecv(timeout=timeout)
+            await chan.async_recv(timeout=timeout)
         with pytest.raises(TimeoutError, match="send: timed out"):
-            await chan.asend(1, timeout=timeout)
+            await chan.async_send(1, timeout=timeout)
         with pytest.raises(TimeoutError, match="select: timed out"):
-            await aselect(recv(chan), send(chan, 1), timeout=timeout)
+            await async_select(recv(chan), send(chan, 1), timeout=timeout)
 
     all_of_them()
     go(all_of_them).join(timeout=10)
     goloop.run(async_ones())
     asyncio.run(async_ones())
-    assert chan.recv_nowait() == (None, False) and "0 receiving, 0 sending" in repr(chan)
+    assert chan.try_recv() == (None, False) and "0 receiving, 0 sending" in repr(chan)
 
 
 def test_a_timeout_that_is_not_needed():
@@ -258,7 +258,7 @@ def test_select_default():
 
     async def main():
         assert select(recv(a), default=True) == (-1, None, False)  # does not wait: also on a loop
-        return await aselect(recv(a), default=True)
+        return await async_select(recv(a), default=True)
 
     assert goloop.run(main()) == (-1, None, False)
 
@@ -333,7 +333,7 @@ def test_select_is_fair():
     seen = Counter()
     for _ in range(4000):
         for chan in chans:
-            chan.send_nowait(0)
+            chan.try_send(0)
         seen[select(*map(recv, chans))[0]] += 1
     assert min(seen.values()) > 500 and len(seen) == 4
 
@@ -354,15 +354,15 @@ def test_select_takes_cases(case):
 def test_blocking_forms_on_a_loop_name_the_async_ones():
     async def main():
         full, empty = Chan(1), Chan()
-        full.send_nowait(1)
+        full.try_send(1)
         for chan in (full, empty):  # whether or not they would have to wait
-            with pytest.raises(RuntimeError, match=r"recv\(\) would block the event loop: use await Chan.arecv\(\)"):
+            with pytest.raises(RuntimeError, match=r"recv\(\) would block .*: use await Chan.async_recv\(\)"):
                 chan.recv()
-            with pytest.raises(RuntimeError, match=r"use await Chan.asend\(\) here, or call it in a goroutine"):
+            with pytest.raises(RuntimeError, match=r"use await Chan.async_send\(\) here, or call it in a goroutine"):
                 chan.send(1)
-            with pytest.raises(RuntimeError, match=r"use await aselect\(\)"):
+            with pytest.raises(RuntimeError, match=r"use await async_select\(\)"):
                 select(recv(chan))
-            with pytest.raises(RuntimeError, match=r"Chan\.arecv"):
+            with pytest.raises(RuntimeError, match=r"Chan\.async_recv"):
                 next(iter(chan))
 
     goloop.run(main())
@@ -372,7 +372,7 @@ def test_blocking_forms_on_a_loop_name_the_async_ones():
 
 def test_async_forms_need_a_loop():
     chan = Chan()
-    coroutine = chan.arecv()
+    coroutine = chan.async_recv()
     with pytest.raises(RuntimeError, match="no running event loop"):
         coroutine.send(None)
 
@@ -384,7 +384,7 @@ def test_a_cancelled_receiver_takes_nothing():
     g.cancel()
     with pytest.raises(asyncio.CancelledError):
         g.result(timeout=10)
-    assert not chan.send_nowait(1)
+    assert not chan.try_send(1)
 
 
 def test_a_cancelled_sender_sends_nothing():
@@ -393,23 +393,23 @@ def test_a_cancelled_sender_sends_nothing():
     g.cancel()
     with pytest.raises(asyncio.CancelledError):
         g.result(timeout=10)
-    assert chan.recv_nowait() == (None, False)
+    assert chan.try_recv() == (None, False)
 
 
 @pytest.mark.parametrize("run", [goloop.run, asyncio.run])
-@pytest.mark.parametrize("how", ["arecv", "aselect"])
+@pytest.mark.parametrize("how", ["async_recv", "async_select"])
 def test_a_coroutine_cancelled_with_its_value_leaves_it_to_the_next(run, how):
     async def main():
         chan = Chan()
-        receive = chan.arecv if how == "arecv" else lambda: aselect(recv(chan), recv(Chan()))
+        receive = chan.async_recv if how == "async_recv" else lambda: async_select(recv(chan), recv(Chan()))
         first = asyncio.create_task(receive())
         await asyncio.sleep(0)
-        assert chan.send_nowait("v")
+        assert chan.try_send("v")
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
             await first
         assert len(chan) == 1
-        return await chan.arecv()
+        return await chan.async_recv()
 
     assert run(main()) == "v"
 
@@ -417,15 +417,15 @@ def test_a_coroutine_cancelled_with_its_value_leaves_it_to_the_next(run, how):
 def test_a_value_left_by_a_cancelled_one_goes_to_who_waits():
     async def main():
         chan = Chan()
-        first, second = asyncio.create_task(chan.arecv()), asyncio.create_task(chan.arecv())
+        first, second = asyncio.create_task(chan.async_recv()), asyncio.create_task(chan.async_recv())
         await asyncio.sleep(0)
         g = go(chan.recv)
         await aparked(g, "chan receive")
-        assert chan.send_nowait("v")
+        assert chan.try_send("v")
         first.cancel()
         await asyncio.wait([first])
         assert await second == "v"
-        assert chan.send_nowait("w")
+        assert chan.try_send("w")
         return await g
 
     assert goloop.run(main()) == "w"
@@ -434,12 +434,12 @@ def test_a_value_left_by_a_cancelled_one_goes_to_who_waits():
 def test_order_is_kept_when_the_first_of_two_is_cancelled():
     async def main():
         chan = Chan()
-        first, second = asyncio.create_task(chan.arecv()), asyncio.create_task(chan.arecv())
+        first, second = asyncio.create_task(chan.async_recv()), asyncio.create_task(chan.async_recv())
         await asyncio.sleep(0)
-        assert chan.send_nowait(1) and chan.send_nowait(2)
+        assert chan.try_send(1) and chan.try_send(2)
         first.cancel()
         assert await second == 1
-        return await chan.arecv()
+        return await chan.async_recv()
 
     assert goloop.run(main()) == 2
 
@@ -447,14 +447,14 @@ def test_order_is_kept_when_the_first_of_two_is_cancelled():
 def test_an_irrevocable_receiver_gets_the_oldest_value():
     async def main():
         chan = Chan()
-        first = asyncio.create_task(chan.arecv())
+        first = asyncio.create_task(chan.async_recv())
         await asyncio.sleep(0)
         g = await aparked(go(chan.recv), "chan receive")
-        assert chan.send_nowait(1) and chan.send_nowait(2)  # both on their way
+        assert chan.try_send(1) and chan.try_send(2)  # both on their way
         first.cancel()
         await asyncio.wait([first])
         assert await g == 1
-        return await chan.arecv()
+        return await chan.async_recv()
 
     assert goloop.run(main()) == 2
 
@@ -467,16 +467,16 @@ def test_asyncio_timeout_and_a_value_at_the_same_moment():
 
         async def receives():
             async with asyncio.timeout(10) as scope:
-                asyncio.get_running_loop().call_soon(chan.send_nowait, "v")
+                asyncio.get_running_loop().call_soon(chan.try_send, "v")
                 asyncio.get_running_loop().call_soon(scope._on_timeout)
-                return await chan.arecv()
+                return await chan.async_recv()
 
         with pytest.raises(TimeoutError):
             await receives()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert asyncio.current_task().cancelling() == 0
-        return await chan.arecv()
+        return await chan.async_recv()
 
     assert goloop.run(main()) == "v"
 
@@ -486,23 +486,23 @@ def test_a_close_waits_for_a_value_that_may_come_back():
 
     async def main():
         chan = Chan()
-        first = asyncio.create_task(chan.arecv())
+        first = asyncio.create_task(chan.async_recv())
         await asyncio.sleep(0)
-        chan.send_nowait("v")
+        chan.try_send("v")
         chan.close()
-        assert chan.recv_nowait() == (None, False)
-        second = asyncio.create_task(chan.arecv())
+        assert chan.try_recv() == (None, False)
+        second = asyncio.create_task(chan.async_recv())
         await asyncio.sleep(0)
         assert await first == "v"
         with pytest.raises(ChannelClosed):
             await second
 
         chan = Chan()
-        first = asyncio.create_task(chan.arecv())
+        first = asyncio.create_task(chan.async_recv())
         await asyncio.sleep(0)
-        chan.send_nowait("v")
+        chan.try_send("v")
         chan.close()
-        second = chan.arecv()
+        second = chan.async_recv()
         first.cancel()
         return await second
 
@@ -514,16 +514,16 @@ def test_a_receiving_coroutine_that_is_destroyed_leaves_its_value():
     loop = goloop.new_event_loop()
 
     async def receive():
-        await chan.arecv()
+        await chan.async_recv()
 
     task = loop.create_task(receive())
     task._log_destroy_pending = False
     loop.run_until_complete(asyncio.sleep(0))
-    assert chan.send_nowait("v")
+    assert chan.try_send("v")
     loop.close()
     del task
     gc.collect()
-    assert chan.recv_nowait() == ("v", True)
+    assert chan.try_recv() == ("v", True)
 
 
 def test_a_receiver_whose_loop_has_closed_is_passed_over():
@@ -531,7 +531,7 @@ def test_a_receiver_whose_loop_has_closed_is_passed_over():
     loop = asyncio.SelectorEventLoop()
 
     async def receive():
-        await chan.arecv()
+        await chan.async_recv()
 
     task = loop.create_task(receive())
     task._log_destroy_pending = False
@@ -552,7 +552,7 @@ def test_a_signal_in_a_waiting_thread_loses_no_value(how):
     chan = Chan()
 
     def handler(*_):
-        assert chan.send_nowait("v")
+        assert chan.try_send("v")
         raise Interrupt
 
     before = signal.signal(signal.SIGALRM, handler)
@@ -560,8 +560,8 @@ def test_a_signal_in_a_waiting_thread_loses_no_value(how):
         signal.setitimer(signal.ITIMER_REAL, 0.02)
         with pytest.raises(Interrupt):
             chan.recv() if how == "recv" else select(recv(chan), recv(Chan()))
-        assert chan.recv_nowait() == ("v", True)
-        assert chan.recv_nowait() == (None, False)
+        assert chan.try_recv() == ("v", True)
+        assert chan.try_recv() == (None, False)
     finally:
         signal.signal(signal.SIGALRM, before)
 
@@ -595,7 +595,7 @@ def test_goroutines_coroutines_and_threads_at_once():
 
     async def apasser():
         async for v in chan:
-            await out.asend(v)
+            await out.async_send(v)
 
     def sender(start):
         for v in range(start, values, 3):
@@ -603,7 +603,7 @@ def test_goroutines_coroutines_and_threads_at_once():
 
     async def asender(start):
         for v in range(start, values, 3):
-            await chan.asend(v)
+            await chan.async_send(v)
 
     async def main():
         passers = [go(passer) for _ in range(workers)] + [go(apasser) for _ in range(workers)]
@@ -612,7 +612,7 @@ def test_goroutines_coroutines_and_threads_at_once():
             thread.start()
         tasks = [asyncio.create_task(apasser()) for _ in range(workers)]
         senders = [go(sender, 0), asyncio.ensure_future(asender(1))]
-        got = [await out.arecv() for _ in range(values)]
+        got = [await out.async_recv() for _ in range(values)]
         await asyncio.gather(*senders)
         chan.close()
         await asyncio.gather(*passers, *tasks)

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import goloop
-from goloop import Chan, ChannelClosed, aselect, go, recv, select, send
+from goloop import Chan, ChannelClosed, async_select, go, recv, select, send
 
 KINDS = ("goroutine", "coroutine goroutine", "coroutine", "other loop", "thread")
 
@@ -99,13 +99,13 @@ class Actor:
         elif what == "send" or (what == "nowait" and self.random.random() < 0.5):
             value = next(self.values)
             history.send_begins(a, value)
-            how, sent = yield ("send", chans[a], value, timeout) if what == "send" else ("send_nowait", chans[a], value)
+            how, sent = yield ("send", chans[a], value, timeout) if what == "send" else ("try_send", chans[a], value)
             if how == "ok" and sent is not False:
                 history.send_ends(value)
             elif how != "cancelled":
                 history.send_failed(value)  # a cancelled one may have sent
         elif what in ("recv", "nowait"):
-            how, got = yield ("recv", chans[a], timeout) if what == "recv" else ("recv_nowait", chans[a])
+            how, got = yield ("recv", chans[a], timeout) if what == "recv" else ("try_recv", chans[a])
             if what == "nowait" and how == "ok":
                 got, ok = got
                 how = "ok" if ok else "nothing"
@@ -139,9 +139,9 @@ class Actor:
         if action == "pause":
             await asyncio.sleep(0 if self.random.random() < 0.7 else 0.0005)
         elif action == "select":
-            return await aselect(*args[:2], timeout=args[2])
+            return await async_select(*args[:2], timeout=args[2])
         elif action in ("send", "recv"):
-            return await getattr(args[0], "a" + action)(*args[1:])
+            return await getattr(args[0], "async_" + action)(*args[1:])
         else:
             return getattr(args[0], action)(*args[1:])
 
@@ -252,7 +252,7 @@ class World:
             left[number] = values = []
             try:
                 while True:
-                    value, ok = chan.recv_nowait()
+                    value, ok = chan.try_recv()
                     assert ok, "something is owed to a receiver that is not there any more"
                     values.append(value)
             except ChannelClosed:

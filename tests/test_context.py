@@ -58,7 +58,7 @@ def test_cancel_wakes_whoever_waits_for_done(kind):
 
     async def coroutine():
         waits.append(1)
-        return await goloop.aselect(goloop.recv(goloop.Chan()), goloop.recv(ctx.done()))
+        return await goloop.async_select(goloop.recv(goloop.Chan()), goloop.recv(ctx.done()))
 
     actor = kind(coroutine if issubclass(kind, InCoroutine) else plain, ())
     until(lambda: waits)
@@ -217,7 +217,7 @@ def test_bad_arguments():
     with pytest.raises(TypeError, match="takes a function"):
         context.after_func(background(), None)
     ctx, cancel = with_cancel(background())
-    for misuse in (ctx.done().close, lambda: ctx.done().send(None), lambda: ctx.done().send_nowait(None)):
+    for misuse in (ctx.done().close, lambda: ctx.done().send(None), lambda: ctx.done().try_send(None)):
         with pytest.raises(RuntimeError, match="context's done"):
             misuse()
     cancel()

@@ -35,7 +35,7 @@ def test_wait(kind):
     chan = goloop.Chan()
 
     async def coroutine():
-        return await chan.arecv()
+        return await chan.async_recv()
 
     gs = [group.go(chan.recv), group.go(coroutine)]
     actor = waits_in(kind, group)
@@ -76,7 +76,7 @@ def test_the_first_error_cancels_the_context():
         raise ctx.err()
 
     async def async_member():
-        await goloop.aselect(goloop.recv(ctx.done()))
+        await goloop.async_select(goloop.recv(ctx.done()))
         seen.append(context.cause(ctx))
 
     group.go(member)
@@ -188,7 +188,7 @@ def test_a_limit(kind):
 
     async def coroutine():
         for _ in range(30):
-            await group.ago(member)
+            await group.async_go(member)
         await group.async_wait()
 
     kind(coroutine if issubclass(kind, InCoroutine) else plain, ()).join()

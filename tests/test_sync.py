@@ -10,7 +10,7 @@ import pytest
 from actors import InAsyncioCoroutine, InCoroutine, InGoroutine, InThread, until
 
 import goloop
-from goloop.sync import Cond, Mutex, Once, RWMutex, WaitGroup, aonce_func, aonce_value, once_func, once_value
+from goloop.sync import Cond, Mutex, Once, RWMutex, WaitGroup, async_once_func, async_once_value, once_func, once_value
 
 KINDS = [InGoroutine, InThread, InCoroutine, InAsyncioCoroutine]
 
@@ -29,13 +29,13 @@ def waiters_of(cond, kinds, order):
     def plain(i):
         with cond:
             cond.wait()
-            assert cond.locker.locked()
+            assert cond.locker.locked
             order.append(i)
 
     async def coroutine(i):
         async with cond:
             await cond.async_wait()
-            assert cond.locker.locked()
+            assert cond.locker.locked
             order.append(i)
 
     actors = []
@@ -54,7 +54,7 @@ def test_signal_wakes_one_at_a_time_in_order(locker):
         actor.join()
         assert order == list(range(i + 1))
     cond.signal()
-    assert not locker.locked()
+    assert not locker.locked
 
 
 def test_broadcast_wakes_all(locker):
@@ -65,14 +65,14 @@ def test_broadcast_wakes_all(locker):
     for actor in actors:
         actor.join()
     assert sorted(order) == [0, 1, 2, 3]
-    assert not locker.locked()
+    assert not locker.locked
 
 
 def test_a_cond_has_a_mutex_of_its_own():
     cond = Cond()
     assert isinstance(cond.locker, Mutex)
     with cond:
-        assert cond.locker.locked()
+        assert cond.locker.locked
 
 
 def test_misuse_of_a_cond(locker):
@@ -90,7 +90,7 @@ def test_misuse_of_a_cond(locker):
                 cond.wait()
 
     goloop.run(main())
-    assert not locker.locked()
+    assert not locker.locked
     cond_waits(cond, 0)
 
 
@@ -102,17 +102,17 @@ def test_a_cond_after_a_timeout_has_its_lock_again(locker, kind):
         with cond:
             with pytest.raises(TimeoutError):
                 cond.wait(timeout=0.01)
-            assert locker.locked()
+            assert locker.locked
 
     async def coroutine():
         async with cond:
             with pytest.raises(TimeoutError):
                 await cond.async_wait(timeout=0.01)
-            assert locker.locked()
+            assert locker.locked
 
     kind(coroutine if issubclass(kind, InCoroutine) else plain, ()).join()
     cond_waits(cond, 0)
-    assert not locker.locked()
+    assert not locker.locked
 
 
 @pytest.mark.parametrize("kind", [InGoroutine, InCoroutine, InAsyncioCoroutine])
@@ -125,14 +125,14 @@ def test_a_cond_waits_for_its_lock_whatever_comes(kind):
             try:
                 cond.wait()
             finally:
-                after.append(cond.locker.locked())
+                after.append(cond.locker.locked)
 
     async def coroutine():
         async with cond:
             try:
                 await cond.async_wait()
             finally:
-                after.append(cond.locker.locked())
+                after.append(cond.locker.locked)
 
     actor = kind(coroutine if issubclass(kind, InCoroutine) else plain, ())
     cond_waits(cond, 1)
@@ -146,7 +146,7 @@ def test_a_cond_waits_for_its_lock_whatever_comes(kind):
     with pytest.raises(asyncio.CancelledError):
         actor.join()
     assert after == [True]
-    assert not cond.locker.locked()
+    assert not cond.locker.locked
 
 
 def test_a_signal_to_one_cancelled_at_that_moment_goes_to_the_next():
@@ -165,7 +165,7 @@ def test_a_signal_to_one_cancelled_at_that_moment_goes_to_the_next():
         await second
         with pytest.raises(asyncio.CancelledError):
             await first
-        assert not cond.locker.locked()
+        assert not cond.locker.locked
 
     goloop.run(main())
 
@@ -180,7 +180,7 @@ def test_a_coroutine_that_is_thrown_away_does_not_unlock_anothers_lock(kind, sty
 
     async def waits():
         if style == "finally":
-            await locker.alock()
+            await locker.async_lock()
             try:
                 await cond.async_wait()
             finally:
@@ -197,12 +197,12 @@ def test_a_coroutine_that_is_thrown_away_does_not_unlock_anothers_lock(kind, sty
             cond.signal()
             coroutine.send(None)
         coroutine.close()
-        assert lock.locked()
+        assert lock.locked
         lock.unlock()
         coroutine = waits()  # one that can have it back
         coroutine.send(None)
         coroutine.close()
-        assert not locker.locked()
+        assert not locker.locked
         with pytest.raises(RuntimeError, match="unlock"):
             locker.unlock()
 
@@ -330,7 +330,7 @@ def test_go_counts_until_the_end_however_it_comes():
         raise ZeroDivisionError
 
     async def coroutine():
-        await chan.arecv()
+        await chan.async_recv()
         return 7
 
     gs = [group.go(chan.recv), group.go(fails), group.go(coroutine), group.go(chan.recv)]
@@ -460,25 +460,25 @@ def test_once_runs_once_and_the_others_wait():
 
     async def async_function():
         runs.append(1)
-        await chan.arecv()
+        await chan.async_recv()
 
     def plain():
         once.do(function)
         ends.append(1)
 
     async def coroutine():
-        await once.ado(async_function)
+        await once.async_do(async_function)
         ends.append(1)
 
     actors = [kind(coroutine if issubclass(kind, InCoroutine) else plain, ()) for kind in KINDS * 2]
     until(lambda: "running, 7 waiting" in repr(once))
-    assert not ends and not once.done()
+    assert not ends and not once.done
     with pytest.raises(TimeoutError):
         once.do(function, timeout=0.01)
     chan.send(None)
     for actor in actors:
         actor.join()
-    assert len(runs) == 1 and len(ends) == 8 and once.done()
+    assert len(runs) == 1 and len(ends) == 8 and once.done
     once.do(function)
     assert len(runs) == 1
 
@@ -500,10 +500,10 @@ def test_a_once_that_asks_for_itself():
         once = Once()
 
         async def recurses():
-            await once.ado(recurses)
+            await once.async_do(recurses)
 
         with pytest.raises(RuntimeError, match="wait for itself"):
-            await once.ado(recurses)
+            await once.async_do(recurses)
 
     goloop.run(main())
     once = Once()
@@ -515,20 +515,20 @@ def test_misuse_of_a_once():
     async def coroutine():
         """Never runs."""
 
-    with pytest.raises(TypeError, match=r"await Once\.ado"):
+    with pytest.raises(TypeError, match=r"await Once\.async_do"):
         Once().do(coroutine)
     with pytest.raises(TypeError, match="takes a function"):
         Once().do(7)
-    with pytest.raises(TypeError, match="aonce_value"):
+    with pytest.raises(TypeError, match="async_once_value"):
         once_value(coroutine)
     with pytest.raises(TypeError, match="takes a function"):
         once_value(7)
 
     async def main():
         once = Once()
-        with pytest.raises(RuntimeError, match=r"use await Once\.ado"):
+        with pytest.raises(RuntimeError, match=r"use await Once\.async_do"):
             once.do(lambda: None)
-        await once.ado(lambda: None)
+        await once.async_do(lambda: None)
         once.do(lambda: None)  # is done: nothing to wait for
 
     goloop.run(main())
@@ -585,13 +585,13 @@ def test_once_value_of_a_function_that_was_cancelled():
 def test_aonce_value_and_aonce_func():
     calls = []
 
-    @aonce_value
+    @async_once_value
     async def value():
         calls.append(1)
         await asyncio.sleep(0.001)
         return object()
 
-    @aonce_func
+    @async_once_func
     async def function():
         calls.append(2)
         raise ZeroDivisionError

@@ -16,20 +16,20 @@ from goloop.sync import Mutex, RWMutex, Semaphore
 class Side:
     """A lock and how to take it: the same names for all of them."""
 
-    def __init__(self, make, lock, alock, try_lock, unlock, waiting):
+    def __init__(self, make, lock, async_lock, try_lock, unlock, waiting):
         self.of = make()
         self.lock = getattr(self.of, lock)
-        self.alock = getattr(self.of, alock)
+        self.async_lock = getattr(self.of, async_lock)
         self.try_lock = getattr(self.of, try_lock)
         self.unlock = getattr(self.of, unlock)
         self.waiting = waiting
 
 
 LOCKS = {
-    "Mutex": (Mutex, "lock", "alock", "try_lock", "unlock", "{} waiting"),
-    "writer": (RWMutex, "lock", "alock", "try_lock", "unlock", "{} to write"),
-    "Semaphore": (lambda: Semaphore(1), "acquire", "aacquire", "try_acquire", "release", "{} waiting"),
-    "rlocker": (lambda: RWMutex().rlocker(), "lock", "alock", "try_lock", "unlock", "{} waiting to read"),
+    "Mutex": (Mutex, "lock", "async_lock", "try_lock", "unlock", "{} waiting"),
+    "writer": (RWMutex, "lock", "async_lock", "try_lock", "unlock", "{} to write"),
+    "Semaphore": (lambda: Semaphore(1), "acquire", "async_acquire", "try_acquire", "release", "{} waiting"),
+    "rlocker": (lambda: RWMutex().rlocker(), "lock", "async_lock", "try_lock", "unlock", "{} waiting to read"),
 }
 
 
@@ -52,7 +52,7 @@ def queue(side, kinds):
         side.unlock()
 
     async def coroutine(i):
-        await side.alock()
+        await side.async_lock()
         order.append(i)
         side.unlock()
 
@@ -101,9 +101,9 @@ def test_unlock_of_what_is_not_locked(side):
 def test_try_lock(side):
     assert side.try_lock() is True
     assert side.try_lock() is False
-    assert side.of.locked()
+    assert side.of.locked
     side.unlock()
-    assert not side.of.locked()
+    assert not side.of.locked
 
 
 def test_another_one_may_unlock(side):
@@ -118,7 +118,7 @@ def test_a_timeout(side, kind):
 
     async def coroutine():
         with pytest.raises(TimeoutError):
-            await side.alock(timeout=0.01)
+            await side.async_lock(timeout=0.01)
 
     def plain():
         with pytest.raises(TimeoutError):
@@ -145,7 +145,7 @@ def test_one_that_is_cancelled_leaves_the_line(side, kind):
     side.lock()
 
     async def coroutine():
-        await side.alock()
+        await side.async_lock()
 
     actor = kind(coroutine if issubclass(kind, InCoroutine) else side.lock, ())
     waiting(side, 1)
@@ -159,7 +159,7 @@ def test_one_that_is_cancelled_leaves_the_line(side, kind):
 
 def test_the_blocking_form_on_a_loops_thread(side):
     async def main():
-        with pytest.raises(RuntimeError, match=r"would block the event loop: use await .*a(lock|acquire)"):
+        with pytest.raises(RuntimeError, match=r"would block the event loop: use await .*async_(lock|acquire)"):
             side.lock()
         with pytest.raises(RuntimeError, match="async with"), side.of:
             pass
@@ -170,9 +170,9 @@ def test_the_blocking_form_on_a_loops_thread(side):
 
 def test_a_coroutine_cancelled_when_it_was_just_given_the_lock(side):
     async def main():
-        side.lock_ = await side.alock()
-        task = asyncio.ensure_future(side.alock())
-        behind = asyncio.ensure_future(side.alock())
+        side.lock_ = await side.async_lock()
+        task = asyncio.ensure_future(side.async_lock())
+        behind = asyncio.ensure_future(side.async_lock())
         await asyncio.sleep(0)
         side.unlock()
         assert not side.try_lock()  # it is the task's already, though that has not run
@@ -188,8 +188,8 @@ def test_wait_for_loses_no_lock(side):
     # Up to 3.11 wait_for() runs what it waits for in a task of its own, whose late cancellation drops its result.
     async def main():
         for _ in range(50):
-            await side.alock()
-            waiter = asyncio.ensure_future(asyncio.wait_for(side.alock(), SECONDS))
+            await side.async_lock()
+            waiter = asyncio.ensure_future(asyncio.wait_for(side.async_lock(), SECONDS))
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             side.unlock()
@@ -236,7 +236,7 @@ def test_a_goroutine_cancelled_when_it_was_just_given_the_lock_keeps_it(side):
 def test_a_waiting_coroutine_that_is_thrown_away(side):
     side.lock()
     loop = asyncio.SelectorEventLoop()
-    coroutine = side.alock()
+    coroutine = side.async_lock()
 
     async def main():
         coroutine.send(None)
@@ -252,7 +252,7 @@ def test_a_waiting_coroutine_that_is_thrown_away(side):
 def test_one_whose_loop_is_closed_is_passed_over(side):
     side.lock()
     loop = asyncio.SelectorEventLoop()
-    coroutine = side.alock()
+    coroutine = side.async_lock()
 
     async def main():
         coroutine.send(None)
@@ -270,7 +270,7 @@ def test_one_whose_loop_is_closed_is_passed_over(side):
 def test_passed_on_once_by_one_that_is_cancelled_while_its_loop_closes(side):
     side.lock()
     loop = asyncio.SelectorEventLoop()
-    task = loop.create_task(side.alock())
+    task = loop.create_task(side.async_lock())
     loop.run_until_complete(asyncio.sleep(0))
     behind = InThread(side.lock, ())
     waiting(side, 2)
@@ -309,19 +309,19 @@ def test_an_interrupted_thread_leaves_the_line(side):
 
 def test_with(side):
     with side.of:
-        assert side.of.locked()
-    assert not side.of.locked()
+        assert side.of.locked
+    assert not side.of.locked
     with pytest.raises(ZeroDivisionError), side.of:
         raise ZeroDivisionError
-    assert not side.of.locked()
+    assert not side.of.locked
 
     async def main():
         async with side.of:
-            assert side.of.locked()
+            assert side.of.locked
         with pytest.raises(ZeroDivisionError):
             async with side.of:
                 raise ZeroDivisionError
-        assert not side.of.locked()
+        assert not side.of.locked
 
     goloop.run(main())
 
@@ -355,10 +355,10 @@ def ways(name, lock, rng):
     """A random way to take it: (blocking form, coroutine form, release, weight)."""
     if name == "Semaphore":
         n = rng.choice([1, 1, 1, 2, 5])
-        return (lambda t: lock.acquire(n, t)), (lambda t: lock.aacquire(n, t)), (lambda: lock.release(n)), n
+        return (lambda t: lock.acquire(n, t)), (lambda t: lock.async_acquire(n, t)), (lambda: lock.release(n)), n
     if name == "RWMutex" and rng.random() < 0.7:
-        return lock.rlock, lock.arlock, lock.runlock, 1
-    return lock.lock, lock.alock, lock.unlock, 100
+        return lock.rlock, lock.async_rlock, lock.runlock, 1
+    return lock.lock, lock.async_lock, lock.unlock, 100
 
 
 def a_pause(rng):
@@ -435,7 +435,7 @@ def test_stress(name, make, limit, seed):
     assert world.entries > 80
     take, _, release, _ = ways("Mutex", lock, rng) if name != "Semaphore" else (None, None, None, None)
     if name == "Semaphore":
-        assert lock.held() == 0
+        assert lock.held == 0
         assert lock.try_acquire(6)
         lock.release(6)
     else:
@@ -457,13 +457,13 @@ def test_readers_share():
     rw = RWMutex()
     rw.rlock()
     with rw.rlocker():
-        assert rw.readers() == 2 and not rw.locked()
+        assert rw.readers == 2 and not rw.locked
         assert not rw.try_lock()
         with pytest.raises(TimeoutError):
             rw.lock(timeout=0)
     rw.runlock()
     with rw:
-        assert rw.locked() and not rw.try_rlock()
+        assert rw.locked and not rw.try_rlock()
     with pytest.raises(RuntimeError, match="runlock"):
         rw.runlock()
     with pytest.raises(RuntimeError, match="lock"):
@@ -505,7 +505,7 @@ def test_a_writer_that_gives_up_lets_the_readers_in(kind):
     rw.rlock()
 
     async def coroutine():
-        await rw.alock()
+        await rw.async_lock()
 
     writer = kind(coroutine if kind is InCoroutine else rw.lock, ())
     writing(rw, 1)
@@ -515,7 +515,7 @@ def test_a_writer_that_gives_up_lets_the_readers_in(kind):
     with pytest.raises(asyncio.CancelledError):
         writer.join()
     reader.join()
-    assert rw.readers() == 2
+    assert rw.readers == 2
 
 
 def test_a_writer_whose_time_is_over_lets_the_readers_in():
@@ -527,7 +527,7 @@ def test_a_writer_whose_time_is_over_lets_the_readers_in():
     with pytest.raises(TimeoutError):
         writer.join()
     reader.join()
-    assert rw.readers() == 2
+    assert rw.readers == 2
 
 
 def test_an_rlocker_is_a_lock():
@@ -553,7 +553,7 @@ def test_many_places_are_not_overtaken_by_few():
 
     many = InGoroutine(takes, (4,))
     until(lambda: "1 waiting" in repr(semaphore))
-    assert semaphore.locked()
+    assert semaphore.locked
     assert not semaphore.try_acquire(1)  # one is free, but not for those who come later
     few = InThread(takes, (1,))
     until(lambda: "2 waiting" in repr(semaphore))
@@ -562,7 +562,7 @@ def test_many_places_are_not_overtaken_by_few():
     assert order == [4]
     semaphore.release(4)
     few.join()
-    assert order == [4, 1] and semaphore.held() == 1
+    assert order == [4, 1] and semaphore.held == 1
 
 
 def test_one_who_gives_up_waiting_for_many_lets_those_behind_through():
@@ -576,7 +576,7 @@ def test_one_who_gives_up_waiting_for_many_lets_those_behind_through():
     few.join()
     with pytest.raises(asyncio.CancelledError):
         many.join()
-    assert semaphore.held() == 4
+    assert semaphore.held == 4
 
 
 def test_a_release_wakes_as_many_as_it_has_places_for():
@@ -587,7 +587,7 @@ def test_a_release_wakes_as_many_as_it_has_places_for():
     semaphore.release(5)
     for actor in actors:
         actor.join()
-    assert semaphore.held() == 6
+    assert semaphore.held == 6
 
 
 def test_misuse_of_a_semaphore():
@@ -608,4 +608,4 @@ def test_misuse_of_a_semaphore():
     with pytest.raises(RuntimeError, match="of which 1 are held"):
         semaphore.release(2)
     semaphore.acquire(0)
-    assert semaphore.held() == 1 and semaphore.size == 2
+    assert semaphore.held == 1 and semaphore.size == 2

@@ -32,7 +32,7 @@ def test_after(kind):
     start = time.monotonic()
 
     async def coroutine():
-        return await after(0.01).arecv()
+        return await after(0.01).async_recv()
 
     def plain():
         return after(0.01).recv()
@@ -45,7 +45,7 @@ def test_after_delivers_once():
     chan = after(0)
     assert chan.recv(SECONDS)
     settle()
-    assert chan.recv_nowait() == (None, False)
+    assert chan.try_recv() == (None, False)
     assert after(-1).recv(SECONDS)
 
 
@@ -54,7 +54,7 @@ def test_select_with_a_timeout_channel():
     assert goloop.select(goloop.recv(chan), goloop.recv(after(0.001)))[0] == 1
 
     async def main():
-        return await goloop.aselect(goloop.recv(chan), goloop.recv(after(0.001)))
+        return await goloop.async_select(goloop.recv(chan), goloop.recv(after(0.001)))
 
     assert goloop.run(main())[0] == 1
 
@@ -69,7 +69,7 @@ def test_timers_ring_in_order():
         assert timer.stop()
     # What rings on the clock's thread does so in the order of the times: seen through calls that it makes itself.
     rung = []
-    calls = [timer_thread.Call(lambda d=d: (rung.append(d), chan.send_nowait(d))) for d in delays]
+    calls = [timer_thread.Call(lambda d=d: (rung.append(d), chan.try_send(d))) for d in delays]
     for call, d in zip(calls, delays, strict=True):
         call.set(base + d)
     for _ in delays:
@@ -98,7 +98,7 @@ def test_no_stale_value_after_stop_or_reset():
     timer = Timer(0)
     until(lambda: len(timer.chan) == 1)
     assert timer.stop() is True  # the value was not received, and will not be
-    assert timer.chan.recv_nowait() == (None, False)
+    assert timer.chan.try_recv() == (None, False)
     timer.reset(0)
     until(lambda: len(timer.chan) == 1)
     before = time.monotonic()
@@ -121,7 +121,7 @@ def test_no_stale_value_whoever_stops_and_resets_when(seed):
         if rng.random() < 0.5:
             timer.stop()
             settle()
-            assert timer.chan.recv_nowait() == (None, False)
+            assert timer.chan.try_recv() == (None, False)
         else:
             timer.reset(0.0001)
             assert timer.chan.recv(SECONDS) >= before
@@ -133,7 +133,7 @@ def test_a_ticker():
     assert all(b > a for a, b in itertools.pairwise(ticks))
     assert ticks[-1] - ticks[0] > 3 * 0.005
     settle()
-    assert ticker.chan.recv_nowait() == (None, False)
+    assert ticker.chan.try_recv() == (None, False)
     assert not ticker.chan.closed
     ticker.reset(0.001)
     assert ticker.chan.recv(SECONDS) > ticks[-1]
@@ -185,7 +185,7 @@ def test_after_func_runs_in_a_goroutine_of_its_own():
     assert chan.recv(SECONDS)
 
     async def coroutine():
-        await chan.asend("from a coroutine")
+        await chan.async_send("from a coroutine")
 
     after_func(0.001, coroutine)
     assert chan.recv(SECONDS) == "from a coroutine"
@@ -209,9 +209,9 @@ def test_what_an_after_func_raises_is_reported_with_the_stack_that_set_it():
 
     async def main():
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(lambda loop, context: reported.send_nowait(context))
+        loop.set_exception_handler(lambda loop, context: reported.try_send(context))
         after_func(0, fails)
-        context = await reported.arecv(SECONDS)
+        context = await reported.async_recv(SECONDS)
         assert isinstance(context["exception"], ZeroDivisionError)
         assert context["source_traceback"][-1].name == "main"
 
@@ -296,9 +296,9 @@ def test_stress(seed):
             if rng.random() < 0.5:
                 goloop.sleep(rng.choice([0, 0.0001]))
                 stopped = timer.stop()
-                results.send_nowait(stopped != chan.recv_nowait()[1])
+                results.try_send(stopped != chan.try_recv()[1])
             else:
-                results.send_nowait(chan.recv(SECONDS) > 0)
+                results.try_send(chan.recv(SECONDS) > 0)
 
     async def coroutine(seed):
         rng = random.Random(seed)
@@ -306,11 +306,11 @@ def test_stress(seed):
             chan = after(rng.choice([0, 0.0001, 0.001]))
             if rng.random() < 0.3:
                 try:
-                    await chan.arecv(timeout=0.0001)
+                    await chan.async_recv(timeout=0.0001)
                 except TimeoutError:
                     pass
             else:
-                results.send_nowait(await chan.arecv(SECONDS) > 0)
+                results.try_send(await chan.async_recv(SECONDS) > 0)
 
     try:
         actors = [

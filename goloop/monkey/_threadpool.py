@@ -29,14 +29,14 @@ def offload(function: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
             outcome = True, function(*args, **kwargs)
         except BaseException as exc:
             outcome = False, exc
-        places.recv_nowait()
-        done.send_nowait(outcome)
+        places.try_recv()
+        done.try_send(outcome)
 
     places.send(None)
     try:
         _thread.start_new_thread(work, ())
     except BaseException:
-        places.recv_nowait()
+        places.try_recv()
         raise
     good, result = done.recv()
     if not good:

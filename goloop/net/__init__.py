@@ -153,7 +153,7 @@ class _Race:
         with self.lock:
             late, self.over = self.over, True
             if not late:
-                self.winner.send_nowait(conn)
+                self.winner.try_send(conn)
         if late:
             conn.close()
 
@@ -181,7 +181,7 @@ class _Race:
     def call_off(self) -> None:
         with self.lock:
             self.over = True
-            conn, there = self.winner.recv_nowait()
+            conn, there = self.winner.try_recv()
         if there and conn is not None:
             conn.close()
 

@@ -25,7 +25,7 @@ def report(message: str, exception: BaseException, g: goroutine.Goroutine[Any], 
         return
     if os.environ.get("GOLOOP_PANIC") == "crash":
         crash(message, exception, g)
-    context = {"message": message, "exception": exception, "goroutine": g, "source_traceback": g.creator()}
+    context = {"message": message, "exception": exception, "goroutine": g, "source_traceback": g.spawn_stack}
     if loop is not None and loop.is_running():
         try:
             loop.call_soon_threadsafe(loop.call_exception_handler, context)
@@ -40,7 +40,7 @@ def report(message: str, exception: BaseException, g: goroutine.Goroutine[Any], 
 
 
 def log(message: str, exception: BaseException, g: goroutine.Goroutine[Any]) -> None:
-    created = "".join(traceback.format_list(g.creator()))
+    created = "".join(traceback.format_list(g.spawn_stack))
     text = f"{message}\ngoroutine: {g!r}\nObject created at (most recent call last):\n{created.rstrip()}"
     logger.error(text, exc_info=(type(exception), exception, exception.__traceback__))
 
@@ -48,10 +48,10 @@ def log(message: str, exception: BaseException, g: goroutine.Goroutine[Any]) -> 
 def crash(message: str, exception: BaseException, g: goroutine.Goroutine[Any]) -> None:
     """Print the exception and a dump of the goroutines, and exit with status 2, as a panic does in Go."""
     lines = [f"panic: {message}\n", *traceback.format_exception(exception)]
-    lines += [f"\n{g!r} created at:\n", *traceback.format_list(g.creator())]
+    lines += [f"\n{g!r} created at:\n", *traceback.format_list(g.spawn_stack)]
     for other in goroutine.all_goroutines():
         lines.append(f"\n{other!r}\n")
-        lines += traceback.format_list(other.creator())
+        lines += traceback.format_list(other.spawn_stack)
     sys.stderr.write("".join(lines))
     sys.stderr.flush()
     sys.stdout.flush()

@@ -45,7 +45,7 @@ def test_cancel_a_parked_one():
     assert cleaned == [True] and g.cancelled()
     with pytest.raises(asyncio.CancelledError):
         g.exception()
-    assert not chan.send_nowait(1)
+    assert not chan.try_send(1)
 
 
 @pytest.mark.parametrize("park", [goloop.gosched, lambda: goloop.sleep(10), lambda: Chan().recv()])
@@ -82,7 +82,7 @@ def test_cancel_while_it_is_made_ready_gives_it_its_value_first():
         chan = Chan()
         g = go(body)
         goloop.gosched()
-        assert chan.send_nowait("v")  # claimed and runnable
+        assert chan.try_send("v")  # claimed and runnable
         assert g.cancel()
         with pytest.raises(asyncio.CancelledError):
             g.result()
@@ -166,7 +166,7 @@ def test_cancel_a_coroutine(when):
 
 def test_cancel_from_another_thread_reaches_a_coroutine():
     async def body():
-        started.send_nowait(1)
+        started.try_send(1)
         await asyncio.sleep(100)
 
     started = Chan(1)

@@ -124,7 +124,7 @@ def test_whoever_waits_for_a_goroutine_that_is_left_behind_is_told(caplog):
         goloop.sleep(0.001)
     with pytest.raises(RuntimeError, match="left behind"):
         g.result(timeout=10)
-    assert not release.send_nowait("lost")  # it does not count as a receiver any more
+    assert not release.try_send("lost")  # it does not count as a receiver any more
 
 
 # ------------------------------------------------------------------------- a loop
@@ -199,7 +199,7 @@ def test_a_child_has_a_pool_of_its_own():
 
     def child():
         assert goloop.num_goroutine() == 0
-        assert not chan.send_nowait(1)  # the receiver is in the parent
+        assert not chan.try_send(1)  # the receiver is in the parent
         for ask in (g.result, g.join):
             with pytest.raises(RuntimeError, match="belongs to the parent process"):
                 ask(timeout=1)

@@ -87,7 +87,7 @@ def test_go_from_a_goroutine():
 
 def test_go_from_a_coroutine_goroutine():
     async def outer():
-        return await go(lambda: goloop.current().home)
+        return await go(lambda: goloop.current().origin_loop)
 
     async def main():
         return await go(outer) is asyncio.get_running_loop()
@@ -97,7 +97,7 @@ def test_go_from_a_coroutine_goroutine():
 
 def test_home_reaches_the_tasks_of_a_coroutine_goroutine():
     async def sub():
-        return go(int).home
+        return go(int).origin_loop
 
     async def outer():
         return await asyncio.create_task(sub())
@@ -302,7 +302,7 @@ def test_result_on_a_loop_says_await():
         for method in (g.result, g.join):
             with pytest.raises(RuntimeError, match=r"would block the event loop: use await goroutine"):
                 method()
-        await chan.asend(1)
+        await chan.async_send(1)
         return await g
 
     assert goloop.run(main()) == 1
@@ -342,7 +342,7 @@ def test_many_waiters_of_all_kinds():
     async def main():
         tasks = [asyncio.create_task(waits()) for _ in range(50)]
         await asyncio.sleep(0)
-        await chan.asend("v")
+        await chan.async_send("v")
         return await asyncio.gather(*tasks, *gs)
 
     assert goloop.run(main()) == ["v"] * 150
@@ -358,7 +358,7 @@ def test_cancelling_a_waiter_leaves_the_goroutine_alone():
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
                 await g
-        await chan.asend(1)
+        await chan.async_send(1)
         return await g
 
     assert goloop.run(main()) == 1
@@ -371,7 +371,7 @@ def test_a_cancellation_that_comes_with_the_end_is_not_put_off():
     async def main():
         task = asyncio.create_task(g._join())
         await asyncio.sleep(0)
-        chan.send_nowait(1)
+        chan.try_send(1)
         while not g.done():
             pass  # on this thread's loop the wake-up waits in the inbox
         task.cancel()
@@ -393,7 +393,7 @@ def test_done_callback_on_the_loop_that_added_it():
             done.set_result((goroutine, threading.get_ident(), asyncio.get_running_loop()))
 
         g.add_done_callback(callback)
-        await chan.asend(None)
+        await chan.async_send(None)
         assert await done == (g, threading.get_ident(), loop)
 
     goloop.run(main())
@@ -462,7 +462,7 @@ def test_creator():
 
     g = here()
     g.join(timeout=10)
-    summary = g.creator()
+    summary = g.spawn_stack
     names = [frame.name for frame in summary]
     assert names[-2:] == ["test_creator", "here"]
     assert "return go(int)" in summary[-1].line

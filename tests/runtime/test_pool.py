@@ -558,7 +558,7 @@ def test_cancelling_one_that_waits_cancels_what_it_waits_for_again_and_again():
     trace, started = [], Chan(1)
 
     async def stubborn():
-        started.send_nowait(1)
+        started.try_send(1)
         for i in range(3):
             try:
                 await asyncio.sleep(100)

@@ -81,7 +81,7 @@ def test_an_eager_coroutine_is_no_goroutine():
     """It starts inside of wait(), on the goroutine's stack, and must not park that in the middle of a task's step."""
 
     async def tries():
-        with pytest.raises(RuntimeError, match=r"await Chan\.arecv"):
+        with pytest.raises(RuntimeError, match=r"await Chan\.async_recv"):
             Chan().recv()
         return goloop.current()
 

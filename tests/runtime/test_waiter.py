@@ -13,11 +13,11 @@ def test_a_coroutine_claimed_while_it_makes_its_future():
 
         def slowly():
             del loop.create_future
-            assert chan.send_nowait("came")
+            assert chan.try_send("came")
             return create_future()
 
         loop.create_future = slowly
-        return await chan.arecv(timeout=10)
+        return await chan.async_recv(timeout=10)
 
     assert goloop.run(main()) == "came"
 
@@ -30,7 +30,7 @@ def test_one_that_is_cancelled_before_its_loop_closes_leaves_what_it_was_given()
     got = []
 
     async def receives():
-        got.append(await chan.arecv())
+        got.append(await chan.async_recv())
         await asyncio.sleep(0)
 
     task = loop.create_task(receives())
@@ -43,8 +43,8 @@ def test_one_that_is_cancelled_before_its_loop_closes_leaves_what_it_was_given()
         raise RuntimeError("Event loop is closed")
 
     loop.call_soon_threadsafe = closes
-    assert chan.send_nowait("once")
+    assert chan.try_send("once")
     assert got == []
     assert task.cancelled()
-    assert chan.recv_nowait() == ("once", True)
-    assert chan.recv_nowait() == (None, False)
+    assert chan.try_recv() == ("once", True)
+    assert chan.try_recv() == (None, False)

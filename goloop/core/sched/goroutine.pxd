@@ -12,7 +12,7 @@ cdef class Goroutine(G):
     cdef bint observed            # somebody was given the exception, or will be
     cdef bint cancelled_
     cdef object task              # the Task of a coroutine; belongs to the worker's thread
-    cdef readonly object home     # the loop that it was started from, directly or by goroutines; None: no loop
+    cdef readonly object origin_loop  # the loop that it was started from, directly or by goroutines; None: no loop
     cdef Places joiners
     cdef list callbacks           # of (callback, loop or None, context)
     cdef list origin              # of (code, instruction): the stack of the go(), innermost first
@@ -30,8 +30,8 @@ cdef class Goroutine(G):
 
 
 cdef Goroutine goroutine_here()    # the one that runs here, also in a coroutine; None outside of one
-cdef Goroutine start(object function, tuple args, dict kwargs, object context, list origin, object home)
+cdef Goroutine start(object function, tuple args, dict kwargs, object context, list origin, object origin_loop)
 cdef int check_function(object function, str name) except -1
 cdef int when_done(Goroutine g, object callback) except -1
 cdef list origin_here()           # the stack of the caller, and the loop it belongs to, for start()
-cdef object home_here()
+cdef object origin_loop_here()

@@ -46,7 +46,7 @@ cdef set alive = set()            # every goroutine that is not done
 cdef list stacks = []             # greenlets of abandoned goroutines: letting go of one would run it
 cdef object report_unobserved = None      # runtime.pool's
 cdef object _Coroutine = Coroutine
-cdef object _home = ContextVar("goloop.home")   # set in coroutine goroutines, for the tasks that they make
+cdef object _origin_loop = ContextVar("goloop.origin_loop")  # set in coroutine goroutines, for the tasks that they make
 
 
 class GoExit(BaseException):
@@ -73,12 +73,12 @@ cdef list origin_here():
     return frames
 
 
-cdef object home_here():
+cdef object origin_loop_here():
     """The loop that a goroutine started here belongs to."""
     cdef Goroutine g = goroutine_here()
     if g is not None:
-        return g.home
-    return _home.get(None) if here() is not None else _events._get_running_loop()
+        return g.origin_loop
+    return _origin_loop.get(None) if here() is not None else _events._get_running_loop()
 
 
 cdef Goroutine goroutine_here():
@@ -133,7 +133,7 @@ cdef class Goroutine(G):
     cdef int begin_task(self, object coroutine) except -1:
         """A coroutine: the loop runs it from here on. It counts as live on its worker until it is done."""
         cdef Worker worker = self.worker
-        _home.set(self.home)
+        _origin_loop.set(self.origin_loop)
         worker.current = None           # an eager task factory runs it up to its first await
         try:
             self.task = worker.loop.create_task(coroutine, name=self.name)
@@ -223,7 +223,7 @@ cdef class Goroutine(G):
 
     def __del__(self):
         if self.failed and not self.observed and not self.cancelled_ and report_unobserved is not None:
-            report_unobserved("Goroutine exception was never retrieved", self.outcome, self, self.home)
+            report_unobserved("Goroutine exception was never retrieved", self.outcome, self, self.origin_loop)
 
     # ----------------------------------------------------------------- waiting
     cdef object get(self):
@@ -374,8 +374,9 @@ cdef class Goroutine(G):
             self.callbacks.extend(entry)
         return 0
 
-    def creator(self):
-        """Return the stack of the go() that started it, as a traceback.StackSummary, outermost frame first."""
+    @property
+    def spawn_stack(self):
+        """The stack of the go() that started it, as a traceback.StackSummary, outermost frame first."""
         frames = []
         for code, instruction in reversed(self.origin or ()):
             line = code.co_firstlineno
@@ -394,11 +395,11 @@ def go(function, /, *args, **kwargs):
     function runs as a Task on that worker's own loop. It runs in a copy of the caller's context. From any
     thread; works in coroutines, goroutines, and programs without a loop.
     """
-    return start(function, args, kwargs, PyContext_CopyCurrent(), origin_here(), home_here())
+    return start(function, args, kwargs, PyContext_CopyCurrent(), origin_here(), origin_loop_here())
 
 
-cdef Goroutine start(object function, tuple args, dict kwargs, object context, list origin, object home):
-    """go(), on behalf of the one whose context, origin_here() and home_here() these are."""
+cdef Goroutine start(object function, tuple args, dict kwargs, object context, list origin, object origin_loop):
+    """go(), on behalf of the one whose context, origin_here() and origin_loop_here() these are."""
     global last_id
     cdef Goroutine g
     check_function(function, "go")
@@ -410,7 +411,7 @@ cdef Goroutine start(object function, tuple args, dict kwargs, object context, l
     g.kwargs = kwargs
     g.context = context
     g.origin = origin
-    g.home = home
+    g.origin_loop = origin_loop
     alive.add(g)
     try:
         submit(g)
@@ -473,7 +474,7 @@ def goroutines_of(loop):
     cdef Goroutine g
     cdef list found = []
     for g in list(alive):
-        if g.home is loop:
+        if g.origin_loop is loop:
             found.append(g)
     return found
 

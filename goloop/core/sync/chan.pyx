@@ -41,8 +41,8 @@ cdef uint64_t random_below(uint64_t n) noexcept:
 cdef class Chan:
     """A channel of capacity n (Go: make(chan T, n)); without a capacity, every send waits for its receiver.
 
-    From any thread: recv() and send() park a goroutine or block a plain thread, `await arecv()` and `await
-    asend()` are for coroutines on any loop, recv_nowait() and send_nowait() never wait. `for value in chan` and
+    From any thread: recv() and send() park a goroutine or block a plain thread, `await async_recv()` and `await
+    async_send()` are for coroutines on any loop, try_recv() and try_send() never wait. `for value in chan` and
     `async for` receive until it is closed and drained. len(chan) is the number of values in the buffer.
     """
 
@@ -214,11 +214,11 @@ cdef class Chan:
             self.receivers.complete_all()  # waiter.ok stays False
         self.senders.complete_all()
 
-    def send_nowait(self, value):
+    def try_send(self, value):
         """Send if that needs no waiting. Returns whether it did; ChannelClosed on a closed channel."""
         return self.put(value)
 
-    def recv_nowait(self):
+    def try_recv(self):
         """Receive what is there. Returns (value, True), or (None, False) when it would have to wait; ChannelClosed
         when it is closed and drained."""
         value = self.take()
@@ -230,15 +230,15 @@ cdef class Chan:
         """Send, waiting for a receiver or for room in the buffer (Go: ch <- v).
 
         timeout: seconds; TimeoutError when it is over, and nothing was sent. ChannelClosed, also while it
-        waits. Parks a goroutine, blocks a plain thread; RuntimeError on a loop's thread: `await asend()`.
+        waits. Parks a goroutine, blocks a plain thread; RuntimeError on a loop's thread: `await async_send()`.
         """
         cdef double seconds = seconds_of(timeout)
         cdef Waiter waiter
         cdef Place place
-        may_block("Chan.send()", "await Chan.asend()")
+        may_block("Chan.send()", "await Chan.async_send()")
         if self.put(value):
             return
-        waiter = blocking_waiter("Chan.send()", "await Chan.asend()")
+        waiter = blocking_waiter("Chan.send()", "await Chan.async_send()")
         place = new_place(waiter, 0, value)
         if self.put(value):
             return
@@ -254,15 +254,15 @@ cdef class Chan:
         """Receive the next value, waiting for it (Go: <-ch).
 
         timeout: seconds; TimeoutError when it is over. ChannelClosed when it is closed and drained. Parks a
-        goroutine, blocks a plain thread; RuntimeError on a loop's thread: `await arecv()`.
+        goroutine, blocks a plain thread; RuntimeError on a loop's thread: `await async_recv()`.
         """
         cdef double seconds = seconds_of(timeout)
         cdef Waiter waiter
         cdef Place place
-        may_block("Chan.recv()", "await Chan.arecv()")
+        may_block("Chan.recv()", "await Chan.async_recv()")
         value = self.take()
         if value is NOTHING:
-            waiter = blocking_waiter("Chan.recv()", "await Chan.arecv()")
+            waiter = blocking_waiter("Chan.recv()", "await Chan.async_recv()")
             place = new_place(waiter, 0, None)
             value = self.take()
             if value is NOTHING:
@@ -280,7 +280,7 @@ cdef class Chan:
             raise ChannelClosed("receive from a closed channel")
         return value
 
-    async def asend(self, value, timeout=None):
+    async def async_send(self, value, timeout=None):
         """As send(), for coroutines. One that is cancelled just when its value has been received raises
         CancelledError all the same: what asyncio cancels, ends."""
         cdef double seconds = seconds_of(timeout)
@@ -300,7 +300,7 @@ cdef class Chan:
             place.leave()
         self.sent(waiter)
 
-    async def arecv(self, timeout=None):
+    async def async_recv(self, timeout=None):
         """As recv(), for coroutines. One that is cancelled leaves its value to the next receiver."""
         cdef double seconds = seconds_of(timeout)
         cdef Waiter waiter
@@ -339,7 +339,7 @@ cdef class Chan:
 
     async def __anext__(self):
         try:
-            return await self.arecv()
+            return await self.async_recv()
         except ChannelClosed:
             raise StopAsyncIteration from None
 
@@ -467,20 +467,20 @@ def select(*cases, default=False, timeout=None):
     same chance. Returns (index, value, ok): ok is False for a receive from a closed channel. default: when
     nothing is ready, return (-1, None, False) instead of waiting. timeout: seconds; TimeoutError when it is over.
     ChannelClosed if the chosen case is a send on a closed channel. Parks a goroutine, blocks a plain thread;
-    RuntimeError on a loop's thread: `await aselect()`.
+    RuntimeError on a loop's thread: `await async_select()`.
     """
     cdef double seconds = seconds_of(timeout)
     cdef Waiter waiter
     cdef list places
     check_cases(cases)
     if not default:
-        may_block("select()", "await aselect()")
+        may_block("select()", "await async_select()")
     found = try_cases(cases)
     if found is not None:
         return found
     if default:
         return -1, None, False
-    waiter = blocking_waiter("select()", "await aselect()")
+    waiter = blocking_waiter("select()", "await async_select()")
     places = places_for(cases, waiter)
     found = try_cases(cases)
     if found is not None:
@@ -497,7 +497,7 @@ def select(*cases, default=False, timeout=None):
     return selected(cases, waiter)
 
 
-async def aselect(*cases, default=False, timeout=None):
+async def async_select(*cases, default=False, timeout=None):
     """As select(), for coroutines."""
     cdef double seconds = seconds_of(timeout)
     cdef Waiter waiter

@@ -200,7 +200,7 @@ cdef class Cond:
         self.locker.unlock()
 
     async def __aenter__(self):
-        await self.locker.alock()
+        await self.locker.async_lock()
 
     async def __aexit__(self, *exc):
         self.locker.unlock()
@@ -376,7 +376,7 @@ cdef class Once:
 
         timeout: seconds to wait for somebody else's call; TimeoutError when it is over. RuntimeError when the
         function itself gets here, and, until it is done, on the thread of a running loop outside of a goroutine:
-        `await ado()` there.
+        `await async_do()` there.
         """
         cdef double seconds
         cdef Waiter waiter
@@ -385,10 +385,10 @@ cdef class Once:
             return
         seconds = seconds_of(timeout)
         if iscoroutinefunction(function):
-            raise TypeError(f"Once.do() takes a plain function: use await Once.ado() for {function!r}")
+            raise TypeError(f"Once.do() takes a plain function: use await Once.async_do() for {function!r}")
         if not callable(function):
             raise TypeError(f"Once.do() takes a function, got {function!r}")
-        waiter = blocking_waiter("Once.do()", "await Once.ado()")
+        waiter = blocking_waiter("Once.do()", "await Once.async_do()")
         waiter.returnable = True           # there is nothing to give back
         place = new_place(waiter, 0, None)
         if self.begin():
@@ -404,7 +404,7 @@ cdef class Once:
                 place.leave()
             raise_outcome(waiter.outcome, "Once.do()")
 
-    async def ado(self, function, timeout=None):
+    async def async_do(self, function, timeout=None):
         """As do(), for coroutines; what function() returns is awaited if it can be."""
         cdef double seconds
         cdef Waiter waiter
@@ -413,7 +413,7 @@ cdef class Once:
             return
         seconds = seconds_of(timeout)
         if not callable(function):
-            raise TypeError(f"Once.ado() takes a function, got {function!r}")
+            raise TypeError(f"Once.async_do() takes a function, got {function!r}")
         waiter = async_waiter()
         waiter.returnable = True
         place = new_place(waiter, 0, None)
@@ -430,8 +430,9 @@ cdef class Once:
                 await waiter.suspend(seconds)
             finally:
                 place.leave()
-            raise_outcome(waiter.outcome, "Once.ado()")
+            raise_outcome(waiter.outcome, "Once.async_do()")
 
+    @property
     def done(self):
-        """Return True when the function has ended."""
+        """Whether the function has ended (bool)."""
         return self.state == DONE

@@ -98,8 +98,8 @@ cdef class Mutex(Locker):
     """A lock that one at a time holds (Go: sync.Mutex), handed over in the order in which it was asked for.
 
     From any thread: `with mutex:` and lock() park a goroutine or block a plain thread, `async with mutex:` and
-    `await alock()` are for coroutines on any loop. It belongs to nobody: one may lock it and another unlock it, and
-    who locks it twice waits for ever.
+    `await async_lock()` are for coroutines on any loop. It belongs to nobody: one may lock it and another unlock it.
+    Locking it twice waits for ever.
     """
 
     def __cinit__(self):
@@ -134,15 +134,15 @@ cdef class Mutex(Locker):
         """Lock it, waiting for that.
 
         timeout: seconds; TimeoutError when it is over. RuntimeError on the thread of a running loop outside of a
-        goroutine: `await alock()` there.
+        goroutine: `await async_lock()` there.
         """
-        self.obtain(EXCLUSIVE, seconds_of(timeout), "Mutex.lock()", "await Mutex.alock()", "mutex lock")
+        self.obtain(EXCLUSIVE, seconds_of(timeout), "Mutex.lock()", "await Mutex.async_lock()", "mutex lock")
 
-    async def alock(self, timeout=None):
+    async def async_lock(self, timeout=None):
         """As lock(), for coroutines."""
         cdef double seconds = seconds_of(timeout)
         if not self.take(EXCLUSIVE):
-            await obtain_async(self, EXCLUSIVE, seconds, "Mutex.alock()")
+            await obtain_async(self, EXCLUSIVE, seconds, "Mutex.async_lock()")
 
     def try_lock(self):
         """Lock it if it is free; returns whether it did. From anywhere."""
@@ -156,8 +156,9 @@ cdef class Mutex(Locker):
             raise RuntimeError("unlock of an unlocked Mutex: lock() it first, and unlock it once")
         self.give(EXCLUSIVE)
 
+    @property
     def locked(self):
-        """Return True while somebody holds it."""
+        """Whether somebody holds it (bool)."""
         return self.locked_
 
     def __enter__(self):
@@ -267,15 +268,15 @@ cdef class RWMutex(Locker):
         """Lock it for writing, waiting for that.
 
         timeout: seconds; TimeoutError when it is over. RuntimeError on the thread of a running loop outside of a
-        goroutine: `await alock()` there.
+        goroutine: `await async_lock()` there.
         """
-        self.obtain(EXCLUSIVE, seconds_of(timeout), "RWMutex.lock()", "await RWMutex.alock()", "rwmutex lock")
+        self.obtain(EXCLUSIVE, seconds_of(timeout), "RWMutex.lock()", "await RWMutex.async_lock()", "rwmutex lock")
 
-    async def alock(self, timeout=None):
+    async def async_lock(self, timeout=None):
         """As lock(), for coroutines."""
         cdef double seconds = seconds_of(timeout)
         if not self.take(EXCLUSIVE):
-            await obtain_async(self, EXCLUSIVE, seconds, "RWMutex.alock()")
+            await obtain_async(self, EXCLUSIVE, seconds, "RWMutex.async_lock()")
 
     def try_lock(self):
         """Lock it for writing if it is free; returns whether it did. From anywhere."""
@@ -292,13 +293,13 @@ cdef class RWMutex(Locker):
 
     def rlock(self, timeout=None):
         """Lock it for reading; otherwise as lock()."""
-        self.obtain(SHARED, seconds_of(timeout), "RWMutex.rlock()", "await RWMutex.arlock()", "rwmutex rlock")
+        self.obtain(SHARED, seconds_of(timeout), "RWMutex.rlock()", "await RWMutex.async_rlock()", "rwmutex rlock")
 
-    async def arlock(self, timeout=None):
+    async def async_rlock(self, timeout=None):
         """As rlock(), for coroutines."""
         cdef double seconds = seconds_of(timeout)
         if not self.take(SHARED):
-            await obtain_async(self, SHARED, seconds, "RWMutex.arlock()")
+            await obtain_async(self, SHARED, seconds, "RWMutex.async_rlock()")
 
     def try_rlock(self):
         """Lock it for reading if no writer holds it or waits for it; returns whether it did. From anywhere."""
@@ -313,12 +314,14 @@ cdef class RWMutex(Locker):
                                "lock() with unlock()")
         self.give(SHARED)
 
+    @property
     def locked(self):
-        """Return True while a writer holds it."""
+        """Whether a writer holds it (bool)."""
         return self.writing
 
+    @property
     def readers(self):
-        """Return how many readers hold it."""
+        """How many readers hold it (int)."""
         return self.readers_
 
     def rlocker(self):
@@ -354,9 +357,9 @@ cdef class RLocker:
         """RWMutex.rlock()"""
         self.of.rlock(timeout)
 
-    async def alock(self, timeout=None):
-        """RWMutex.arlock()"""
-        await self.of.arlock(timeout)
+    async def async_lock(self, timeout=None):
+        """RWMutex.async_rlock()"""
+        await self.of.async_rlock(timeout)
 
     def try_lock(self):
         """RWMutex.try_rlock()"""
@@ -366,8 +369,9 @@ cdef class RLocker:
         """RWMutex.runlock()"""
         self.of.runlock()
 
+    @property
     def locked(self):
-        """Return True while somebody reads."""
+        """Whether a reader holds it (bool)."""
         return self.of.readers_ > 0
 
     def __enter__(self):
@@ -440,17 +444,17 @@ cdef class Semaphore(Locker):
 
         n: 0 to size (ValueError, since waiting for more would never end). timeout: seconds; TimeoutError when it is
         over, and none is held. RuntimeError on the thread of a running loop outside of a goroutine: `await
-        aacquire()` there.
+        async_acquire()` there.
         """
-        self.obtain(self.weight(n), seconds_of(timeout), "Semaphore.acquire()", "await Semaphore.aacquire()",
+        self.obtain(self.weight(n), seconds_of(timeout), "Semaphore.acquire()", "await Semaphore.async_acquire()",
                     "semaphore acquire")
 
-    async def aacquire(self, n=1, timeout=None):
+    async def async_acquire(self, n=1, timeout=None):
         """As acquire(), for coroutines."""
         cdef Py_ssize_t weight = self.weight(n)
         cdef double seconds = seconds_of(timeout)
         if not self.take(weight):
-            await obtain_async(self, weight, seconds, "Semaphore.aacquire()")
+            await obtain_async(self, weight, seconds, "Semaphore.async_acquire()")
 
     def try_acquire(self, n=1):
         """Hold n places if they are free and nobody waits; returns whether it does. From anywhere."""
@@ -463,12 +467,14 @@ cdef class Semaphore(Locker):
             raise RuntimeError(f"release of {weight} places of a Semaphore of which {self.used} are held")
         self.give(weight)
 
+    @property
     def locked(self):
-        """Return True if acquire(1) would have to wait."""
+        """Whether acquire(1) would have to wait (bool)."""
         return self.used >= self.size or self.waiters.waiting()
 
+    @property
     def held(self):
-        """Return how many places are held."""
+        """How many places are held (int)."""
         return self.used
 
     def __enter__(self):

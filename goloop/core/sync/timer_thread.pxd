@@ -21,7 +21,7 @@ cdef class Tick(Alarm):
 
 
 cdef class Start(Alarm):
-    cdef object function, context, home
+    cdef object function, context, origin_loop
     cdef tuple args
     cdef dict kwargs
     cdef list origin

@@ -14,7 +14,7 @@ from _thread import allocate_lock
 from libc.math cimport floor, isinf, isnan
 
 from goloop.core.sync.chan cimport Chan
-from goloop.core.sched.goroutine cimport check_function, home_here, origin_here, start
+from goloop.core.sched.goroutine cimport check_function, origin_loop_here, origin_here, start
 from goloop.core.poll.pollset cimport now_ns
 from goloop.core.poll.timer_heap cimport TimerHeap
 
@@ -139,11 +139,11 @@ cdef class Start(Alarm):
         self.kwargs = kwargs
         self.context = PyContext_CopyCurrent()
         self.origin = origin_here()
-        self.home = home_here()
+        self.origin_loop = origin_loop_here()
 
     def begin(self):
         """Start it now; also for context.after_func()."""
-        start(self.function, self.args, self.kwargs, self.context.copy(), self.origin, self.home)
+        start(self.function, self.args, self.kwargs, self.context.copy(), self.origin, self.origin_loop)
 
     cdef int ring(self, double now) except -1:
         self.begin()
