@@ -5,7 +5,7 @@ with done(), from a goroutine, a coroutine or a plain thread, and everything her
 
 What is cancelled together is a _Scope. Its fields are changed by single operations of dicts, which are atomic, and in
 an order that lets two who meet each see what the other did; so there is no lock that a finalizer could meet again.
-Deadlines ring on the clock's thread (sync/timer_thread.pyx), whatever the thread or loop where they were set is doing.
+Deadlines fire on the clock's thread (sync/timer_thread.pyx), whatever the thread or loop where they were set is doing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 import goloop.runtime.timer_thread  # noqa: F401 - it starts the clock's thread
 from goloop.core.sync.chan import Chan
-from goloop.core.sync.timer_thread import Call, Start
+from goloop.core.sync.timer_thread import CallbackTimer, GoroutineTimer
 from goloop.errors import Canceled, ChannelClosed, DeadlineExceeded
 
 __all__ = [
@@ -108,13 +108,13 @@ def _cancel(node: _Node, err: _Err, cause: BaseException | None) -> None:
 
 
 class _Scope(_Node):
-    __slots__ = ("_outcome", "alarm", "children", "done")
+    __slots__ = ("_outcome", "children", "done", "entry")
 
     def __init__(self) -> None:
         super().__init__()
         self.done = _Done()
         self.children: dict[_Node, None] = {}
-        self.alarm: Call | None = None  # the deadline's
+        self.entry: CallbackTimer | None = None  # the deadline's
         self._outcome: dict[str, tuple[_Err, BaseException | None]] = {}
 
     def outcome(self) -> tuple[_Err, BaseException | None] | None:
@@ -124,9 +124,9 @@ class _Scope(_Node):
         outcome = (err, cause)
         if self._outcome.setdefault("", outcome) is not outcome:
             return []
-        if self.alarm is not None:
-            self.alarm.clear()
-            self.alarm = None
+        if self.entry is not None:
+            self.entry.clear()
+            self.entry = None
         try:
             Chan.close(self.done)
         except ChannelClosed:
@@ -145,14 +145,14 @@ class _Scope(_Node):
 class _AfterFunc(_Node):
     __slots__ = ("_start",)
 
-    def __init__(self, start: Start) -> None:
+    def __init__(self, start: GoroutineTimer) -> None:
         super().__init__()
         self._start = {"": start}
 
     def take(self, err: _Err, cause: BaseException | None) -> list[_Node]:
         start = self._start.pop("", None)
         if start is not None:
-            start.begin()
+            start.start()
         return []
 
     def stop(self) -> bool:
@@ -352,19 +352,19 @@ def _with_deadline(parent: Context, deadline: float, cause: BaseException | None
         return with_cancel(parent)
     scope = _Scope()
     context = Context(parent, name, scope, deadline)
-    alarm = Call(lambda: _cancel(scope, DeadlineExceeded, cause))
-    scope.alarm = alarm
+    entry = CallbackTimer(lambda: _cancel(scope, DeadlineExceeded, cause))
+    scope.entry = entry
     scope.join(parent._scope)
     if deadline <= time.monotonic():
         _cancel(scope, DeadlineExceeded, cause)
     elif scope.outcome() is None:
         try:
-            alarm.set(deadline)
+            entry.set(deadline)
         except BaseException:
             scope.leave()  # the clock's thread could not be started: it was never made
             raise
         if scope.outcome() is not None:
-            alarm.clear()  # it was cancelled just before the alarm was set
+            entry.clear()  # it was cancelled just before the entry was set
     return WithCancel(context, CancelFunc(scope))
 
 
@@ -395,7 +395,7 @@ def after_func(context: Context, function: Callable[..., object], /, *args: Any,
     given up before.
     """
     _check(context)
-    node = _AfterFunc(Start(function, args, kwargs))
+    node = _AfterFunc(GoroutineTimer(function, args, kwargs))
     node.join(context._scope)
     return node.stop
 

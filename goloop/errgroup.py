@@ -38,14 +38,14 @@ class Group:
 
     def __init__(self) -> None:
         self._running = WaitGroup()
-        self._places: Semaphore | None = None  # set_limit(): as many as may run
+        self._limit: Semaphore | None = None  # set_limit(): as many as may run
         self._members: dict[Goroutine[Any], None] = {}  # that run, oldest first; each leaves in its own thread
         self._failed: list[Goroutine[Any]] = []  # in the order in which they ended; appended to in their threads
         self._cancel: context.CancelCauseFunc | None = None
-        self._giving_up = False  # the body of a `with` has failed: who starts now is cancelled at once
+        self._aborting = False  # the body of a `with` has failed: who starts now is cancelled at once
 
     def __repr__(self) -> str:
-        limit = "" if self._places is None else f" of at most {self._places.size}"
+        limit = "" if self._limit is None else f" of at most {self._limit.size}"
         return f"<Group: {self._running.counter} running{limit}, {len(self._failed)} failed>"
 
     # ------------------------------------------------------------------ starting
@@ -61,10 +61,10 @@ class Group:
         With a limit it waits until fewer run, which parks a goroutine or blocks a plain thread; RuntimeError on the
         thread of a running loop outside of a goroutine: `await async_go()` there.
         """
-        places = self._places
-        if places is not None:
-            places.acquire()
-        return self._start(places, function, args, kwargs)
+        limit = self._limit
+        if limit is not None:
+            limit.acquire()
+        return self._start(limit, function, args, kwargs)
 
     @overload
     async def async_go(
@@ -74,17 +74,17 @@ class Group:
     async def async_go(self, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Goroutine[_T]: ...
     async def async_go(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Goroutine[Any]:
         """As go(), for coroutines."""
-        places = self._places
-        if places is not None:
-            await places.async_acquire()
-        return self._start(places, function, args, kwargs)
+        limit = self._limit
+        if limit is not None:
+            await limit.async_acquire()
+        return self._start(limit, function, args, kwargs)
 
     def try_go(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> bool:
         """Start it unless that takes waiting; returns whether it did (Go: TryGo). From anywhere."""
-        places = self._places
-        if places is not None and not places.try_acquire():
+        limit = self._limit
+        if limit is not None and not limit.try_acquire():
             return False
-        self._start(places, function, args, kwargs)
+        self._start(limit, function, args, kwargs)
         return True
 
     def set_limit(self, n: int | None) -> None:
@@ -94,10 +94,10 @@ class Group:
         """
         if self._running.counter:
             raise RuntimeError(f"the limit of a Group is set before its goroutines start: {self._running.counter} run")
-        self._places = None if n is None else Semaphore(n)
+        self._limit = None if n is None else Semaphore(n)
 
     def _start(
-        self, places: Semaphore | None, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, limit: Semaphore | None, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Goroutine[Any]:
         counted = False
         try:
@@ -107,16 +107,16 @@ class Group:
         except BaseException:
             if counted:
                 self._running.done()
-            if places is not None:
-                places.release()
+            if limit is not None:
+                limit.release()
             raise
         self._members[g] = None
-        on_end(g, lambda g: self._ended(g, places))
-        if self._giving_up:  # after it is a member: _give_up() says so first, and looks who is one then
+        on_end(g, lambda g: self._ended(g, limit))
+        if self._aborting:  # after it is a member: _abort() says so first, and looks who is one then
             g.cancel()
         return g
 
-    def _ended(self, g: Goroutine[Any], places: Semaphore | None) -> None:
+    def _ended(self, g: Goroutine[Any], limit: Semaphore | None) -> None:
         self._members.pop(g, None)
         try:
             if failure(g) is not None:
@@ -124,8 +124,8 @@ class Group:
                 if self._cancel is not None:
                     self._cancel(_error(self._failed[0]))
         finally:
-            if places is not None:
-                places.release()
+            if limit is not None:
+                limit.release()
             self._running.done()
 
     # ------------------------------------------------------------------- waiting
@@ -154,11 +154,11 @@ class Group:
         if exc is None:
             self.wait()
         else:
-            self._give_up(exc)
+            self._abort(exc)
             try:
                 self._running.wait()
             finally:
-                self._giving_up = False
+                self._aborting = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -169,15 +169,15 @@ class Group:
         if exc is None:
             await self.async_wait()
         else:
-            self._give_up(exc)
+            self._abort(exc)
             try:
                 if not isinstance(exc, GeneratorExit):  # a coroutine that is thrown away cannot wait any more
                     await self._running.async_wait()
             finally:
-                self._giving_up = False
+                self._aborting = False
 
-    def _give_up(self, cause: BaseException) -> None:
-        self._giving_up = True
+    def _abort(self, cause: BaseException) -> None:
+        self._aborting = True
         if self._cancel is not None:
             self._cancel(cause)
         for g in list(self._members):

@@ -69,7 +69,7 @@ def test_timers_ring_in_order():
         assert timer.stop()
     # What rings on the clock's thread does so in the order of the times: seen through calls that it makes itself.
     rung = []
-    calls = [timer_thread.Call(lambda d=d: (rung.append(d), chan.try_send(d))) for d in delays]
+    calls = [timer_thread.CallbackTimer(lambda d=d: (rung.append(d), chan.try_send(d))) for d in delays]
     for call, d in zip(calls, delays, strict=True):
         call.set(base + d)
     for _ in delays:

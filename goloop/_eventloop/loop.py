@@ -106,12 +106,12 @@ class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
         """Run until stop() is called; the calling thread becomes the loop's home thread."""
         self._run_forever_setup()
         if self._handoff or self._watches():
-            runtime().attend(self)
+            runtime().start_monitoring(self)
         try:
             self._borrow_wakeup_fd()
             self._run_until_stopped()
         finally:
-            runtime().ignore(self)
+            runtime().stop_monitoring(self)
             if not self._signal_handlers:
                 self._give_back_wakeup_fd()
             self._run_forever_cleanup()

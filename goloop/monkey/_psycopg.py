@@ -6,7 +6,7 @@ import importlib
 import select
 from typing import Any
 
-from goloop.core.patch.hook import in_goroutine
+from goloop.core.patch.hook import is_cooperative
 
 
 def patch_psycopg() -> None:
@@ -20,7 +20,7 @@ def patch_psycopg() -> None:
         return
 
     def wait(*args: Any, **kwargs: Any) -> Any:
-        return (waiting.wait_poll if in_goroutine() else before)(*args, **kwargs)
+        return (waiting.wait_poll if is_cooperative() else before)(*args, **kwargs)
 
     wait.goloop = True  # type: ignore[attr-defined]
     waiting.wait = wait

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from goloop.core.patch import fd_wait, socket_io
-from goloop.core.patch.hook import hook, in_goroutine
+from goloop.core.patch.hook import hook, is_cooperative
 from goloop.core.sched.goroutine_api import sleep
 from goloop.monkey._dns import is_numeric
 from goloop.monkey._threadpool import offload
@@ -191,7 +191,7 @@ def _connect_ex(self: Any, address: Any, /) -> int:
 # --------------------------------------------------------------------- accepting
 def _accept(self: Any, /) -> Any:
     original = _ORIGINAL["_accept"]
-    if in_goroutine():
+    if is_cooperative():
         wait = socket_io.patience(self, False)
         if wait is None or self.fileno() < 0:
             return original(self)
@@ -221,7 +221,7 @@ _sendfile_ = socket.socket._sendfile_use_sendfile  # type: ignore[attr-defined]
 
 
 def _sendfile(self: socket.socket, file: Any, offset: int = 0, count: int | None = None) -> int:
-    if self.gettimeout() is None and in_goroutine():
+    if self.gettimeout() is None and is_cooperative():
         # The system call would block, with the descriptor in blocking mode, until all is sent.
         return self._sendfile_use_send(file, offset, count)  # type: ignore[attr-defined,no-any-return]
     return _sendfile_(self, file, offset, count)  # type: ignore[no-any-return]

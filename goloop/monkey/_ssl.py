@@ -9,4 +9,4 @@ def patch() -> None:
     cpython_layout.find_timeout()
     fd_wait.patch()
     ssl_io.patch()
-    os.register_at_fork(after_in_child=ssl_io.forget)
+    os.register_at_fork(after_in_child=ssl_io.after_fork_in_child)

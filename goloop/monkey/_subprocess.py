@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from goloop.core.patch import fd_wait
-from goloop.core.patch.hook import hook, in_goroutine
+from goloop.core.patch.hook import hook, is_cooperative
 from goloop.core.sched.goroutine_api import sleep
 from goloop.monkey._threadpool import offload
 
@@ -86,7 +86,7 @@ def _wait() -> Any:
 
 
 def _patched_wait(self: subprocess.Popen[Any], timeout: float | None) -> int:
-    if timeout is not None and timeout > 0 and self.returncode is None and in_goroutine():
+    if timeout is not None and timeout > 0 and self.returncode is None and is_cooperative():
         # The original would look every now and then, up to 50 ms late.
         until = time.monotonic() + timeout
         if not _wait_for_exit(self.pid, timeout):
@@ -100,7 +100,7 @@ def _patched_communicate(
 ) -> tuple[Any, Any]:
     pipes = [pipe for pipe in (self.stdin, self.stdout, self.stderr) if pipe is not None]
     started = self._communication_started  # type: ignore[attr-defined]
-    if timeout is not None or started or len(pipes) != 1 or not in_goroutine():
+    if timeout is not None or started or len(pipes) != 1 or not is_cooperative():
         return _popen_communicate(self, input, timeout)  # it waits with a selector
     # With one pipe the original reads or writes it to the end, and blocks.
     if self.stdin is not None:

@@ -16,7 +16,7 @@ import types
 
 from goloop.chan import Chan, ChannelClosed
 from goloop.core.patch import std_locks
-from goloop.core.patch.hook import in_goroutine, plain
+from goloop.core.patch.hook import is_cooperative, plain
 from goloop.core.sched import goroutine, goroutine_api, scheduler
 
 _LAST_STEPS = 0.0002  # seconds between looks at a thread that has run its last Python code and is about to end
@@ -43,7 +43,7 @@ def _patched_delete(self: threading.Thread) -> None:
 
 
 def _patched_join(self: threading.Thread, timeout: float | None = None) -> None:
-    if not in_goroutine() or not self.is_alive() or self is threading.current_thread():
+    if not is_cooperative() or not self.is_alive() or self is threading.current_thread():
         return _join(self, timeout)
     until = None if timeout is None else time.monotonic() + timeout
     end = _ends.setdefault(self, Chan())
@@ -65,7 +65,7 @@ def _patched_join(self: threading.Thread, timeout: float | None = None) -> None:
 
 
 def _patched_acquire_restore(self: threading.Condition, state: object) -> None:
-    if in_goroutine():
+    if is_cooperative():
         std_locks.acquire_shielded(self._lock)  # type: ignore[attr-defined]
     else:
         _acquire_restore(self, state)
@@ -76,14 +76,14 @@ def _import_ident() -> int:
 
     Otherwise one would see the half of a module that another one is importing, and has parked in.
     """
-    g = goroutine.current() if in_goroutine() else None
+    g = goroutine.current() if is_cooperative() else None
     return _thread.get_ident() if g is None or g.id <= _last_before else -g.id
 
 
 def patch() -> None:
     global _last_before
     std_locks.patch_locks()
-    os.register_at_fork(after_in_child=std_locks.forget)
+    os.register_at_fork(after_in_child=std_locks.after_fork_in_child)
     for owner, name, method in (
         (threading.Thread, "start", _patched_start),
         (threading.Thread, "_delete", _patched_delete),

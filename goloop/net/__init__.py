@@ -28,7 +28,7 @@ from goloop.core.net.tls_conn import TLSConn
 from goloop.core.sched.goroutine import Goroutine, go
 from goloop.core.sched.goroutine_api import sleep
 from goloop.errors import ClosedError
-from goloop.net._address import Target, parse, resolve, unix_path
+from goloop.net._address import ResolvedAddress, parse, resolve, unix_path
 
 __all__ = [
     "ClosedError",
@@ -99,7 +99,7 @@ def _left(until: float | None) -> float | None:
     return left
 
 
-def _dial_each(targets: list[Target], until: float | None) -> Any:
+def _dial_each(targets: list[ResolvedAddress], until: float | None) -> Any:
     """Try one after the other, each with its share of the time (Go: dialSerial)."""
     first: OSError | None = None
     for i, target in enumerate(targets):
@@ -120,7 +120,7 @@ def _dial_each(targets: list[Target], until: float | None) -> Any:
         del first  # or it would keep this frame alive, and be kept by it
 
 
-def _dial_race(first: list[Target], second: list[Target], until: float | None) -> Any:
+def _dial_race(first: list[ResolvedAddress], second: list[ResolvedAddress], until: float | None) -> Any:
     """Happy eyeballs: the second list starts when the first has had its head start, or has failed."""
     race = _Race(until)
     racers = [go(race.run, first)]
@@ -144,7 +144,7 @@ class _Race:
         self.winner: Chan[Any] = Chan(1)
         self.failures: Chan[OSError] = Chan(2)
 
-    def run(self, targets: list[Target]) -> None:
+    def run(self, targets: list[ResolvedAddress]) -> None:
         try:
             conn = _dial_each(targets, self.until)
         except OSError as exc:
@@ -186,7 +186,7 @@ class _Race:
             conn.close()
 
 
-def _connect(target: Target, timeout: float | None) -> Any:
+def _connect(target: ResolvedAddress, timeout: float | None) -> Any:
     until = None if timeout is None else monotonic() + timeout
     for _ in range(3):
         sock = socket.socket(target.family, target.kind)
@@ -209,7 +209,7 @@ def _connect(target: Target, timeout: float | None) -> Any:
     raise ConnectionRefusedError(errno.ECONNREFUSED, f"Connection refused: dial {target}")
 
 
-def _finish_connect(sock: socket.socket, target: Target, until: float | None) -> None:
+def _finish_connect(sock: socket.socket, target: ResolvedAddress, until: float | None) -> None:
     pause = 0.001
     while True:
         error = sock.connect_ex(target.sockaddr)
@@ -239,7 +239,9 @@ def _set_options(sock: socket.socket) -> None:
 
 
 # ---------------------------------------------------------------------- listen
-def _bound(network: str, address: str | os.PathLike[str], kind: int, reuse_port: bool) -> tuple[socket.socket, Target]:
+def _bound(
+    network: str, address: str | os.PathLike[str], kind: int, reuse_port: bool
+) -> tuple[socket.socket, ResolvedAddress]:
     """A socket bound to the first of the addresses that a name has, IPv4 before IPv6, as in Go."""
     wanted = parse(network, address, passive=True)
     if wanted.kind != kind:
@@ -334,7 +336,7 @@ class _Unlink:
                 pass  # just now
 
 
-def _unlink(target: Target) -> _Unlink | None:
+def _unlink(target: ResolvedAddress) -> _Unlink | None:
     path = unix_path(target)
     return None if path is None else _Unlink(path)
 

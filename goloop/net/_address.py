@@ -25,7 +25,7 @@ _LONGEST_PATH = 107  # bytes; sun_path without its end
 
 
 @dataclass(frozen=True)
-class Target:
+class ResolvedAddress:
     """One address to connect or bind to."""
 
     network: str
@@ -57,14 +57,14 @@ class Target:
         return struct.pack("=H", self.family) + struct.pack("!HI", port, flow) + packed + struct.pack("=I", scope)
 
 
-def unix_path(target: Target) -> str | None:
+def unix_path(target: ResolvedAddress) -> str | None:
     """The file that binding to it makes, None if none."""
     path = target.sockaddr if target.family == socket.AF_UNIX else ""
     return path if path and path[0] != "\0" else None
 
 
 @dataclass(frozen=True)
-class Wanted:
+class AddressSpec:
     """An address as it was given."""
 
     network: str
@@ -75,10 +75,10 @@ class Wanted:
     passive: bool
     mapped: bool  # IPv4 as an IPv6 socket takes it will do, too
 
-    def numeric(self) -> list[Target] | None:
+    def numeric(self) -> list[ResolvedAddress] | None:
         """What it stands for if that needs no look-up, else None."""
         if self.family == socket.AF_UNIX:
-            return [Target(self.network, self.family, self.kind, self.host)]
+            return [ResolvedAddress(self.network, self.family, self.kind, self.host)]
         host, family, dual = self.host, self.family, False
         if not host and self.passive:
             if family == socket.AF_UNSPEC:
@@ -102,11 +102,11 @@ class Wanted:
                 raise ValueError(f"unknown port {self.port!r} of network {self.network!r}") from None
             raise
 
-    def _lookup(self, host: str, family: int, dual: bool = False, flags: int = 0) -> list[Target]:
+    def _lookup(self, host: str, family: int, dual: bool = False, flags: int = 0) -> list[ResolvedAddress]:
         infos = socket.getaddrinfo(host, self.port, family, self.kind, 0, flags)
-        return [Target(self.network, int(info[0]), self.kind, info[4], dual) for info in infos]
+        return [ResolvedAddress(self.network, int(info[0]), self.kind, info[4], dual) for info in infos]
 
-    def look_up(self) -> list[Target]:
+    def look_up(self) -> list[ResolvedAddress]:
         """Ask the system, which may take long; OSError (socket.gaierror) if there is no such name."""
         try:
             if not self.mapped:
@@ -130,7 +130,7 @@ def _is_number(host: str) -> bool:
     return False
 
 
-def parse(network: str, address: str | os.PathLike[str], *, passive: bool, mapped: bool = False) -> Wanted:
+def parse(network: str, address: str | os.PathLike[str], *, passive: bool, mapped: bool = False) -> AddressSpec:
     """Take an address apart; ValueError if it, or the network, is none.
 
     passive: it is to be bound to. mapped: it is for an IPv6 socket that takes IPv4 as well.
@@ -146,14 +146,14 @@ def parse(network: str, address: str | os.PathLike[str], *, passive: bool, mappe
             raise ValueError(f"a Unix socket needs a path, got {text!r}")
         if len(os.fsencode(text)) > _LONGEST_PATH:
             raise ValueError(f"the path of a Unix socket has at most {_LONGEST_PATH} bytes: {text!r}")
-        return Wanted(network, family, kind, "\0" + text[1:] if text[0] == "@" else text, "", passive, False)
+        return AddressSpec(network, family, kind, "\0" + text[1:] if text[0] == "@" else text, "", passive, False)
     host, port = _split(text)
     if port.isascii() and port.isdigit():
         if int(port) > 65535:
             raise ValueError(f"a port is at most 65535: {text!r}")
     elif not port or not port[0].isalpha():
         raise ValueError(f"bad port in {text!r}")
-    return Wanted(network, family, kind, host, port, passive, mapped)
+    return AddressSpec(network, family, kind, host, port, passive, mapped)
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -169,7 +169,7 @@ def _split(text: str) -> tuple[str, str]:
     return host, port
 
 
-def resolve(wanted: Wanted, in_goroutine: bool, timeout: float | None) -> list[Target]:
+def resolve(wanted: AddressSpec, in_goroutine: bool, timeout: float | None) -> list[ResolvedAddress]:
     """What an address stands for. A goroutine parks while a name is looked up in a thread, a plain thread blocks."""
     targets = wanted.numeric()
     if targets is not None:

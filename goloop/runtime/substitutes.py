@@ -1,6 +1,6 @@
 """The threads that stand in for a loop's home thread while it is stuck, and which loops may be handed off.
 
-When the token of a loop is taken, how, and how it comes back is core's matter (token, handoff). The threads here
+When ownership of a loop is taken, how, and how it comes back is core's matter (ownership, handoff). The threads here
 also carry the reports of the watch, because hooks and log handlers may block, and the monitor must not.
 All state is guarded by `_lock`, which is never held while something else runs.
 """
@@ -121,16 +121,16 @@ def disable(loop: Loop) -> None:
         core.release()
 
 
-def attend(loop: Loop) -> None:
+def start_monitoring(loop: Loop) -> None:
     """A loop is about to run: let the monitor watch it."""
     workers.shut_down_at_exit()
     core.configure(loop, loop._handoff, loop._watches())
-    core.attend(loop)
+    core.start_monitoring(loop)
 
 
-def ignore(loop: Loop) -> None:
+def stop_monitoring(loop: Loop) -> None:
     """A loop has run."""
-    core.ignore(loop)
+    core.stop_monitoring(loop)
 
 
 def shutdown(patience: float = 1.0) -> None:
@@ -158,11 +158,11 @@ def _after_fork_in_child() -> None:
     _threads.clear()
     _idle.clear()
     _coming.clear()
-    core.after_fork()
+    core.after_fork_in_child()
     watch.after_fork()
 
 
 watch.carry = _give
 core.set_runtime(_request, watch.tell, watch.abandoned)
-workers.also_end.append(shutdown)
+workers.shutdown_callbacks.append(shutdown)
 os.register_at_fork(after_in_child=_after_fork_in_child, after_in_parent=core.after_fork_in_parent)

@@ -40,4 +40,4 @@ def stop(patience: float = 5.0) -> None:
 
 
 timer_thread.set_starter(_start)
-os.register_at_fork(after_in_child=timer_thread.forget)
+os.register_at_fork(after_in_child=timer_thread.after_fork_in_child)

@@ -24,7 +24,8 @@ from goloop.core.sched import goroutine, scheduler
 from goloop.runtime import timer_thread, unhandled
 
 IDLE = 10.0  # seconds without a goroutine after which a worker's thread ends
-PATIENCE = 5.0  # seconds that cancelled goroutines have for their finally blocks, at exit and when a loop closes
+# Seconds that cancelled goroutines have for their finally blocks, at exit and when a loop closes.
+SHUTDOWN_TIMEOUT = 5.0
 
 
 def _thread_limit(setting: str) -> int:
@@ -45,7 +46,7 @@ _ending: set[scheduler.Worker] = set()  # told to stop
 _starting = 0  # of these, such that have not yet looked at the backlog
 _started = 0  # ever, for their names
 _at_exit = False  # shutdown() is registered
-also_end: list[Callable[[], None]] = []  # what shutdown() ends besides workers
+shutdown_callbacks: list[Callable[[], None]] = []  # what shutdown() ends besides workers
 
 
 def _start_worker() -> bool:
@@ -101,8 +102,8 @@ def _work(loop: Loop) -> None:
         finally:
             with _lock:
                 _starting -= 1
-        loop.call_soon(worker.kick_self)
-        loop.call_later(IDLE, _retire_if_idle, worker, worker.turns)
+        loop.call_soon(worker.notify_self)
+        loop.call_later(IDLE, _retire_if_idle, worker, worker.rounds)
         _run(worker)
         _end_loop(loop)
     except RuntimeError:
@@ -150,12 +151,12 @@ def _end_loop(loop: Loop) -> None:
 def _retire_if_idle(worker: scheduler.Worker, turns: int) -> None:
     loop = worker.loop
     if not worker.retired:
-        if worker.turns != turns or _is_used(worker):
-            loop.call_later(IDLE, _retire_if_idle, worker, worker.turns)
+        if worker.rounds != turns or _is_used(worker):
+            loop.call_later(IDLE, _retire_if_idle, worker, worker.rounds)
             return
         worker.retire()
     if _is_used(worker):  # it got a goroutine at the last moment
-        loop.call_later(IDLE, _retire_if_idle, worker, worker.turns)
+        loop.call_later(IDLE, _retire_if_idle, worker, worker.rounds)
     else:
         _ending.add(worker)
         loop.stop()
@@ -168,9 +169,9 @@ def _is_used(worker: scheduler.Worker) -> bool:
 
 
 # ------------------------------------------------------------------------- end
-def _end(goroutines: Any, patience: float) -> list[goroutine.Goroutine[Any]]:
-    """Cancel what goroutines() returns until there are none; return those that are left after `patience` seconds."""
-    until = time.monotonic() + patience
+def _end(goroutines: Any, timeout: float) -> list[goroutine.Goroutine[Any]]:
+    """Cancel what goroutines() returns until there are none; return those that are left after `timeout` seconds."""
+    until = time.monotonic() + timeout
     told: dict[int, float] = {}
     nap = 0.0002
     while True:
@@ -188,7 +189,7 @@ def _end(goroutines: Any, patience: float) -> list[goroutine.Goroutine[Any]]:
 
 def _complain(left: list[goroutine.Goroutine[Any]], when: str) -> None:
     for g in left[:10]:
-        logger.warning("%s: goroutine did not end in %.0f s after its cancellation: %r", when, PATIENCE, g)
+        logger.warning("%s: goroutine did not end in %.0f s after its cancellation: %r", when, SHUTDOWN_TIMEOUT, g)
     if len(left) > 10:
         logger.warning("%s: and %d more", when, len(left) - 10)
 
@@ -196,21 +197,21 @@ def _complain(left: list[goroutine.Goroutine[Any]], when: str) -> None:
 def _end_goroutines(loop: Loop) -> None:
     """Cancel the goroutines that were started from a loop, and wait for their ends."""
     if goroutine.num_goroutine() and scheduler.this_worker() is None and not sys.is_finalizing():
-        left = _end(lambda: goroutine.goroutines_of(loop), PATIENCE)
+        left = _end(lambda: goroutine.goroutines_of(loop), SHUTDOWN_TIMEOUT)
         _complain(left, f"closing {loop!r}")
 
 
-def shutdown(patience: float = PATIENCE) -> None:
+def shutdown(timeout: float = SHUTDOWN_TIMEOUT) -> None:
     """Cancel every goroutine, wait for their ends, and stop the workers, the monitor and the clock. They start again
     on demand. Timers and deadlines that are pending are dropped.
 
-    patience: seconds. For a thread without a running loop; at exit it is called anyway.
+    timeout: seconds. For a thread without a running loop; at exit it is called anyway.
     """
     if scheduler.this_worker() is not None:
         raise RuntimeError("a goroutine cannot shut down the pool that it runs on")
-    until = time.monotonic() + patience
-    timer_thread.stop(patience)  # what rings could start goroutines
-    left = _end(goroutine.all_goroutines, patience)
+    until = time.monotonic() + timeout
+    timer_thread.stop(timeout)  # what rings could start goroutines
+    left = _end(goroutine.all_goroutines, timeout)
     _complain(left, "shutdown")
     while True:
         for worker in scheduler.all_workers():
@@ -225,7 +226,7 @@ def shutdown(patience: float = PATIENCE) -> None:
         with _lock:
             threads, starting = list(_threads), _starting
         if not threads and not starting:
-            timer_thread.stop(patience)  # again: a finally block may have set a timer
+            timer_thread.stop(timeout)  # again: a finally block may have set a timer
             scheduler.stop_monitor()  # and wait for it: it may be just about to bring in a worker
             with _lock:
                 if not _threads and not _starting:
@@ -234,9 +235,9 @@ def shutdown(patience: float = PATIENCE) -> None:
             threads[0].join(0.01)
         except (IndexError, RuntimeError):
             time.sleep(0.001)  # somebody is just about to start one
-    timer_thread.stop(patience)
+    timer_thread.stop(timeout)
     scheduler.stop_monitor()
-    for end in also_end:
+    for end in shutdown_callbacks:
         end()
 
 
@@ -266,8 +267,8 @@ def _after_fork_in_child() -> None:
     _threads.clear()
     _ending.clear()
     _starting = 0
-    scheduler.forget()
-    goroutine.forget()
+    scheduler.after_fork_in_child()
+    goroutine.after_fork_in_child()
 
 
 def gomaxprocs(n: int | None = None) -> int:

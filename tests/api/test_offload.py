@@ -15,7 +15,7 @@ from certificates import HOST, client_context, server_context
 from recorders import BufferedRecorder, Recorder, connected, receive, settle, socket_pair
 
 import goloop
-from goloop.core.loop.offload_policy import IoSwitch
+from goloop.core.loop.offload_policy import OffloadPolicy
 from goloop.core.poll import pollset
 
 SECOND = 1_000_000_000
@@ -266,11 +266,11 @@ def test_after_a_fork_the_parent_goes_on_and_the_child_sends_nothing(run):
 
 
 class Windows:
-    """An IoSwitch in mode auto, and a clock."""
+    """An OffloadPolicy in mode auto, and a clock."""
 
     def __init__(self, monkeypatch):
         monkeypatch.setenv("GOLOOP_IO", "auto")
-        self.switch, self.now = IoSwitch(), 0
+        self.switch, self.now = OffloadPolicy(), 0
 
     def __call__(self, n=1, *, turns=1000, slept=0.0, spare=1.0, kernel=0.3):
         """Let n windows go by; say whether streams are offloaded then."""

@@ -333,7 +333,7 @@ static int take_back(wire *l) {
     size_t n;
     int error;
     l->offloaded = 0;
-    while (!gl_offload_ops.claim(l->conn))
+    while (!gl_offload_ops.take_back(l->conn))
         sched_yield();
     error = gl_offload_ops.failed(l->conn);
     while (!error && (n = gl_offload_ops.unsent(l->conn, &data)) != 0) {
@@ -467,7 +467,7 @@ static void run_loop(world *w) {
     while (open) {
         struct epoll_event events[3];
         int n, idle = 1;
-        for (gl_node *node = gl_inbox_take(&w->ps->news), *next; node != NULL; node = next) {
+        for (gl_node *node = gl_inbox_take(&w->ps->completions), *next; node != NULL; node = next) {
             wire *l;
             next = node->next;
             l = gl_conn_owner(node);
@@ -584,12 +584,12 @@ static void *close_early(void *arg) {
         stress_yield();
         for (i = 0; i < n; i++)
             if (rnd(2)) {
-                while (!gl_offload_ops.claim(conns[i]))
+                while (!gl_offload_ops.take_back(conns[i]))
                     sched_yield();
                 gl_offload_ops.close(conns[i], generations[i]);
             }
         if (rnd(2))
-            for (gl_node *node = gl_inbox_take(&ps->news), *next; node != NULL; node = next) {
+            for (gl_node *node = gl_inbox_take(&ps->completions), *next; node != NULL; node = next) {
                 next = node->next;
                 gl_conn_owner(node);
             }

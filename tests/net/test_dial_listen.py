@@ -10,7 +10,7 @@ import pytest
 import goloop
 from goloop import net
 from goloop.net import _address
-from goloop.net._address import Target
+from goloop.net._address import ResolvedAddress
 
 HAS_IPV6 = os.path.exists("/proc/net/if_inet6")
 needs_ipv6 = pytest.mark.skipif(not HAS_IPV6, reason="this machine has no IPv6")
@@ -105,10 +105,10 @@ def names(monkeypatch):
         for host in found:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             sockaddr = (host, int(wanted.port), 0, 0) if ":" in host else (host, int(wanted.port))
-            targets.append(Target(wanted.network, family, wanted.kind, sockaddr))
+            targets.append(ResolvedAddress(wanted.network, family, wanted.kind, sockaddr))
         return targets
 
-    monkeypatch.setattr(_address.Wanted, "look_up", look_up)
+    monkeypatch.setattr(_address.AddressSpec, "look_up", look_up)
     return table
 
 

@@ -119,7 +119,7 @@ def test_whoever_waits_for_a_goroutine_that_is_left_behind_is_told(caplog):
     while g.state != "chan receive":
         goloop.gosched()
     with caplog.at_level(logging.CRITICAL):
-        workers.shutdown(patience=0.2)
+        workers.shutdown(timeout=0.2)
     while not g.done():
         goloop.sleep(0.001)
     with pytest.raises(RuntimeError, match="left behind"):

@@ -75,7 +75,7 @@ async def blocks(seconds):
     time.sleep(seconds)
 async def main():
     loop = asyncio.get_running_loop()
-    loop.token.patience = 0.1
+    loop.ownership.drain_timeout = 0.1
     tasks = [asyncio.create_task(blocks(0.05)), asyncio.create_task(blocks(1000))]
     await asyncio.sleep(0.1)
 loop = goloop.Loop(handoff=True)

@@ -5,13 +5,13 @@ from goloop.core.poll.timer_heap cimport TimerHeap
 # What the ready queue holds besides handles: a transport, an acceptor. The loop collects its events and
 # runs it once for them; only the thread that runs the loop touches the fields.
 cdef class Pollable:
-    cdef unsigned int events    # collected since the last run
-    cdef bint queued            # stands in the ready queue
-    cdef bint prompt            # run() is called as soon as events are collected, and raises nothing
-    cdef bint slow              # may take its time: goroutines, which may block their thread
-    cdef object run(self)       # lets only SystemExit and KeyboardInterrupt through
-    cdef object loop_closed(self)      # the poll set that it owned a descriptor of is closed
-    cdef int reclaim(self) except -1    # the loop closes: take back from the netpoller what it has of this
+    cdef unsigned int events                 # collected since the last run
+    cdef bint queued                         # stands in the ready queue
+    cdef bint prompt                         # run() is called as soon as events are collected, and raises nothing
+    cdef bint slow                           # may take its time: goroutines, which may block their thread
+    cdef object run(self)                    # lets only SystemExit and KeyboardInterrupt through
+    cdef object loop_closed(self)            # the poll set that it owned a descriptor of is closed
+    cdef int take_back_conn(self) except -1  # the loop closes: take back from the netpoller what it has of this
 
 
 cdef enum Sharing:      # whether other threads may cancel a handle: call_soon_threadsafe() from Python 3.14 on
@@ -21,12 +21,12 @@ cdef enum Sharing:      # whether other threads may cancel a handle: call_soon_t
 
 
 cdef class Handle:
-    cdef gl_node node               # links the handle into an inbox; a timer into the list of untracked ones
-    cdef Py_ssize_t place           # in the timer heap; -1: not there
-    cdef double deadline                # seconds, for a timer
-    cdef bint linked                # a timer: the collector was told to pass over it, and it is in the list of those
-    cdef bint integral              # the time was given as an int, and is told as one
-    cdef TimerHeap heap             # the heap that `place` is in
+    cdef gl_node node             # links the handle into an inbox; a timer into the list of untracked ones
+    cdef Py_ssize_t heap_index    # in the timer heap; -1: not there
+    cdef double deadline          # seconds, for a timer
+    cdef bint linked              # a timer: the collector was told to pass over it, and it is in the list of those
+    cdef bint integral            # the time was given as an int, and is told as one
+    cdef TimerHeap heap           # the heap that `heap_index` is in
     cdef readonly object _loop
     cdef readonly object _callback
     cdef readonly object _args
@@ -47,7 +47,7 @@ cdef class Handle:
 
 cdef class TimerHandle(Handle):
     cdef int untrack(self) except -1
-    cdef int leave(self) except -1
+    cdef int unlink_untracked(self) except -1
 
 
 # A handle that a running loop has in its ready queue or among its timers is of no interest to the garbage collector:

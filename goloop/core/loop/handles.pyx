@@ -49,7 +49,7 @@ cdef class Pollable:
     cdef object loop_closed(self):
         return None
 
-    cdef int reclaim(self) except -1:
+    cdef int take_back_conn(self) except -1:
         return 0
 
 
@@ -64,7 +64,7 @@ cdef class Handle:
     def __cinit__(self):
         global live
         live += 1
-        self.place = -1
+        self.heap_index = -1
 
     def __dealloc__(self):
         global live
@@ -147,10 +147,10 @@ cdef class Handle:
             self._repr = repr(self)     # keeps the callback and the arguments readable
         self._callback = None
         self._args = None
-        if self.place >= 0:
-            (<TimerHandle>self).leave()
+        if self.heap_index >= 0:
+            (<TimerHandle>self).unlink_untracked()
             gl_track(self)
-            self.heap.remove(self.place)
+            self.heap.remove(self.heap_index)
         self.heap = None
 
     def cancelled(self):
@@ -187,7 +187,7 @@ cdef class TimerHandle(Handle):
         self.linked = True
         return 0
 
-    cdef int leave(self) except -1:
+    cdef int unlink_untracked(self) except -1:
         """Take this out of the list of untracked timers, if it is in it: it leaves the heap."""
         if not self.linked:
             return 0
@@ -214,7 +214,7 @@ cdef class TimerHandle(Handle):
 
     @property
     def _scheduled(self):
-        return self.place >= 0
+        return self.heap_index >= 0
 
     def _repr_info(self):
         return _AsyncioTimerHandle._repr_info(self)
@@ -264,7 +264,7 @@ cdef int track_timers(TimerHeap heap) except -1:
     cdef TimerHandle timer
     while heap.untracked != NULL:
         timer = <TimerHandle>heap.untracked
-        timer.leave()
+        timer.unlink_untracked()
         gl_track(timer)
     return 0
 

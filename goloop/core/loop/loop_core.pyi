@@ -2,7 +2,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from goloop.core.loop.ownership import Token
+from goloop.core.loop.ownership import LoopOwnership
 
 # At run time LoopCore has no such base: it stands before BaseEventLoop in the bases of Loop. The public methods
 # have the types that asyncio gives them.
@@ -12,7 +12,7 @@ class LoopCore(asyncio.BaseEventLoop):
     _stopping: bool
     slow_callback_duration: float
     @property
-    def token(self) -> Token: ...
+    def ownership(self) -> LoopOwnership: ...
     _thread_id: Any
     _task_factory: Any
     @property

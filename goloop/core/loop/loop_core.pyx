@@ -23,7 +23,7 @@ from goloop.core.loop.handles cimport (
 from goloop.core.poll.pollset cimport (
     EPOLLIN, EPOLLOUT, READ, WRITE, Slot, conn_owner, gl_node, now_ns,
 )
-from goloop.core.loop.ownership cimport RUNNING, Seat, hooks
+from goloop.core.loop.ownership cimport RUNNING, LoopThread, hooks
 
 
 cdef extern from "Python.h":
@@ -83,9 +83,9 @@ cdef class LoopCore:
     def __cinit__(self, *args, **kwargs):
         self._closed = True       # until there is something to close: what fails here raises, and warns of nothing more
         self.pollset = PollSet()
-        self.token = Token(self, self.pollset)
+        self.ownership = LoopOwnership(self, self.pollset)
         self.timers = TimerHeap()
-        self.io = IoSwitch()
+        self.offload_policy = OffloadPolicy()
         self.ring = [None] * RING_START
         self.capacity = RING_START
         self.slow = 0.1
@@ -134,7 +134,7 @@ cdef class LoopCore:
 
     cdef int drain(self) except -1:
         """Move what other threads posted to the ready queue."""
-        cdef gl_node *node = self.pollset.take()
+        cdef gl_node *node = self.pollset.take_inbox()
         cdef object item
         while node != NULL:
             item = <object>node.item
@@ -143,9 +143,9 @@ cdef class LoopCore:
             self.enqueue(item)
         return 0
 
-    cdef int hear(self) except -1:
+    cdef int drain_completions(self) except -1:
         """Queue the streams for which the netpoller has received, as if a harvest had found them."""
-        cdef gl_node *node = self.pollset.take_news()
+        cdef gl_node *node = self.pollset.take_completions()
         cdef gl_node *following
         cdef void *owner
         while node != NULL:
@@ -183,9 +183,9 @@ cdef class LoopCore:
             index = <int>(slot - ps.slots)
             mask = events[i].events
             if mask & ~<unsigned int>EPOLLOUT and ps.readers[index] is not None:
-                self.ready(ps.readers[index])
+                self.queue_watcher(ps.readers[index])
             if mask & ~<unsigned int>EPOLLIN and ps.writers[index] is not None:
-                self.ready(ps.writers[index])
+                self.queue_watcher(ps.writers[index])
             if ps.owners[index] is not None:
                 owner = <Pollable>ps.owners[index]
                 owner.events |= mask
@@ -195,7 +195,7 @@ cdef class LoopCore:
                     self.queue(owner)
         return 0
 
-    cdef int ready(self, object watcher) except -1:
+    cdef int queue_watcher(self, object watcher) except -1:
         return self.queue(<Pollable>watcher) if isinstance(watcher, Pollable) else self.enqueue(watcher)
 
     cdef int wake_due(self) except -1:
@@ -206,7 +206,7 @@ cdef class LoopCore:
             end = self.now() + CLOCK_RESOLUTION
             while self.timers.size and self.timers.first() < end:
                 timer = <TimerHandle>self.timers.pop()
-                timer.leave()
+                timer.unlink_untracked()
                 timer.heap = None
                 self.enqueue(timer)
         return 0
@@ -222,70 +222,70 @@ cdef class LoopCore:
         cdef int64_t deadline = -1, start = 0
         cdef int n
         cdef PollSet ps = self.pollset
-        cdef Token token = self.token
+        cdef LoopOwnership ownership = self.ownership
         if self.timers.size:
             seconds = self.timers.first() - self.now()
             if seconds <= 0:
                 return 0
             deadline = now_ns() + <int64_t>(min(seconds, MAXIMUM_SLEEP) * 1e9)
-        token.watch.idle = 1
-        if self.io.adaptive:
+        ownership.stall.idle = 1
+        if self.offload_policy.adaptive:
             start = now_ns()
         if self.thread_wakes < THREAD_WAKES:
             with nogil:
                 n = ps.poll(deadline, events, HARVEST)
-            token.awake()
+            ownership.awake()
             if n < 0 and -n != EINTR:
                 raise OSError(-n, "epoll_wait failed")
             self.dispatch(events, n)
         else:
             with nogil:
                 n = ps.park(deadline)
-            token.awake()
+            ownership.awake()
             if n != 0 and n != EINTR and n != ETIMEDOUT:
                 raise OSError(n, "the netpoller could not be started")
             self.collect()
         if start:
-            self.io.slept += now_ns() - start
-        if self.thread_wakes < THREAD_WAKES and not (ps.inbox_empty() and ps.news_empty()):
+            self.offload_policy.slept += now_ns() - start
+        if self.thread_wakes < THREAD_WAKES and not (ps.inbox_empty() and ps.completions_empty()):
             self.thread_wakes += 1
         return 0
 
     cdef int run_once(self) except -1:
-        cdef Token token = self.token
-        cdef Seat seat = token.holder
+        cdef LoopOwnership ownership = self.ownership
+        cdef LoopThread loop_thread = ownership.holder
         cdef Py_ssize_t outer = self.todo     # a nested iteration, by _run_once() in a callback
         if self.pollset.foreign():
             raise RuntimeError("this event loop belongs to the parent process: make a new one after a fork")
-        token.turn += 1
-        if self.io.adaptive:
-            self.io.tick()
+        ownership.iteration += 1
+        if self.offload_policy.adaptive:
+            self.offload_policy.tick()
         self.drain()
         self.collect()
-        self.hear()
+        self.drain_completions()
         if self.count == 0 and not self._stopping:
-            if token.wanted and seat is not None:
-                token.boundary(seat)
-                if seat.state != RUNNING or self.count:
-                    return 0          # who had the token meanwhile may have left a part of an iteration
+            if ownership.safepoint_requested and loop_thread is not None:
+                ownership.safepoint(loop_thread)
+                if loop_thread.state != RUNNING or self.count:
+                    return 0  # who had ownership meanwhile may have left a part of an iteration
             self.sleep()
             PyErr_CheckSignals()
             self.drain()
-            self.hear()
+            self.drain_completions()
         self.wake_due()
         self.todo = self.count        # what these schedule waits for the next iteration
         self.run_ready()
-        if outer and token.holder is seat:
+        if outer and ownership.holder is loop_thread:
             self.todo = min(outer, self.count)
         return PyErr_CheckSignals()
 
     cdef int run_ready(self) except -1:
-        """Run what the iteration has to run; a thread that gets the token in the middle of one goes on with it."""
+        """Run what the iteration has to run; a thread that gets ownership in the middle of one goes on with it."""
         cdef object item
         cdef PyObject **cell
-        cdef Token token = self.token
-        cdef Seat seat = token.holder
-        cdef unsigned long long turn = token.turn
+        cdef LoopOwnership ownership = self.ownership
+        cdef LoopThread loop_thread = ownership.holder
+        cdef unsigned long long iteration = ownership.iteration
         while self.todo > 0 and self.count > 0:     # a nested iteration may have run some of them
             self.todo -= 1
             cell = &(<PyListObject *>self.ring).ob_item[self.head]
@@ -295,10 +295,10 @@ cdef class LoopCore:
             cell[0] = <PyObject *>None
             self.head = (self.head + 1) & (self.capacity - 1)
             self.count -= 1
-            if PyList_GET_SIZE(token.away) and not token.admits(item):
+            if PyList_GET_SIZE(ownership.away) and not ownership.admits(item):
                 continue
-            token.watch.beat += 1
-            token.item = <void *>item
+            ownership.stall.beat += 1
+            ownership.item = <void *>item
             if self._debug:
                 self.run_timed(item)
             elif type(item) is Handle or type(item) is TimerHandle:
@@ -308,10 +308,10 @@ cdef class LoopCore:
             else:
                 (<Pollable>item).queued = False
                 (<Pollable>item).run()
-            token.item = NULL
-            if seat is not None and (token.wanted or token.holder is not seat):
-                token.boundary(seat)
-                if seat.state != RUNNING or token.turn != turn:
+            ownership.item = NULL
+            if loop_thread is not None and (ownership.safepoint_requested or ownership.holder is not loop_thread):
+                ownership.safepoint(loop_thread)
+                if loop_thread.state != RUNNING or ownership.iteration != iteration:
                     break             # others ran iterations meanwhile, and this one is over
         item = None
         if self.count == 0:
@@ -356,53 +356,53 @@ cdef class LoopCore:
 
     def _run_until_stopped(self):
         """Run iterations until stop(); run_forever() prepares and cleans up around it."""
-        cdef Token token = self.token
-        cdef Seat seat = Seat(token)
+        cdef LoopOwnership ownership = self.ownership
+        cdef LoopThread loop_thread = LoopThread(ownership)
         cdef object failure, item
         try:
-            token.sit(seat)
+            ownership.attach_home(loop_thread)
             self.todo = 0
-            self.untracks = True
+            self.gc_untracks_handles = True
             while True:
                 self.iterate()
                 if self._stopping and self.todo == 0:
                     break
         finally:
-            self.untracks = False
+            self.gc_untracks_handles = False
             track_timers(self.timers)
             try:
-                if token.away or token.holder is not seat:
-                    token.settle(seat, token.patience)
-                    if token.away:
-                        hooks.abandoned(seat)
+                if ownership.away or ownership.holder is not loop_thread:
+                    ownership.wait_for_stuck(loop_thread, ownership.drain_timeout)
+                    if ownership.away:
+                        hooks.abandoned(loop_thread)
             finally:
-                token.leave(seat)
+                ownership.detach(loop_thread)
                 self.drain()
                 for item in self._ready:
                     gl_track(item)
-        if token.failure is not None:
-            failure = token.failure
-            token.failure = None
+        if ownership.failure is not None:
+            failure = ownership.failure
+            ownership.failure = None
             raise failure
 
     def _drive(self):
         """Run iterations for a home thread that is stuck, until it is back: a substitute's part."""
-        cdef Token token = self.token
-        cdef Seat seat = Seat(token)
-        seat.bind()
+        cdef LoopOwnership ownership = self.ownership
+        cdef LoopThread loop_thread = LoopThread(ownership)
+        loop_thread.bind()
         try:
-            if token.apply(seat):
-                while seat.state == RUNNING and token.open:
+            if ownership.attach_substitute(loop_thread):
+                while loop_thread.state == RUNNING and ownership.open:
                     if self._stopping and self.todo == 0:
-                        token.rest(seat)
+                        ownership.yield_to_home(loop_thread)
                     else:
                         self.iterate()
         except BaseException as exc:      # SystemExit, KeyboardInterrupt: what run_forever() raises
-            token.failure = exc
+            ownership.failure = exc
             self._stopping = True
         finally:
-            token.ensure(seat)
-            token.leave(seat)
+            ownership.reacquire_if_retaken(loop_thread)
+            ownership.detach(loop_thread)
 
     def _requeue(self, list items):
         for item in items:
@@ -441,7 +441,7 @@ cdef class LoopCore:
     @slow_callback_duration.setter
     def slow_callback_duration(self, seconds):
         self.slow = seconds
-        self.token.watch_slow(-1)
+        self.ownership.report_slow(-1)
 
     # ------------------------------------------------------------------ clock
     # Tests put clocks of their own in the place of loop.time, or override it in a subclass. Being a property, it
@@ -487,13 +487,13 @@ cdef class LoopCore:
         self.check_closed()
 
     cdef int check_thread(self) except -1:
-        if self.token.owner and self.token.owner != PyThread_get_thread_ident():
+        if self.ownership.owner_ident and self.ownership.owner_ident != PyThread_get_thread_ident():
             raise RuntimeError("Non-thread-safe operation invoked on an event loop other than the current one")
         return 0
 
     def _on_own_thread(self):
         """Return whether the calling thread is the one that runs the loop."""
-        return self.token.owner == PyThread_get_thread_ident()
+        return self.ownership.owner_ident == PyThread_get_thread_ident()
 
     cdef int check_callback(self, object callback, str method) except -1:
         if self._debug and (_coroutines.iscoroutine(callback) or _iscoroutinefunction(callback)):
@@ -507,7 +507,7 @@ cdef class LoopCore:
         cdef Handle handle
         self.check_closed()
         handle = new_handle(callback, args, self, context)
-        if self.untracks:
+        if self.gc_untracks_handles:
             gl_untrack(handle)
         if not self.pollset.inbox_empty():
             self.drain()      # what another thread posted before this call also runs before it
@@ -541,7 +541,7 @@ cdef class LoopCore:
         self.check_closed()
         if self._debug or not callable(callback):
             self.check_callback(callback, "call_soon_threadsafe")
-        if self.token.owner == PyThread_get_thread_ident():
+        if self.ownership.owner_ident == PyThread_get_thread_ident():
             handle = self.soon(callback, args, context)
             handle.share()
             if self._debug:
@@ -551,7 +551,7 @@ cdef class LoopCore:
         handle.share()
         if self._debug:
             trace_source(handle)
-        if self.untracks:
+        if self.gc_untracks_handles:
             gl_untrack(handle)
         handle.node.item = <void *>handle
         Py_INCREF(handle)         # the inbox's reference; drain() drops it
@@ -587,8 +587,8 @@ cdef class LoopCore:
         if self._debug:
             trace_source(timer)
         timer.heap = self.timers
-        self.timers.push(when, &timer.place, timer)
-        if self.untracks:
+        self.timers.push(when, &timer.heap_index, timer)
+        if self.gc_untracks_handles:
             timer.untrack()
         return timer
 
@@ -625,14 +625,14 @@ cdef class LoopCore:
         """Give a descriptor to a transport; whatever watched it before is a leftover of a closed file."""
         self.check_closed()
         if self.pollset.find(fd) >= 0:
-            self.unwatch(fd, READ)
-            self.unwatch(fd, WRITE)
+            self.remove_watcher(fd, READ)
+            self.remove_watcher(fd, WRITE)
         return self.pollset.attach(fd, owner)
 
     cdef int detach(self, int fd, Pollable owner) except -1:
         return 0 if self._closed else self.pollset.detach(fd, owner)
 
-    cdef Handle watch(self, object fileobj, Side side, object callback, object args):
+    cdef Handle add_watcher(self, object fileobj, Side side, object callback, object args):
         cdef int fd = fd_of(fileobj)
         cdef Handle handle
         cdef object before
@@ -640,12 +640,12 @@ cdef class LoopCore:
         handle = new_handle(callback, args, self, None)
         if self._debug:
             trace_source(handle)
-        before = self.pollset.watch(fd, side, handle, None if isinstance(fileobj, int) else fileobj)
+        before = self.pollset.add_watcher(fd, side, handle, None if isinstance(fileobj, int) else fileobj)
         if before is not None:
             before.cancel()
         return handle
 
-    cdef bint unwatch(self, object fileobj, Side side) except -1:
+    cdef bint remove_watcher(self, object fileobj, Side side) except -1:
         cdef int fd
         cdef object before
         if self._closed:
@@ -656,7 +656,7 @@ cdef class LoopCore:
             fd = self.pollset.fd_of(fileobj)
             if fd < 0:
                 raise
-        before = self.pollset.unwatch(fd, side)
+        before = self.pollset.remove_watcher(fd, side)
         if before is None:
             return False
         before.cancel()
@@ -678,16 +678,16 @@ cdef class LoopCore:
             raise RuntimeError(f"File descriptor {fd!r} is used by transport {owner!r}")
 
     def _add_reader(self, fd, callback, *args):
-        return self.watch(fd, READ, callback, args)
+        return self.add_watcher(fd, READ, callback, args)
 
     def _remove_reader(self, fd):
-        return self.unwatch(fd, READ)
+        return self.remove_watcher(fd, READ)
 
     def _add_writer(self, fd, callback, *args):
-        return self.watch(fd, WRITE, callback, args)
+        return self.add_watcher(fd, WRITE, callback, args)
 
     def _remove_writer(self, fd):
-        return self.unwatch(fd, WRITE)
+        return self.remove_watcher(fd, WRITE)
 
     def add_reader(self, fd, callback, *args):
         """Call callback(*args) once an iteration while the descriptor is readable; replaces the one before.
@@ -697,24 +697,24 @@ cdef class LoopCore:
         self._ensure_fd_no_transport(fd)
         if not callable(callback):
             self.check_callback(callback, "add_reader")
-        self.watch(fd, READ, callback, args)
+        self.add_watcher(fd, READ, callback, args)
 
     def remove_reader(self, fd):
         """Stop watching for readability. Returns whether there was a callback to remove."""
         self._ensure_fd_no_transport(fd)
-        return self.unwatch(fd, READ)
+        return self.remove_watcher(fd, READ)
 
     def add_writer(self, fd, callback, *args):
         """Call callback(*args) once an iteration while the descriptor is writable; see add_reader()."""
         self._ensure_fd_no_transport(fd)
         if not callable(callback):
             self.check_callback(callback, "add_writer")
-        self.watch(fd, WRITE, callback, args)
+        self.add_watcher(fd, WRITE, callback, args)
 
     def remove_writer(self, fd):
         """Stop watching for writability. Returns whether there was a callback to remove."""
         self._ensure_fd_no_transport(fd)
-        return self.unwatch(fd, WRITE)
+        return self.remove_watcher(fd, WRITE)
 
     # ------------------------------------------------------------------ close
     def _shutdown_core(self):
@@ -726,9 +726,9 @@ cdef class LoopCore:
         cdef object item
         for item in list(ps.owners):
             if item is not None:
-                (<Pollable>item).reclaim()
+                (<Pollable>item).take_back_conn()
         node = ps.shut()
-        self.token.close()
+        self.ownership.close()
         while node != NULL:
             item = <object>node.item
             node = node.next
@@ -760,15 +760,16 @@ cdef class LoopCore:
 
     def _use_io(self, mode):
         """Go over to a mode of GOLOOP_IO; each stream follows at its next turn."""
-        self.io.use(mode)
+        self.offload_policy.use(mode)
 
     def _stats(self):
         """Counters of this loop: ready callbacks, pending timers, watched descriptors, parks; connections for which
         the netpoller receives and sends, how often one was given to it, how often this loop began or ceased to.
         """
         return {"ready": self.count, "timers": self.timers.size, "descriptors": len(self.pollset),
-                "parks": self.pollset.parks, "handoffs": self.token.handoffs, "away": len(self.token.away),
-                "offloaded": self.io.offloaded, "offloads": self.io.offloads, "io_switches": self.io.switches}
+                "parks": self.pollset.parks, "handoffs": self.ownership.handoffs, "away": len(self.ownership.away),
+                "offloaded": self.offload_policy.offloaded, "offloads": self.offload_policy.offloads,
+                "io_switches": self.offload_policy.switches}
 
 
 cdef object _clock = LoopCore.time

@@ -8,16 +8,16 @@ cdef enum State:
 
 
 # All fields belong to the thread that runs the loop.
-cdef class IoSwitch:
-    cdef bint on                   # streams in steady state are given to the netpoller; else they are taken back
-    cdef bint adaptive             # GOLOOP_IO=auto: count and decide; else `on` is for ever
-    cdef int rest                  # turns that a stream stays inline after it was taken back
-    cdef Py_ssize_t offloaded      # streams given away now
-    cdef Py_ssize_t offloads       # how often one was
-    cdef Py_ssize_t switches       # how often `on` changed
-    cdef uint64_t turns            # of streams; they count
-    cdef uint32_t iterations       # of the loop
-    cdef int64_t slept             # nanoseconds, of the loop
+cdef class OffloadPolicy:
+    cdef bint on                  # streams in steady state are given to the netpoller; else they are taken back
+    cdef bint adaptive            # GOLOOP_IO=auto: count and decide; else `on` is for ever
+    cdef int inline_turns         # turns that a stream stays inline after it was taken back
+    cdef Py_ssize_t offloaded     # streams given away now
+    cdef Py_ssize_t offloads      # how often one was
+    cdef Py_ssize_t switches      # how often `on` changed
+    cdef uint64_t turns           # of streams; they count
+    cdef uint32_t iterations      # of the loop
+    cdef int64_t slept            # nanoseconds, of the loop
 
     # the window that is measured now, and what the last ones were like
     cdef State state
@@ -38,4 +38,4 @@ cdef class IoSwitch:
     cpdef bint decide(
         self, int64_t now, double seconds, uint64_t turns, double slept, double spare, double kernel
     ) except -1
-    cdef int enter(self, State state, int64_t now) except -1
+    cdef int set_state(self, State state, int64_t now) except -1

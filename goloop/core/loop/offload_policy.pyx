@@ -68,7 +68,7 @@ cdef double idle_seconds() except? -1:
     return ticks / <double>TICKS_A_SECOND
 
 
-cdef class IoSwitch:
+cdef class OffloadPolicy:
     """One loop's decision."""
 
     def __cinit__(self):
@@ -82,8 +82,8 @@ cdef class IoSwitch:
         if mode not in MODES:
             raise ValueError(f"GOLOOP_IO must be one of {', '.join(MODES)}, not {mode!r}")
         self.adaptive = mode == "auto"
-        self.rest = 32 if self.adaptive else 0
-        self.enter(HOLD if mode == "offload" else WATCH, now_ns())
+        self.inline_turns = 32 if self.adaptive else 0
+        self.set_state(HOLD if mode == "offload" else WATCH, now_ns())
 
     cdef int tick(self) except -1:
         """An iteration is over."""
@@ -129,25 +129,25 @@ cdef class IoSwitch:
             self.streak = self.streak + 1 if busy and spare >= max(SPARE, kernel) and now >= self.not_before else 0
             if self.streak >= 2:
                 self.base = turns / seconds
-                self.enter(TRIAL, now)
+                self.set_state(TRIAL, now)
         elif self.state == TRIAL:
             self.streak += 1
             if self.streak > 1:        # the first window is that of the change
                 self.best = max(self.best, turns / seconds)
                 if self.best >= (GAIN if busy else 1) * self.base:
                     self.backoff = SECOND
-                    self.enter(HOLD, now)
+                    self.set_state(HOLD, now)
                 elif self.streak > 3 or self.best < LOSS * self.base:
                     self.not_before = now + self.backoff
                     self.backoff = min(2 * self.backoff, BACKOFF_MAX)
-                    self.enter(WATCH, now)
+                    self.set_state(WATCH, now)
         else:
             self.streak = self.streak + 1 if slept > RESTED else 0
             if self.streak >= 3 or now - self.since >= HOLD_FOR:
-                self.enter(WATCH, now)
+                self.set_state(WATCH, now)
         return self.on
 
-    cdef int enter(self, State state, int64_t now) except -1:
+    cdef int set_state(self, State state, int64_t now) except -1:
         cdef bint on = state != WATCH
         self.state = state
         self.since = now

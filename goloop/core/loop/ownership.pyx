@@ -1,13 +1,13 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""Token: who runs the callbacks of a loop. Seat: a thread's place there.
+"""LoopOwnership: who runs the callbacks of a loop. LoopThread: a thread's place there.
 
-The thread in run_forever() is home and holds the token, unless it is stuck in a blocking call: then the monitor
-takes the token (sched/handoff.pyx) and gives it to a substitute. When the call has returned, the thread waits here
-until it is given the token back, between two callbacks of whoever has it. HACKING.md, "Handoff", has the states of a
-seat and who may change them.
+The thread in run_forever() is home and holds ownership, unless it is stuck in a blocking call: then the monitor
+takes ownership (sched/handoff.pyx) and gives it to a substitute. When the call has returned, the thread waits here
+until it is given ownership back, between two callbacks of whoever has it. HACKING.md, "Handoff", has the states of a
+loop_thread and who may change them.
 
 Everything here is guarded by the GIL: no function gives it up between a look and a change, only wait() does. The
-monitor reads the numbers in `watch` without it.
+monitor reads the numbers in `stall` without it.
 """
 
 import sys
@@ -39,12 +39,12 @@ cdef extern from "Python.h":
 
 cdef extern from "../loop/native/stall.h" nogil:
     int gl_gettid()
-    void gl_watch_add(gl_watched *w)
-    void gl_watch_remove(gl_watched *w)
-    void gl_watch_forget()
-    void gl_watch_awake(gl_watched *w)
-    void gl_watch_hot(int64_t now)
-    int64_t gl_watch_look(uint32_t *verdicts)
+    void gl_stall_add(gl_stall *w)
+    void gl_stall_remove(gl_stall *w)
+    void gl_stall_forget()
+    void gl_stall_awake(gl_stall *w)
+    void gl_stall_hot(int64_t now)
+    int64_t gl_stall_look(uint32_t *verdicts)
     int gl_thread_does(int tid)
     int64_t gl_learn_gil(int tid)
 
@@ -56,16 +56,16 @@ cdef extern from "pthread.h" nogil:
 cdef extern from *:
     """
     #include "../system/native/thread_local.h"
-    GL_THREAD_LOCAL PyObject *gl_seat;  /* the Seat of this thread, borrowed: its thread holds a reference */
+    GL_THREAD_LOCAL PyObject *gl_loop_thread;  /* of this thread, borrowed: the thread holds a reference */
     """
-    PyObject *gl_seat
+    PyObject *gl_loop_thread
 
 cdef enum:
     SLICE = 50000       # us that the main thread waits before it looks for signals that came to another thread
 
-cdef double PATIENCE = 5.0        # seconds
+cdef double DRAIN_TIMEOUT = 5.0        # seconds
 
-# From 3.14 on a thread's current task is its own. Before, it is the loop's, and moves with the token.
+# From 3.14 on a thread's current task is its own. Before, it is the loop's, and moves with ownership.
 cdef bint TASK_OF_LOOP = sys.version_info < (3, 14)
 cdef dict _current_tasks = getattr(_tasks, "_current_tasks", None) if TASK_OF_LOOP else None
 cdef object _enter_task = _tasks._enter_task
@@ -79,12 +79,12 @@ cdef int set_hooks(Hooks given) except -1:
 
 
 # The one list of watched loops is in this module; sched/handoff.pyx reaches it through these.
-cdef int64_t watch_look(uint32_t *verdicts) noexcept nogil:
-    return gl_watch_look(verdicts)
+cdef int64_t stall_look(uint32_t *verdicts) noexcept nogil:
+    return gl_stall_look(verdicts)
 
 
-cdef void watch_hot() noexcept nogil:
-    gl_watch_hot(now_ns())
+cdef void stall_hot() noexcept nogil:
+    gl_stall_hot(now_ns())
 
 
 cdef int thread_does(int tid) noexcept nogil:
@@ -99,18 +99,18 @@ cdef int this_tid() noexcept nogil:
     return gl_gettid()
 
 
-cdef void watch_forget() noexcept nogil:
-    gl_watch_forget()
+cdef void stall_forget() noexcept nogil:
+    gl_stall_forget()
 
 
-cdef Seat seat_here():
-    """The seat of this thread, or None."""
-    return <Seat>gl_seat if gl_seat != NULL else None
+cdef LoopThread loop_thread_here():
+    """The loop thread of this thread, or None."""
+    return <LoopThread>gl_loop_thread if gl_loop_thread != NULL else None
 
 
-cdef class Seat(Pollable):
-    def __cinit__(self, Token token):
-        self.token = token
+cdef class LoopThread(Pollable):
+    def __cinit__(self, LoopOwnership ownership):
+        self.ownership = ownership
         self.lock = PyThread_allocate_lock()
         if self.lock == NULL:
             raise MemoryError
@@ -123,84 +123,84 @@ cdef class Seat(Pollable):
 
     cdef int bind(self) except -1:
         """Take this thread; what called into here is no part of a callback."""
-        global gl_seat
-        self.under = gl_seat
+        global gl_loop_thread
+        self.under = gl_loop_thread
         if self.under != NULL:                 # a loop inside of a loop's callback: the outer one stays here
-            (<Seat>self.under).token.watch.mode = GL_KEEP
-        self.thread = PyThread_get_thread_ident()
+            (<LoopThread>self.under).ownership.stall.mode = GL_KEEP
+        self.ident = PyThread_get_thread_ident()
         self.tstate = PyThreadState_Get()
         self.tid = gl_gettid()
         if pthread_getcpuclockid(pthread_self(), &self.clock):
             self.clock = -1
-        self.main = threading.main_thread().ident == self.thread
+        self.main = threading.main_thread().ident == self.ident
         self.base = PyThreadState_GetFrame(self.tstate)
-        gl_seat = <PyObject *>self
+        gl_loop_thread = <PyObject *>self
         return 0
 
     def unbind(self):
-        global gl_seat
+        global gl_loop_thread
         cdef PyObject *base = <PyObject *>self.base
-        gl_seat = self.under
+        gl_loop_thread = self.under
         self.tstate = NULL
         self.base = NULL
         if base != NULL:
             Py_DECREF(<object>base)
-        if self.under != NULL and (<Seat>self.under).token.handoff:
-            (<Seat>self.under).token.watch.mode = GL_HANDOFF
+        if self.under != NULL and (<LoopThread>self.under).ownership.handoff:
+            (<LoopThread>self.under).ownership.stall.mode = GL_HANDOFF
 
     cdef object run(self):
         # Out of the inbox: nothing but the wake-up that it was.
         self.posted = False
 
 
-cdef class Token:
+cdef class LoopOwnership:
     def __cinit__(self, loop, PollSet pollset):
         self.loop = weakref.ref(loop)
         self.pollset = pollset
         self.away = []
         self.returned = []
         self.deferred = []
-        self.patience = PATIENCE
-        self.watch.idle = 1
+        self.drain_timeout = DRAIN_TIMEOUT
+        self.stall.idle = 1
 
     def __dealloc__(self):
-        if self.watched:
-            gl_watch_remove(&self.watch)
+        if self.is_monitored:
+            gl_stall_remove(&self.stall)
 
-    cdef int watch_slow(self, int on) except -1:
+    cdef int report_slow(self, int on) except -1:
         """Report callbacks that are slow, or not; -1: as before, but what is slow has changed."""
         cdef double seconds
-        if on > 0 or (on < 0 and self.watch.slow):
+        if on > 0 or (on < 0 and self.stall.slow):
             seconds = self.loop().slow_callback_duration
-            self.watch.slow = max(1, <int64_t>(min(seconds, 1e9) * 1e9))
+            self.stall.slow = max(1, <int64_t>(min(seconds, 1e9) * 1e9))
         elif on == 0:
-            self.watch.slow = 0
+            self.stall.slow = 0
         return 0
 
     cdef void awake(self) noexcept nogil:
         """The loop is not parked any more."""
-        if self.watched:
-            gl_watch_awake(&self.watch)
+        if self.is_monitored:
+            gl_stall_awake(&self.stall)
             hooks.poke()
         else:
-            self.watch.idle = 0
+            self.stall.idle = 0
 
-    cdef int listen(self, bint on) except -1:
+    cdef int set_monitored(self, bint on) except -1:
         """Let the monitor look at this loop, or not any more."""
-        if on != self.watched:
-            self.watched = on
+        if on != self.is_monitored:
+            self.is_monitored = on
             if on:
-                gl_watch_add(&self.watch)
+                gl_stall_add(&self.stall)
             else:
-                gl_watch_remove(&self.watch)
+                gl_stall_remove(&self.stall)
         return 0
 
     # ------------------------------------------------------------ who is next
     cdef int refresh(self) except -1:
         """Say whether the holder has something to do after its callback."""
-        cdef Seat home = self.home
-        cdef Seat holder = self.holder
-        self.wanted = (
+        cdef LoopThread home = self.home
+        cdef LoopThread holder = self.holder
+        self.safepoint_requested = (
             len(self.returned) > 0
             or (home is not None and home is not holder and home.state == IDLE)
             or (holder is not None and (holder.report is not None or holder.depth > 0 or holder.since > 0))
@@ -208,8 +208,8 @@ cdef class Token:
         )
         return 0
 
-    cdef Seat choose(self):
-        """Who gets the token when nobody has it: who has a callback to finish, then home, then the spare."""
+    cdef LoopThread choose(self):
+        """Who gets ownership when nobody has it: who has a callback to finish, then home, then the spare."""
         if self.returned and (self.open or self.settling or self.closed):
             return self.returned.pop(0)
         if self.home is not None and self.home.state == IDLE:
@@ -218,175 +218,175 @@ cdef class Token:
             return self.spare
         return None
 
-    cdef int grant(self, Seat seat) except -1:
-        """Let a seat hold the token. It is the caller's to give, or nobody's."""
-        if seat is self.spare:
+    cdef int grant(self, LoopThread loop_thread) except -1:
+        """Let a loop thread hold ownership. It is the caller's to give, or nobody's."""
+        if loop_thread is self.spare:
             self.spare = None
-        seat.state = RUNNING
-        self.holder = seat
-        self.owner = seat.thread
+        loop_thread.state = RUNNING
+        self.holder = loop_thread
+        self.owner_ident = loop_thread.ident
         self.item = NULL
-        self.watch.tid = seat.tid
-        self.watch.clock = seat.clock
-        self.watch.beat += 1
-        self.watch.mode = GL_HANDOFF if self.handoff else GL_KEEP
-        self.watch.vacant = 0
-        self.watch.idle = 0
+        self.stall.tid = loop_thread.tid
+        self.stall.clock = loop_thread.clock
+        self.stall.beat += 1
+        self.stall.mode = GL_HANDOFF if self.handoff else GL_KEEP
+        self.stall.vacant = 0
+        self.stall.idle = 0
         self.refresh()
-        if seat.waiting:
-            seat.waiting = False
-            PyThread_release_lock(seat.lock)
+        if loop_thread.waiting:
+            loop_thread.waiting = False
+            PyThread_release_lock(loop_thread.lock)
         return 0
 
     cdef int vacate(self) except -1:
-        """Nobody holds the token from here on."""
+        """Nobody holds ownership from here on."""
         self.holder = None
-        self.owner = 0
+        self.owner_ident = 0
         self.item = NULL
-        self.watch.beat += 1
-        self.watch.idle = 1
-        self.watch.vacant = self.open and not self.loop()._stopping
+        self.stall.beat += 1
+        self.stall.idle = 1
+        self.stall.vacant = self.open and not self.loop()._stopping
         return 0
 
-    cdef int wait(self, Seat seat, double seconds) except -1:
-        """Sleep until the seat is RUNNING or GONE, or so many seconds (negative: for ever) are over."""
+    cdef int wait(self, LoopThread loop_thread, double seconds) except -1:
+        """Sleep until the loop thread is RUNNING or GONE, or so many seconds (negative: for ever) are over."""
         cdef int64_t end = now_ns() + <int64_t>(seconds * 1e9) if seconds >= 0 else -1
         cdef int64_t left
         cdef int got
-        while seat.state != RUNNING and seat.state != GONE:
+        while loop_thread.state != RUNNING and loop_thread.state != GONE:
             left = -1
             if end >= 0:
                 left = (end - now_ns()) // 1000
                 if left <= 0:
                     break
-            if seat.main and (left < 0 or left > SLICE):
+            if loop_thread.main and (left < 0 or left > SLICE):
                 left = SLICE
-            seat.waiting = True
+            loop_thread.waiting = True
             with nogil:
-                got = PyThread_acquire_lock_timed(seat.lock, left, 1)
+                got = PyThread_acquire_lock_timed(loop_thread.lock, left, 1)
             if got == 1:
                 continue                       # `waiting` is cleared by who released it
-            if seat.waiting:
-                seat.waiting = False
+            if loop_thread.waiting:
+                loop_thread.waiting = False
             else:
-                PyThread_acquire_lock_timed(seat.lock, 0, 0)      # released after we had given up
-            if seat.main:
+                PyThread_acquire_lock_timed(loop_thread.lock, 0, 0)  # released after we had given up
+            if loop_thread.main:
                 self.signals()
         return 0
 
     cdef int signals(self) except -1:
         """Run signal handlers in the main thread, which waits. What one raises is meant for the running callback."""
-        cdef unsigned long owner
+        cdef unsigned long owner_ident
         try:
             PyErr_CheckSignals()
         except BaseException as exc:
-            owner = self.owner
-            if not owner or owner == PyThread_get_thread_ident():
+            owner_ident = self.owner_ident
+            if not owner_ident or owner_ident == PyThread_get_thread_ident():
                 raise
-            PyThreadState_SetAsyncExc(owner, type(exc))
+            PyThreadState_SetAsyncExc(owner_ident, type(exc))
         return 0
 
-    cdef int nudge(self, Seat seat) except -1:
-        """Make the holder look at `wanted`: it may be parked."""
-        self.wanted = True
-        if self.watch.idle and not seat.posted:
-            seat.posted = True
-            seat.node.item = <void *>seat
-            Py_INCREF(seat)                    # the inbox's reference; drain() drops it
-            if not self.pollset.post(&seat.node):
-                Py_DECREF(seat)
-                seat.posted = False
+    cdef int request_safepoint(self, LoopThread loop_thread) except -1:
+        """Make the holder look at `safepoint_requested`: it may be parked."""
+        self.safepoint_requested = True
+        if self.stall.idle and not loop_thread.posted:
+            loop_thread.posted = True
+            loop_thread.node.item = <void *>loop_thread
+            Py_INCREF(loop_thread)  # the inbox's reference; drain() drops it
+            if not self.pollset.post(&loop_thread.node):
+                Py_DECREF(loop_thread)
+                loop_thread.posted = False
         return 0
 
     # --------------------------------------------------- the holder's own steps
-    cdef int boundary(self, Seat seat) except -1:
-        """Between two callbacks of `seat`: give the token to who needs it more, and wait to get it again.
+    cdef int safepoint(self, LoopThread loop_thread) except -1:
+        """Between two callbacks of `loop_thread`: give ownership to who needs it more, and wait to get it again.
 
-        Afterwards the seat is RUNNING, or GONE if it is a substitute that is not needed any more.
+        Afterwards the loop thread is RUNNING, or GONE if it is a substitute that is not needed any more.
         """
-        cdef Seat next
+        cdef LoopThread next
         if self.foreign():
             return 0
-        self.ensure(seat)
-        if seat.depth:
-            self.end_region(seat)
-        if seat.report is not None:
-            hooks.ended(seat)
-        seat.since = 0
-        while seat.state == RUNNING:
+        self.reacquire_if_retaken(loop_thread)
+        if loop_thread.depth:
+            self.end_region(loop_thread)
+        if loop_thread.report is not None:
+            hooks.ended(loop_thread)
+        loop_thread.since = 0
+        while loop_thread.state == RUNNING:
             if self.returned:
                 next = self.returned.pop(0)
-            elif self.home is not None and self.home is not seat and self.home.state == IDLE:
+            elif self.home is not None and self.home is not loop_thread and self.home.state == IDLE:
                 next = self.home
             else:
                 break
-            if seat is not self.home and self.spare is not None:
-                seat.state = GONE
+            if loop_thread is not self.home and self.spare is not None:
+                loop_thread.state = GONE
                 self.grant(next)
                 return 0
-            seat.state = IDLE
-            if seat is not self.home:
-                self.spare = seat
+            loop_thread.state = IDLE
+            if loop_thread is not self.home:
+                self.spare = loop_thread
             self.grant(next)
-            self.wait(seat, -1)
-        if seat.state == RUNNING and seat is not self.home and not self.open:
-            seat.state = GONE                  # home has left meanwhile
-        if seat.state == RUNNING:
+            self.wait(loop_thread, -1)
+        if loop_thread.state == RUNNING and loop_thread is not self.home and not self.open:
+            loop_thread.state = GONE  # home has left meanwhile
+        if loop_thread.state == RUNNING:
             self.refresh()
         return 0
 
-    cdef int rest(self, Seat seat) except -1:
-        """The loop is stopping, which is home's to finish: give the token there, and wait."""
-        cdef Seat next
-        seat.state = IDLE
-        if self.spare is not None and self.spare is not seat:
-            seat.state = GONE
+    cdef int yield_to_home(self, LoopThread loop_thread) except -1:
+        """The loop is stopping, which is home's to finish: give ownership there, and wait."""
+        cdef LoopThread next
+        loop_thread.state = IDLE
+        if self.spare is not None and self.spare is not loop_thread:
+            loop_thread.state = GONE
         else:
-            self.spare = seat
+            self.spare = loop_thread
         next = self.choose()
         if next is None:
             self.vacate()
-        elif next is not seat:
+        elif next is not loop_thread:
             self.grant(next)
-        self.wait(seat, -1)
+        self.wait(loop_thread, -1)
         return 0
 
-    cdef int ensure(self, Seat seat) except -1:
-        """Hold the token, whatever happened: the callback of `seat` has ended, and perhaps ran into no trap."""
-        if seat.state == TAKEN:
-            self.come_back(seat)
+    cdef int reacquire_if_retaken(self, LoopThread loop_thread) except -1:
+        """Hold ownership, whatever happened: the callback of `loop_thread` has ended, and perhaps ran into no trap."""
+        if loop_thread.state == RETAKEN:
+            self.reacquire(loop_thread)
         return 0
 
-    cdef int come_back(self, Seat seat) except -1:
-        """The call that `seat` was stuck in has returned: wait for the token, and restore what is the callback's."""
+    cdef int reacquire(self, LoopThread loop_thread) except -1:
+        """The call that blocked `loop_thread` has returned: wait for ownership, and restore what is the callback's."""
         cdef object task
-        if seat.trap is not None:
-            hooks.disarm(seat)
-        if seat.state != TAKEN:
+        if loop_thread.trap is not None:
+            hooks.disarm(loop_thread)
+        if loop_thread.state != RETAKEN:
             return 0
         if self.foreign():                     # a forked child: there is nobody else
-            seat.state = RUNNING
+            loop_thread.state = RUNNING
             return 0
-        seat.state = RETURNED
+        loop_thread.state = RETURNED
         if self.holder is None and (self.open or self.settling or self.closed):
-            self.grant(seat)
+            self.grant(loop_thread)
         else:
-            self.returned.append(seat)
-            self.nudge(seat)
-            self.wait(seat, -1)
-        self.away.remove(seat)
-        self.item = <void *>seat.item          # the thread's run_once() has a reference
-        if type(seat.item) is Handle and not self.closed:
-            self.pollset.mute(seat.item, False)
-        task = seat.task
+            self.returned.append(loop_thread)
+            self.request_safepoint(loop_thread)
+            self.wait(loop_thread, -1)
+        self.away.remove(loop_thread)
+        self.item = <void *>loop_thread.item  # the thread's run_once() has a reference
+        if type(loop_thread.item) is Handle and not self.closed:
+            self.pollset.set_disabled(loop_thread.item, False)
+        task = loop_thread.task
         if task is not None:
-            seat.task = None
+            loop_thread.task = None
             _enter_task(self.loop(), task)
-        self.release()
+        self.requeue_deferred()
         self.refresh()
         return 0
 
-    cdef int release(self) except -1:
+    cdef int requeue_deferred(self) except -1:
         """What waited for the end of somebody's callback may try again."""
         cdef object loop
         if self.deferred:
@@ -400,91 +400,91 @@ cdef class Token:
     cdef bint foreign(self):
         return not self.closed and self.pollset.foreign()
 
-    cdef int lost(self, Seat seat) except -1:
-        """The monitor's part of a handoff, after the trap is armed: the token is taken from `seat`."""
+    cdef int on_retaken(self, LoopThread loop_thread) except -1:
+        """The monitor's part of a handoff, after the trap is armed: ownership is taken from `loop_thread`."""
         cdef object task
         cdef object loop = self.loop()
         if TASK_OF_LOOP:
             task = _current_tasks.get(loop)
             if task is not None:
                 _leave_task(loop, task)
-                seat.task = task
-        seat.item = <object>self.item if self.item != NULL else None
-        if seat.since == 0:
-            seat.since = max(self.watch.since, 1)
-        if type(seat.item) is Handle and not self.closed:
-            self.pollset.mute(seat.item, True)
-        self.away.append(seat)
+                loop_thread.task = task
+        loop_thread.item = <object>self.item if self.item != NULL else None
+        if loop_thread.since == 0:
+            loop_thread.since = max(self.stall.since, 1)
+        if type(loop_thread.item) is Handle and not self.closed:
+            self.pollset.set_disabled(loop_thread.item, True)
+        self.away.append(loop_thread)
         self.vacate()
         return 0
 
     # -------------------------------------------------------- coming and going
-    cdef int sit(self, Seat seat) except -1:
+    cdef int attach_home(self, LoopThread loop_thread) except -1:
         """Home arrives: run_forever()."""
-        seat.bind()
-        self.home = seat
+        loop_thread.bind()
+        self.home = loop_thread
         self.open = True
         self.failure = None
         if self.holder is None:
-            self.grant(seat)
+            self.grant(loop_thread)
         else:                                  # it was stuck when run_forever() returned last, and ends its callback
-            seat.state = IDLE
+            loop_thread.state = IDLE
             self.refresh()
-            self.wait(seat, -1)
+            self.wait(loop_thread, -1)
         return 0
 
-    cdef bint apply(self, Seat seat) except -1:
+    cdef bint attach_substitute(self, LoopThread loop_thread) except -1:
         """A substitute arrives. Returns False if there is nothing to do for it."""
         if not self.open or self.closed:
             return False
         if self.holder is None and not self.loop()._stopping:
-            self.grant(seat)
+            self.grant(loop_thread)
             return True
         if self.spare is not None:
             return False
-        seat.state = IDLE
-        self.spare = seat
-        self.wait(seat, -1)
-        return seat.state == RUNNING
+        loop_thread.state = IDLE
+        self.spare = loop_thread
+        self.wait(loop_thread, -1)
+        return loop_thread.state == RUNNING
 
-    cdef int settle(self, Seat seat, double seconds) except -1:
+    cdef int wait_for_stuck(self, LoopThread loop_thread, double seconds) except -1:
         """run_forever() is about to return: let callbacks that are stuck end, for so many seconds."""
         cdef int64_t end = now_ns() + <int64_t>(seconds * 1e9)
-        cdef Seat next
-        self.ensure(seat)
+        cdef LoopThread next
+        self.reacquire_if_retaken(loop_thread)
         self.open = False
         self.settling = True
         while self.away:
             if self.returned:
                 next = self.returned.pop(0)
-                seat.state = IDLE
+                loop_thread.state = IDLE
                 self.grant(next)
-                self.wait(seat, -1)
+                self.wait(loop_thread, -1)
                 continue
             if now_ns() >= end:
                 break
-            # Nobody holds the token now: whoever returns takes it, ends its callback, and gives it to us.
-            seat.state = IDLE
+            # Nobody holds ownership now: whoever returns takes it, ends its callback, and gives it to us.
+            loop_thread.state = IDLE
             self.vacate()
-            self.wait(seat, (end - now_ns()) / 1e9)
-            if seat.state != RUNNING:
+            self.wait(loop_thread, (end - now_ns()) / 1e9)
+            if loop_thread.state != RUNNING:
                 if self.holder is None:
-                    self.grant(seat)
+                    self.grant(loop_thread)
                 else:
-                    self.wait(seat, -1)
+                    self.wait(loop_thread, -1)
         return 0
 
-    cdef int leave(self, Seat seat) except -1:
-        """A seat leaves the loop: home after settle(), a substitute at its end."""
-        cdef Seat next
-        cdef bint held = self.holder is seat
-        seat.state = GONE
-        if seat is self.spare:
+    cdef int detach(self, LoopThread loop_thread) except -1:
+        """A loop thread leaves the loop: home after wait_for_stuck(), a substitute at its end."""
+        cdef LoopThread next
+        cdef bint held = self.holder is loop_thread
+        loop_thread.state = GONE
+        if loop_thread is self.spare:
             self.spare = None
-        if seat is self.home:
+        if loop_thread is self.home:
             self.open = self.settling = False
             self.home = None
-            self.wanted = self.holder is not None and not held
+            self.safepoint_requested = self.holder is not None and not held
             if self.spare is not None:
                 next = self.spare
                 self.spare = None
@@ -497,7 +497,7 @@ cdef class Token:
             next = self.choose()
             if next is not None:
                 self.grant(next)
-        seat.unbind()
+        loop_thread.unbind()
         return 0
 
     cdef int close(self) except -1:
@@ -515,10 +515,10 @@ cdef class Token:
         Not the item that is stuck itself (a level-triggered watcher, a transport that got more), nor a callback
         of a transport that is, nor one whose context is entered elsewhere.
         """
-        cdef Seat seat
+        cdef LoopThread loop_thread
         cdef object context, other
-        for seat in self.away:
-            if seat.item is item or owner_of(seat.item) is item:
+        for loop_thread in self.away:
+            if loop_thread.item is item or transport_of(loop_thread.item) is item:
                 for other in self.deferred:
                     if other is item:          # a watcher, once for each iteration
                         return False
@@ -535,50 +535,50 @@ cdef class Token:
             PyContext_Exit(context)
         return True
 
-    cdef int enter_region(self, Seat seat) except -1:
-        """blocking() begins; the seat is its own thread's."""
-        seat.depth += 1
-        if seat.depth == 1 and seat.state == RUNNING:
-            if not self.watched:
-                hooks.region(seat)
-            seat.state = REGION
-            self.wanted = True                 # to see at the end of the callback that it was left
-            self.watch.beat += 1
-            self.watch.mode = GL_REGION
+    cdef int enter_region(self, LoopThread loop_thread) except -1:
+        """blocking() begins; the loop thread is its own thread's."""
+        loop_thread.depth += 1
+        if loop_thread.depth == 1 and loop_thread.state == RUNNING:
+            if not self.is_monitored:
+                hooks.region(loop_thread)
+            loop_thread.state = REGION
+            self.safepoint_requested = True  # to see at the end of the callback that it was left
+            self.stall.beat += 1
+            self.stall.mode = GL_REGION
             hooks.poke()
         return 0
 
-    cdef int leave_region(self, Seat seat) except -1:
-        """blocking() ends: hold the token again."""
-        seat.depth -= 1
-        if seat.depth == 0:
-            if seat.state == REGION:
-                seat.state = RUNNING
-                self.watch.beat += 1
-                self.watch.mode = GL_HANDOFF if self.handoff else GL_KEEP
+    cdef int leave_region(self, LoopThread loop_thread) except -1:
+        """blocking() ends: hold ownership again."""
+        loop_thread.depth -= 1
+        if loop_thread.depth == 0:
+            if loop_thread.state == REGION:
+                loop_thread.state = RUNNING
+                self.stall.beat += 1
+                self.stall.mode = GL_HANDOFF if self.handoff else GL_KEEP
                 self.refresh()
-            elif seat.state == TAKEN:
-                self.come_back(seat)
+            elif loop_thread.state == RETAKEN:
+                self.reacquire(loop_thread)
         return 0
 
-    cdef int end_region(self, Seat seat) except -1:
+    cdef int end_region(self, LoopThread loop_thread) except -1:
         """A callback ended inside blocking(): there was an await, or a `with` that was never left."""
-        seat.depth = 0
-        seat.regions += 1
-        self.watch.mode = GL_HANDOFF if self.handoff else GL_KEEP
-        seat.state = RUNNING
+        loop_thread.depth = 0
+        loop_thread.regions += 1
+        self.stall.mode = GL_HANDOFF if self.handoff else GL_KEEP
+        loop_thread.state = RUNNING
         self.loop().call_exception_handler({
             "message": "a blocking() region was not left before the callback ended: do not await inside of it",
         })
         return 0
 
-    cdef list stuck(self):
+    cdef list stuck_callbacks(self):
         """Describe who is away: (thread, item) pairs."""
-        cdef Seat seat
-        return [(seat.thread, seat.item) for seat in self.away]
+        cdef LoopThread loop_thread
+        return [(loop_thread.ident, loop_thread.item) for loop_thread in self.away]
 
 
-cdef object owner_of(object item):
+cdef object transport_of(object item):
     """The transport that a callback belongs to, or None."""
     cdef object owner
     if isinstance(item, Handle) and (<Handle>item)._callback is not None:

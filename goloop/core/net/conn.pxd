@@ -17,7 +17,7 @@ cdef class Conn:
     cdef int say_goodbye(self) except -1           # before the close, without waiting
 
     cdef Py_ssize_t available(self) noexcept
-    cdef bytes take(self, Py_ssize_t n)
+    cdef bytes consume(self, Py_ssize_t n)
     cdef bytes recv_some(self, Py_ssize_t most)
     cdef Py_ssize_t fill(self, Py_ssize_t most) except -1
 
@@ -26,4 +26,5 @@ cdef str format_sockaddr(bytes raw)
 cdef bytes sockaddr_of(int fd, bint peer)
 cdef object os_error(int error)
 cdef object with_socket(PollDesc desc, str method, tuple args)
-cdef Conn new_conn(int fd, bytes remote, bint dry)      # of a connected, non-blocking socket, which it owns from now on
+# Of a connected, non-blocking socket, which the Conn owns from now on.
+cdef Conn new_conn(int fd, bytes remote, bint short_read_drains)

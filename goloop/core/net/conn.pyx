@@ -177,7 +177,7 @@ cdef class Conn:
                 n = recv(desc.fd, room, most, 0)
                 if n >= 0:
                     # After a short read of TCP there is nothing, and what comes has an edge; the end is there for good.
-                    side.ready = n == most or n == 0 or not desc.dry
+                    side.ready = n == most or n == 0 or not desc.short_read_drains
                     return n
                 if errno != EAGAIN:
                     side.ready = True
@@ -209,7 +209,7 @@ cdef class Conn:
     cdef Py_ssize_t available(self) noexcept:
         return PyBytes_GET_SIZE(self.buffer) - self.at
 
-    cdef bytes take(self, Py_ssize_t n):
+    cdef bytes consume(self, Py_ssize_t n):
         cdef bytes data
         if self.at == 0 and n == PyBytes_GET_SIZE(self.buffer):
             data = self.buffer
@@ -241,7 +241,7 @@ cdef class Conn:
         try:
             if n == 0:
                 return b""
-            return self.take(min(n, self.available())) if self.available() else self.receive(n)
+            return self.consume(min(n, self.available())) if self.available() else self.receive(n)
         finally:
             self.desc.end(side)
 
@@ -264,7 +264,7 @@ cdef class Conn:
                 if n == 0:
                     return self.receive_into(<char *>view.buf, view.len)
                 memcpy(view.buf, PyBytes_AS_STRING(self.buffer) + self.at, n)
-                self.take(n)
+                self.consume(n)
                 return n
             finally:
                 self.desc.end(side)
@@ -288,12 +288,12 @@ cdef class Conn:
             while True:
                 have = self.available()
                 if have >= n:
-                    return self.take(n)
+                    return self.consume(n)
                 if n - have >= CHUNK:
                     break
                 got = self.fill(CHUNK)
                 if got == have:
-                    raise IncompleteReadError(self.take(have), n)
+                    raise IncompleteReadError(self.consume(have), n)
             whole = PyBytes_FromStringAndSize(NULL, n)
             memcpy(PyBytes_AS_STRING(whole), PyBytes_AS_STRING(self.buffer) + self.at, have)
             self.buffer, self.at = b"", 0
@@ -331,12 +331,12 @@ cdef class Conn:
                 start = PyBytes_AS_STRING(self.buffer) + self.at
                 found = <const char *>memchr(start + searched, b"\n", min(have, limit) - searched)
                 if found != NULL:
-                    return self.take(found - start + 1)
+                    return self.consume(found - start + 1)
                 if have >= limit:
                     raise ValueError(f"a line is longer than {limit} bytes")
                 searched = have
                 if self.fill(CHUNK) == have:
-                    return self.take(have)
+                    return self.consume(have)
         finally:
             self.desc.end(side)
 
@@ -435,16 +435,16 @@ cdef class Conn:
         return with_socket(self.desc, "getsockopt", args)
 
 
-cdef Conn new_conn(int fd, bytes remote, bint dry):
+cdef Conn new_conn(int fd, bytes remote, bint short_read_drains):
     cdef Conn conn = Conn.__new__(Conn)
-    conn.desc = new_polldesc(fd, dry, "Conn.read()", "Conn.write()")
+    conn.desc = new_polldesc(fd, short_read_drains, "Conn.read()", "Conn.write()")
     conn.remote = remote
     return conn
 
 
 cdef object with_socket(PollDesc desc, str method, tuple args):
     """Call a method of a socket object for the descriptor."""
-    desc.enter()
+    desc.begin_use()
     try:
         sock = _socket.socket(fileno=desc.fd)
         try:
@@ -452,4 +452,4 @@ cdef object with_socket(PollDesc desc, str method, tuple args):
         finally:
             sock.detach()
     finally:
-        desc.leave()
+        desc.end_use()

@@ -37,9 +37,9 @@ cdef class Listener:
 
     cdef PollDesc desc
     cdef bytes local
-    cdef bint dry                 # see PollDesc.dry: what the connections are
-    cdef object path              # of a Unix socket that was made for it: unlinked at the close,
-    cdef object inode             # if it is still this one
+    cdef bint short_read_drains  # see PollDesc.short_read_drains: what the connections are
+    cdef object path             # of a Unix socket that was made for it: unlinked at the close,
+    cdef object inode            # if it is still this one
 
     def __cinit__(self, *args, **kwargs):
         self.desc = never_opened
@@ -52,7 +52,7 @@ cdef class Listener:
         if not isinstance(sock, _socket.socket) or not sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ACCEPTCONN):
             raise TypeError(f"a listening stream socket is needed, got {sock!r}")
         sock.setblocking(False)
-        self.dry = sock.family != _socket.AF_UNIX
+        self.short_read_drains = sock.family != _socket.AF_UNIX
         self.local = sockaddr_of(sock.fileno(), False)
         if path is not None:
             self.inode = _inode(path)
@@ -95,7 +95,7 @@ cdef class Listener:
                     length = sizeof(address)
                     fd = accept4(desc.fd, <sockaddr *>&address, &length, SOCK_NONBLOCK | SOCK_CLOEXEC)
                     if fd >= 0:
-                        return new_conn(fd, PyBytes_FromStringAndSize(<char *>&address, length), self.dry)
+                        return new_conn(fd, PyBytes_FromStringAndSize(<char *>&address, length), self.short_read_drains)
                     if errno == EINTR or errno == ECONNABORTED:
                         continue      # Go: a connection that was gone before it was accepted is no error
                     if errno != EAGAIN:

@@ -19,10 +19,10 @@ from goloop.core.loop.loop_core cimport fd_of
 from goloop.core.poll.pollset cimport (
     EPOLLERR, EPOLLHUP, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, fork_epoch, now_ns,
 )
-from goloop.core.net.wake_pipe cimport PipeLock
+from goloop.core.net.wake_pipe cimport WakePipe
 from goloop.core.sched.scheduler cimport G, current_g
 from goloop.core.sched.waiter cimport (
-    CANCELLED, COMPLETED, Place, Waiter, blocking_waiter, may_block, new_place, seconds_of,
+    CANCELLED, COMPLETED, WaitNode, Waiter, blocking_waiter, may_block, new_wait_node, seconds_of,
 )
 
 from goloop.errors import ClosedError
@@ -88,14 +88,14 @@ cdef Direction new_direction(str what):
     cdef Direction side = Direction.__new__(Direction)
     side.what = what
     side.ready = True
-    side.waiting = Places()
+    side.waiting = WaitQueue()
     return side
 
 
-cdef PollDesc new_polldesc(int fd, bint dry, str read_what, str write_what):
+cdef PollDesc new_polldesc(int fd, bint short_read_drains, str read_what, str write_what):
     cdef PollDesc desc = PollDesc(fd)
     desc.owned = fd
-    desc.dry = dry
+    desc.short_read_drains = short_read_drains
     desc.reading.what = read_what
     desc.writing.what = write_what
     return desc
@@ -159,49 +159,49 @@ cdef class PollDesc(Pollable):
         side.streak += 1
         self.check(side)
         if side.held:
-            self.take_turn(side)
+            self.lock_direction(side)
         side.held = True
-        if self.core is None:
+        if self.loop_core is None:
             side.ready = True         # nobody tells of edges
         return 0
 
-    cdef int take_turn(self, Direction side) except -1:
+    cdef int lock_direction(self, Direction side) except -1:
         cdef Waiter waiter
-        cdef Place place
+        cdef WaitNode node
         while side.held:
             if self.epoch != fork_epoch():
-                self.start_over()
+                self.after_fork_in_child()
                 continue
             waiter = blocking_waiter(side.what, INSTEAD)
-            place = new_place(waiter, 0, None)
-            if side.turns is None:
-                side.turns = Places()
+            node = new_wait_node(waiter, 0, None)
+            if side.lock_queue is None:
+                side.lock_queue = WaitQueue()
             if not side.held:
                 break
-            side.turns.join(place)
+            side.lock_queue.join(node)
             try:
                 try:
-                    waiter.block(REASON, self.left(side))
+                    waiter.block(REASON, self.seconds_left(side))
                 finally:
-                    place.leave()
+                    node.unlink()
                 if waiter.outcome == CANCELLED:
                     raise asyncio.CancelledError()
                 self.check(side)
             except BaseException:
-                if not waiter.claim(CANCELLED) and waiter.ok:
+                if not waiter.claim(CANCELLED) and waiter.success:
                     self.end(side)
                 raise
-            if waiter.ok:
+            if waiter.success:
                 break
         return 0
 
     cdef int end(self, Direction side) except -1:
-        cdef Place place = None if side.turns is None else side.turns.claim_first()
-        if place is None:
+        cdef WaitNode node = None if side.lock_queue is None else side.lock_queue.claim_first()
+        if node is None:
             side.held = False
         else:
-            place.waiter.ok = True
-            place.waiter.wake()
+            node.waiter.success = True
+            node.waiter.wake()
         return 0
 
     cdef int park(self, Direction side, double until=0) except -1:
@@ -209,56 +209,56 @@ cdef class PollDesc(Pollable):
         deadline that was set, or nothing at all may be the reason for. `until`: as Direction.deadline."""
         cdef G g = current_g()
         cdef Waiter waiter
-        cdef Place place
+        cdef WaitNode node
         cdef double seconds
         self.check(side)
         self.reading.streak = self.writing.streak = 0
         if g is None:
             return self.block_thread(side, until)
         waiter = blocking_waiter(side.what, INSTEAD)
-        place = new_place(waiter, 0, None)
-        self.attach(g.worker.loop)
+        node = new_wait_node(waiter, 0, None)
+        self.register_with(g.worker.loop)
         if self.unpollable or self.closed or side.ready:
             return self.check(side)   # in the meantime: what is above may run Python code
-        side.waiting.join(place)
+        side.waiting.join(node)
         try:
             seconds = -1 if until == 0 else max(until - now(), 0)
             if side.deadline != 0:
-                if self.core is g.worker.loop:
+                if self.loop_core is g.worker.loop:
                     self.arm(side)
                 else:
-                    seconds = self.left(side) if seconds < 0 else min(seconds, self.left(side))
+                    seconds = self.seconds_left(side) if seconds < 0 else min(seconds, self.seconds_left(side))
             waiter.block(REASON, seconds)
         finally:
-            place.leave()
+            node.unlink()
         if waiter.outcome == CANCELLED:
             raise asyncio.CancelledError()
         if self.closed:
             raise closed_error()
-        if self.core is None:
+        if self.loop_core is None:
             side.ready = True
         return 0
 
     cdef int block_thread(self, Direction side, double until) except -1:
-        cdef PipeLock bed = PipeLock()
+        cdef WakePipe wake_pipe = WakePipe()
         cdef Waiter waiter = Waiter.__new__(Waiter)
-        cdef Place place = new_place(waiter, 0, None)
+        cdef WaitNode node = new_wait_node(waiter, 0, None)
         cdef pollfd fds[2]
         cdef double seconds
         cdef int64_t ns = -1
         cdef int n
-        waiter.lock = bed
+        waiter.lock = wake_pipe
         fds[0] = pollfd(self.fd, POLLIN if side is self.reading else POLLOUT, 0)
-        fds[1] = pollfd(bed.fd, POLLIN, 0)
-        self.enter()
-        side.waiting.join(place)
+        fds[1] = pollfd(wake_pipe.fd, POLLIN, 0)
+        self.begin_use()
+        side.waiting.join(node)
         try:
             seconds = -1 if until == 0 else max(until - now(), 0)
             if side.deadline != 0:
-                seconds = self.left(side) if seconds < 0 else min(seconds, self.left(side))
+                seconds = self.seconds_left(side) if seconds < 0 else min(seconds, self.seconds_left(side))
             if seconds >= 0:
                 ns = <int64_t>(seconds * 1e9) + 1
-            bed.hear_signals()
+            wake_pipe.become_wakeup_fd()
             with nogil:
                 n = gl_ppoll(fds, 2, ns)
             if n == -EINTR or fds[1].revents:
@@ -268,21 +268,21 @@ cdef class PollDesc(Pollable):
             elif fds[0].revents:
                 side.ready = True
         finally:
-            place.leave()
+            node.unlink()
             waiter.claim(COMPLETED)
-            bed.close()
-            self.leave()
+            wake_pipe.close()
+            self.end_use()
         if self.closed:
             raise closed_error()
-        if self.core is None:
+        if self.loop_core is None:
             side.ready = True
         return 0
 
     cdef int wake(self, Direction side) except -1:
         """Let everybody who waits look again."""
         side.waiting.complete_all()
-        if side.turns is not None and side.turns.first is not None:
-            side.turns.complete_all()
+        if side.lock_queue is not None and side.lock_queue.first is not None:
+            side.lock_queue.complete_all()
         return 0
 
     # ------------------------------------------------------- the loop's part
@@ -291,7 +291,7 @@ cdef class PollDesc(Pollable):
         cdef unsigned int events = self.events
         self.events = 0
         if events & (EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR):
-            self.dry = False
+            self.short_read_drains = False
         try:
             if events & ~<unsigned int>EPOLLOUT:
                 self.reading.ready = True
@@ -300,29 +300,31 @@ cdef class PollDesc(Pollable):
                 self.writing.ready = True
                 self.writing.waiting.complete_all()
         except BaseException as exc:      # collect() has more edges at hand, which must not be lost
-            self.core.call_exception_handler({"message": f"{self!r} could not wake its goroutines", "exception": exc})
+            self.loop_core.call_exception_handler({
+                "message": f"{self!r} could not wake its goroutines", "exception": exc,
+            })
         return None
 
     cdef object loop_closed(self):
         """The loop that it was registered with is gone: who waits elsewhere looks for another."""
-        self.core = None
+        self.loop_core = None
         self.reading.timer = self.writing.timer = None
         self.reading.ready = self.writing.ready = True
         self.reading.waiting.complete_all()
         self.writing.waiting.complete_all()
         return None
 
-    cdef int attach(self, LoopCore loop) except -1:
+    cdef int register_with(self, LoopCore loop) except -1:
         """Register with a loop's poll set, unless somebody waits through another one's."""
         cdef object other
-        if self.core is loop or self.unpollable:
+        if self.loop_core is loop or self.unpollable:
             return 0
         if self.epoch != fork_epoch():
-            self.start_over()
-        if self.core is not None:
+            self.after_fork_in_child()
+        if self.loop_core is not None:
             if self.reading.waiting.first is not None or self.writing.waiting.first is not None:
                 return 0
-            self.detach_from_loop()
+            self.unregister()
         if self.closed:
             return 0
         other = loop.pollset.owner_of(self.fd)
@@ -337,31 +339,31 @@ cdef class PollDesc(Pollable):
             self.reading.ready = self.writing.ready = True
             return 0
         # What is ready now is an edge to come.
-        self.core = loop
+        self.loop_core = loop
         return 0
 
-    cdef int detach_from_loop(self) except -1:
-        cdef LoopCore core = self.core
+    cdef int unregister(self) except -1:
+        cdef LoopCore loop_core = self.loop_core
         cdef Direction side
-        self.core = None
-        if core is not None:
+        self.loop_core = None
+        if loop_core is not None:
             for side in (self.reading, self.writing):
                 if side.timer is not None:
                     side.timer.cancel()
                     side.timer = None
-            core.detach(self.fd, self)
+            loop_core.detach(self.fd, self)
         return 0
 
-    cdef int start_over(self) except -1:
+    cdef int after_fork_in_child(self) except -1:
         """In a forked child: those who wait, and the loop that would wake them, are the parent's."""
         cdef Direction side
-        self.core = None
+        self.loop_core = None
         self.uses = 0
         for side in (self.reading, self.writing):
             side.ready = True
             side.held = False
-            side.turns = None
-            side.waiting = Places()
+            side.lock_queue = None
+            side.waiting = WaitQueue()
             side.timer = None
         self.epoch = fork_epoch()
         return 0
@@ -369,7 +371,7 @@ cdef class PollDesc(Pollable):
     # ---------------------------------------------------------------- deadlines
     # An armed timer is left alone while the deadline moves away from it, as it does with every read of a server that
     # sets one for each; going off, it looks where the deadline is by then. Who waits on another loop has its own timer.
-    cdef double left(self, Direction side) except? -2:
+    cdef double seconds_left(self, Direction side) except? -2:
         """Seconds to the deadline, -1 for none."""
         return -1 if side.deadline == 0 else max(side.deadline - now(), 0)
 
@@ -394,7 +396,7 @@ cdef class PollDesc(Pollable):
                 return 0
             side.timer.cancel()
             side.timer = None
-        side.timer = self.core.schedule(side.deadline, self._timer_went_off, (side,), None)
+        side.timer = self.loop_core.schedule(side.deadline, self._timer_went_off, (side,), None)
         return 0
 
     def _timer_went_off(self, Direction side):
@@ -407,13 +409,13 @@ cdef class PollDesc(Pollable):
             self.arm(side)
 
     # -------------------------------------------------------------------- closing
-    cdef int enter(self) except -1:
+    cdef int begin_use(self) except -1:
         if self.closed:
             raise closed_error()
         self.uses += 1
         return 0
 
-    cdef int leave(self) except -1:
+    cdef int end_use(self) except -1:
         self.uses -= 1
         if self.closed and self.uses == 0:
             self.close_owned()
@@ -428,10 +430,10 @@ cdef class PollDesc(Pollable):
         if self.closed:
             return
         if self.epoch != fork_epoch():
-            self.start_over()
+            self.after_fork_in_child()
         self.closed = True
         live -= 1
-        self.detach_from_loop()
+        self.unregister()
         self.fd = -1
         self.wake(self.reading)
         self.wake(self.writing)

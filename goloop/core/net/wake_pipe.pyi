@@ -1,2 +1,2 @@
-class PipeLock:
+class WakePipe:
     def release(self) -> None: ...

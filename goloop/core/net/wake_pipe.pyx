@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""PipeLock: how a plain thread that waits for a descriptor is woken for another reason. For polldesc.pyx."""
+"""WakePipe: how a plain thread that waits for a descriptor is woken for another reason. For polldesc.pyx."""
 
 import signal
 import threading
@@ -27,7 +27,7 @@ cdef object _set_wakeup_fd = signal.set_wakeup_fd
 
 
 @cython.final
-cdef class PipeLock:
+cdef class WakePipe:
     """The `lock` of a Waiter whose thread sleeps in poll(2): a pipe.
 
     In the main thread signals end the sleep, too. The kernel may give one to any thread, and may do so just before we
@@ -44,19 +44,19 @@ cdef class PipeLock:
     def __dealloc__(self):
         self.put_away()
 
-    cdef int hear_signals(self) except -1:
+    cdef int become_wakeup_fd(self) except -1:
         if PyThread_get_thread_ident() == _main_thread().ident:
             before = _set_wakeup_fd(self.writing, warn_on_full_buffer=False)
-            self.hears = before == -1
-            if not self.hears:
+            self.is_wakeup_fd = before == -1
+            if not self.is_wakeup_fd:
                 _set_wakeup_fd(before)
             PyErr_CheckSignals()      # those that came before
         return 0
 
     cdef int close(self) except -1:
         """The sleep is over."""
-        if self.hears:
-            self.hears = False
+        if self.is_wakeup_fd:
+            self.is_wakeup_fd = False
             before = _set_wakeup_fd(-1)
             if before not in (-1, self.writing):
                 _set_wakeup_fd(before)      # a signal's handler has put one in

@@ -38,7 +38,7 @@ cdef int _cooperative() noexcept:
     return cooperative()
 
 
-def in_goroutine():
+def is_cooperative():
     """Return whether the caller is to park rather than to block: it is a goroutine that is no coroutine."""
     return cooperative()
 

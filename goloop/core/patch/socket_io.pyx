@@ -44,7 +44,7 @@ cdef object send_ = None
 cdef object sendall_ = None
 
 
-cdef class Patience:
+cdef class CallDeadline:
     """One call's timeout, which all its waits share."""
     cdef object sock
     cdef bint write
@@ -80,8 +80,8 @@ cdef double kernel_timeout(int fd, bint write):
     return value.tv_sec + value.tv_usec * 1e-6
 
 
-cdef Patience new_patience(object sock, bint write):
-    cdef Patience patience = Patience.__new__(Patience)
+cdef CallDeadline new_patience(object sock, bint write):
+    cdef CallDeadline patience = CallDeadline.__new__(CallDeadline)
     cdef object timeout = gettimeout(sock)
     patience.sock = sock
     patience.write = write
@@ -94,19 +94,19 @@ cdef Patience new_patience(object sock, bint write):
 def patience(sock, write):
     """Return a function that parks until another try is worth it, within the socket object's timeout; None if that
     is 0."""
-    cdef Patience patience = new_patience(sock, write)
+    cdef CallDeadline patience = new_patience(sock, write)
     return None if patience.seconds == 0 else patience.step
 
 
-cdef Patience patience_for(object sock, bint write, int flags):
+cdef CallDeadline patience_for(object sock, bint write, int flags):
     """None: the original neither waits nor blocks."""
-    cdef Patience patience = new_patience(sock, write)
+    cdef CallDeadline patience = new_patience(sock, write)
     if patience.seconds == 0 or (patience.endless and flags & MSG_DONTWAIT):
         return None
     return patience
 
 
-cdef Py_ssize_t receive(Patience patience, char *room, Py_ssize_t size, int flags) except -1:
+cdef Py_ssize_t receive(CallDeadline patience, char *room, Py_ssize_t size, int flags) except -1:
     cdef Py_ssize_t n
     while True:
         n = c_recv(fileno(patience.sock), room, size, flags | MSG_DONTWAIT)
@@ -120,7 +120,7 @@ cdef Py_ssize_t receive(Patience patience, char *room, Py_ssize_t size, int flag
             PyErr_SetFromErrno(OSError)
 
 
-cdef Py_ssize_t transmit(Patience patience, const char *data, Py_ssize_t size, int flags) except -1:
+cdef Py_ssize_t transmit(CallDeadline patience, const char *data, Py_ssize_t size, int flags) except -1:
     cdef Py_ssize_t n
     while True:
         n = c_send(fileno(patience.sock), data, size, flags | MSG_DONTWAIT)
@@ -135,7 +135,7 @@ cdef Py_ssize_t transmit(Patience patience, const char *data, Py_ssize_t size, i
 
 
 def _recv(sock, Py_ssize_t bufsize, int flags=0, /):
-    cdef Patience patience
+    cdef CallDeadline patience
     cdef Py_ssize_t n
     if flags & (MSG_WAITALL | MSG_ERRQUEUE):      # whether that waits is a matter of the mode, and of the protocol
         return in_thread(recv_, sock, bufsize, flags)
@@ -148,7 +148,7 @@ def _recv(sock, Py_ssize_t bufsize, int flags=0, /):
 
 
 def _recv_into(sock, buffer, Py_ssize_t nbytes=0, int flags=0):
-    cdef Patience patience
+    cdef CallDeadline patience
     cdef Py_buffer view
     if flags & (MSG_WAITALL | MSG_ERRQUEUE):      # whether that waits is a matter of the mode, and of the protocol
         return in_thread(recv_into_, sock, buffer, nbytes, flags)
@@ -168,7 +168,7 @@ def _recv_into(sock, buffer, Py_ssize_t nbytes=0, int flags=0):
 
 
 def _send(sock, data, int flags=0, /):
-    cdef Patience patience = patience_for(sock, True, flags)
+    cdef CallDeadline patience = patience_for(sock, True, flags)
     cdef Py_buffer view
     if patience is None:
         return send_(sock, data, flags)
@@ -183,7 +183,7 @@ def _send(sock, data, int flags=0, /):
 
 
 def _sendall(sock, data, int flags=0, /):
-    cdef Patience patience = patience_for(sock, True, flags)
+    cdef CallDeadline patience = patience_for(sock, True, flags)
     cdef Py_ssize_t sent = 0
     cdef Py_buffer view
     if patience is None:

@@ -166,7 +166,7 @@ def patch():
         originals[name] = install(vars(_ssl._SSLSocket)[name], replacement, _if_concerned)
 
 
-def forget():
+def after_fork_in_child():
     """In a forked child: the threads that had windows open are not here."""
     global open_windows
     windows.clear()

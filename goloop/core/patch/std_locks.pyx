@@ -23,49 +23,49 @@ from libc.stdint cimport uintptr_t
 from goloop.core.patch.hook cimport cooperative, install
 from goloop.core.loop.loop_core cimport LoopCore
 from goloop.core.sched.scheduler cimport G, current_g
-from goloop.core.sched.waiter cimport CANCELLED, TIMED_OUT, Place, Places, Waiter, blocking_waiter, new_place
+from goloop.core.sched.waiter cimport CANCELLED, TIMED_OUT, WaitNode, WaitQueue, Waiter, blocking_waiter, new_wait_node
 
 cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(object o)
 
 cdef enum:
-    STARVING = 1      # a Place's index: what it waits for was snatched away once
+    STARVING = 1  # a WaitNode's index: what it waits for was snatched away once
 
 cdef double TIMEOUT_MAX = _thread.TIMEOUT_MAX
 cdef bint ANY_TRUTH = sys.hexversion >= 0x030D0000      # acquire(blocking=...) takes any object
 
-cdef dict queues = {}                 # address of a lock or SimpleQueue: Places of the goroutines that wait there
+cdef dict queues = {}                 # address of a lock or SimpleQueue: WaitQueue of the goroutines that wait there
 cdef Py_ssize_t waiting = 0           # goroutines in all of them; 0: a release has nobody to look for
 
 
-cdef Places queue_of(uintptr_t address):
-    return <Places>queues.get(address) if waiting else None
+cdef WaitQueue queue_of(uintptr_t address):
+    return <WaitQueue>queues.get(address) if waiting else None
 
 
-cdef int stand(uintptr_t address, Place place, Places fresh) except -1:
+cdef int stand(uintptr_t address, WaitNode node, WaitQueue fresh) except -1:
     """Queue up; who lost to somebody else before, in front. Makes no object that could start the garbage collector."""
     global waiting
-    cdef Places places = <Places>queues.get(address)
+    cdef WaitQueue places = <WaitQueue>queues.get(address)
     if places is None:
         places = queues[address] = fresh
-    if place.index == STARVING and places.first is not None:
-        place.queue = places
-        place.after = places.first
-        places.first.before = place
-        places.first = place
+    if node.index == STARVING and places.first is not None:
+        node.queue = places
+        node.after = places.first
+        places.first.before = node
+        places.first = node
         places.count += 1
     else:
-        places.join(place)
+        places.join(node)
     waiting += 1
     return 0
 
 
-cdef int leave(uintptr_t address, Place place) except -1:
+cdef int leave(uintptr_t address, WaitNode node) except -1:
     global waiting
-    cdef Places places
-    place.leave()
+    cdef WaitQueue places
+    node.unlink()
     waiting -= 1
-    places = <Places>queues.get(address)
+    places = <WaitQueue>queues.get(address)
     if places is not None and places.count == 0:
         del queues[address]
     return 0
@@ -73,51 +73,51 @@ cdef int leave(uintptr_t address, Place place) except -1:
 
 cdef int wake_first(uintptr_t address) except -1:
     """Let the goroutine that has waited longest try again."""
-    cdef Places places = queue_of(address)
-    cdef Place place
+    cdef WaitQueue places = queue_of(address)
+    cdef WaitNode node
     if places is not None:
-        place = places.claim_first()
-        if place is not None:
-            place.waiter.wake()
+        node = places.claim_first()
+        if node is not None:
+            node.waiter.wake()
     return 0
 
 
 cdef class Source:
     """What can be waited for: tried, and if there is nothing, waited for at an address."""
 
-    cdef bint take(self, object target) except -1:
-        raise SystemError("Source.take() is abstract")
+    cdef bint acquire_if_free(self, object target) except -1:
+        raise SystemError("Source.acquire_if_free() is abstract")
 
     cdef bint wait(self, object target, double timeout, str reason, bint cancellable) except -1:
         """Take it, parking until that works; False: the time is over."""
         cdef uintptr_t address = <uintptr_t><void *>target
         cdef LoopCore loop
         cdef Waiter waiter
-        cdef Place place
-        cdef Places fresh
+        cdef WaitNode node
+        cdef WaitQueue fresh
         cdef Py_ssize_t index = 0
         cdef double until = -1
-        if self.take(target):
+        if self.acquire_if_free(target):
             return True
         loop = current_g().worker.loop
         if timeout >= 0:
             until = loop.now() + timeout
         while True:
             waiter = blocking_waiter("acquire()", "something asynchronous")
-            place = new_place(waiter, index, None)
-            fresh = Places.__new__(Places)
-            if self.take(target):                 # making the three may have let others run
+            node = new_wait_node(waiter, index, None)
+            fresh = WaitQueue.__new__(WaitQueue)
+            if self.acquire_if_free(target):  # making the three may have let others run
                 return True
-            stand(address, place, fresh)
+            stand(address, node, fresh)
             try:
                 waiter.block(reason, -1 if until < 0 else max(0.0, until - loop.now()), cancellable)
             finally:
-                leave(address, place)
-            if waiter.ok:                         # handed over
+                leave(address, node)
+            if waiter.success:  # handed over
                 return True
             if waiter.outcome == CANCELLED:
                 raise CancelledError()
-            if self.take(target):
+            if self.acquire_if_free(target):
                 return True
             if waiter.outcome == TIMED_OUT:
                 return False
@@ -130,7 +130,7 @@ cdef object release_ = None
 
 
 cdef class LockSource(Source):
-    cdef bint take(self, object target) except -1:
+    cdef bint acquire_if_free(self, object target) except -1:
         return acquire_(target, False)
 
 
@@ -160,12 +160,12 @@ def _lock_enter(lock):
 
 
 cdef int lock_release(object lock) except -1:
-    cdef Places places = queue_of(<uintptr_t><void *>lock)
-    cdef Place place
+    cdef WaitQueue places = queue_of(<uintptr_t><void *>lock)
+    cdef WaitNode node
     if places is not None and places.waiting() and places.first.index == STARVING and lock.locked():
-        place = places.claim_first()
-        place.waiter.ok = True
-        place.waiter.wake()
+        node = places.claim_first()
+        node.waiter.success = True
+        node.waiter.wake()
     else:
         release_(lock)
         wake_first(<uintptr_t><void *>lock)
@@ -201,7 +201,7 @@ cdef object release_save_ = None
 cdef object acquire_restore_ = None
 
 
-cdef class Owner:
+cdef class RLockOwner:
     cdef G g
     cdef Py_ssize_t count
     cdef object lock              # so that no other comes to stand at its address
@@ -213,7 +213,7 @@ cdef Py_ssize_t sweep_at = 64         # RLocks given up while owned stay in the 
 
 cdef int sweep() except -1:
     global sweep_at
-    cdef Owner owner
+    cdef RLockOwner owner
     for address, owner in list(owners.items()):
         if Py_REFCNT(owner.lock) <= 2:            # the table's and this line's
             del owners[address]
@@ -222,8 +222,8 @@ cdef int sweep() except -1:
 
 
 cdef class RLockSource(Source):
-    cdef bint take(self, object target) except -1:
-        cdef Owner owner
+    cdef bint acquire_if_free(self, object target) except -1:
+        cdef RLockOwner owner
         cdef uintptr_t address = <uintptr_t><void *>target
         if address in owners:
             return False
@@ -231,7 +231,7 @@ cdef class RLockSource(Source):
             return False
         if len(owners) >= sweep_at:
             sweep()
-        owner = Owner.__new__(Owner)
+        owner = RLockOwner.__new__(RLockOwner)
         owner.g = current_g()
         owner.count = 1
         owner.lock = target
@@ -242,14 +242,14 @@ cdef class RLockSource(Source):
 cdef RLockSource rlock_source = RLockSource.__new__(RLockSource)
 
 
-cdef Owner mine(object lock):
+cdef RLockOwner mine(object lock):
     """The entry of the RLock if this goroutine owns it."""
-    cdef Owner owner = <Owner>owners.get(<uintptr_t><void *>lock)
+    cdef RLockOwner owner = <RLockOwner>owners.get(<uintptr_t><void *>lock)
     return owner if owner is not None and owner.g is current_g() else None
 
 
 cdef bint rlock_acquire(object lock, double timeout, bint cancellable) except -1:
-    cdef Owner owner = mine(lock)
+    cdef RLockOwner owner = mine(lock)
     if owner is not None:
         racquire_(lock)
         owner.count += 1
@@ -265,7 +265,7 @@ def _rlock_acquire(lock, blocking=True, timeout=-1):
     if not racquire_(lock, blocking, timeout):
         return False
     rrelease_(lock)
-    return mine(lock) is not None and rlock_acquire(lock, -1, True) or rlock_source.take(lock)
+    return mine(lock) is not None and rlock_acquire(lock, -1, True) or rlock_source.acquire_if_free(lock)
 
 
 def _rlock_enter(lock):
@@ -274,12 +274,12 @@ def _rlock_enter(lock):
 
 cdef int rlock_release(object lock) except -1:
     cdef uintptr_t address = <uintptr_t><void *>lock
-    cdef Owner owner
+    cdef RLockOwner owner
     if not cooperative():                         # a plain thread, while goroutines wait somewhere
         rrelease_(lock)
         wake_first(address)
         return 0
-    owner = <Owner>owners.get(address)
+    owner = <RLockOwner>owners.get(address)
     if owner is None:                             # taken before it was hooked, or not at all
         rrelease_(lock)
     elif owner.g is not current_g():
@@ -304,12 +304,12 @@ def _rlock_exit(lock, *exc):
 
 
 def _rlock_is_owned(lock):
-    cdef Owner owner = <Owner>owners.get(<uintptr_t><void *>lock)
+    cdef RLockOwner owner = <RLockOwner>owners.get(<uintptr_t><void *>lock)
     return is_owned_(lock) if owner is None else owner.g is current_g()
 
 
 def _rlock_recursion_count(lock):
-    cdef Owner owner = <Owner>owners.get(<uintptr_t><void *>lock)
+    cdef RLockOwner owner = <RLockOwner>owners.get(<uintptr_t><void *>lock)
     if owner is None:
         return recursion_count_(lock)
     return owner.count if owner.g is current_g() else 0
@@ -317,9 +317,9 @@ def _rlock_recursion_count(lock):
 
 def _rlock_release_save(lock):
     cdef uintptr_t address = <uintptr_t><void *>lock
-    cdef Owner owner
+    cdef RLockOwner owner
     if cooperative():
-        owner = <Owner>owners.get(address)
+        owner = <RLockOwner>owners.get(address)
         if owner is not None:
             if owner.g is not current_g():
                 raise RuntimeError("cannot release un-acquired lock")
@@ -332,7 +332,7 @@ def _rlock_release_save(lock):
 def _rlock_acquire_restore(lock, state):
     cdef Py_ssize_t count = state[0]
     rlock_acquire(lock, -1, False)
-    cdef Owner owner = mine(lock)
+    cdef RLockOwner owner = mine(lock)
     for _ in range(1, count):
         racquire_(lock)
     owner.count = count
@@ -349,7 +349,7 @@ cdef object Empty = _queue.Empty
 cdef class QueueSource(Source):
     cdef object item
 
-    cdef bint take(self, object target) except -1:
+    cdef bint acquire_if_free(self, object target) except -1:
         if empty(target):                         # rather than by get_(), whose exception is an object
             return False
         self.item = get_(target, False)
@@ -425,7 +425,7 @@ def patch_simple_queue():
     put_nowait_ = install(queue["put_nowait"], _queue_put_nowait, _if_waited_for)
 
 
-def forget():
+def after_fork_in_child():
     """In a forked child: no goroutine waits here or owns anything, but as the thread."""
     global waiting
     queues.clear()

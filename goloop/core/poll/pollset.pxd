@@ -30,7 +30,7 @@ cdef extern from "../poll/native/netpoll.h" nogil:
         gl_node *head
     ctypedef struct gl_pollset:
         int epfd
-        gl_inbox news
+        gl_inbox completions
         uint64_t parks
     ctypedef struct gl_stats:
         uint64_t fires
@@ -59,7 +59,7 @@ cdef extern from "../poll/native/stream_offload.h" nogil:
     ctypedef struct gl_conn:
         uint32_t generation
     ctypedef struct gl_offload:
-        gl_conn *(*open)(gl_pollset *ps, int fd, void *owner, bint short_is_dry) noexcept nogil
+        gl_conn *(*open)(gl_pollset *ps, int fd, void *owner, bint short_read_drains) noexcept nogil
         Py_ssize_t (*recv)(gl_conn *conn, void *room, size_t length) noexcept nogil
         bint (*readable)(gl_conn *conn) noexcept nogil
         uint32_t (*unread)(gl_conn *conn) noexcept nogil
@@ -68,7 +68,7 @@ cdef extern from "../poll/native/stream_offload.h" nogil:
         void (*put)(gl_conn *conn, const void *data, size_t length) noexcept nogil
         void (*kick)(gl_conn *conn) noexcept nogil
         int (*failed)(gl_conn *conn) noexcept nogil
-        bint (*claim)(gl_conn *conn) noexcept nogil
+        bint (*take_back)(gl_conn *conn) noexcept nogil
         size_t (*unsent)(gl_conn *conn, const char **data) noexcept nogil
         void (*close)(gl_conn *conn, uint32_t generation) noexcept nogil
     ctypedef struct gl_offload_stats:
@@ -107,16 +107,16 @@ cdef class PollSet:
     cdef int by_fd_len
     cdef list readers         # level-triggered watchers, by slot: a Handle or None
     cdef list writers
-    cdef list owners          # the edge-triggered transport that owns the descriptor, or None
-    cdef list muted           # watchers whose callback is stuck in a blocking call: not to be called meanwhile
-    cdef list fileobjs        # what add_reader was given, to find a slot again after the object was closed
+    cdef list owners              # the edge-triggered transport that owns the descriptor, or None
+    cdef list disabled            # watchers whose callback is stuck in a blocking call: not to be called meanwhile
+    cdef list fileobjs            # what add_reader was given, to find a slot again after the object was closed
 
     # the inbox, parking and waking: C functions, so that other modules of the core reach the one netpoller
     cdef bint post(self, gl_node *node) noexcept nogil     # False: closed
-    cdef gl_node *take(self) noexcept nogil
+    cdef gl_node *take_inbox(self) noexcept nogil
     cdef bint inbox_empty(self) noexcept nogil
-    cdef gl_node *take_news(self) noexcept nogil           # of the connections that the netpoller has
-    cdef bint news_empty(self) noexcept nogil
+    cdef gl_node *take_completions(self) noexcept nogil  # of the connections that the netpoller has
+    cdef bint completions_empty(self) noexcept nogil
     cdef int park(self, int64_t deadline) noexcept nogil
     cdef int poll(self, int64_t deadline, epoll_event *events, int room) noexcept nogil
     cdef void unpark(self) noexcept nogil
@@ -126,17 +126,17 @@ cdef class PollSet:
     cdef int find(self, int fd) noexcept
     cdef int reserve(self, int fd) except -1
     cdef int update(self, int index) except -1
-    cdef int release(self, int index) except -1
-    cdef object watch(self, int fd, Side side, object handle, object fileobj)
-    cdef object unwatch(self, int fd, Side side)
+    cdef int release_slot(self, int index) except -1
+    cdef object add_watcher(self, int fd, Side side, object handle, object fileobj)
+    cdef object remove_watcher(self, int fd, Side side)
     cdef int attach(self, int fd, object owner) except -1
     cdef int detach(self, int fd, object owner) except -1
     cdef bint suspend(self, int fd, object owner) except -1
     cdef int resume(self, int fd, object owner) except -1
     cdef object owner_of(self, int fd)
-    cdef bint audible(self, object watcher) noexcept
-    cdef int silence(self, Slot *slot) except -1
-    cdef int mute(self, object handle, bint on) except -1
+    cdef bint is_enabled(self, object watcher) noexcept
+    cdef int unregister_disabled(self, Slot *slot) except -1
+    cdef int set_disabled(self, object handle, bint on) except -1
     cdef Slot *event_slot(self, uint64_t key) noexcept
     cdef gl_node *shut(self)
 

@@ -59,7 +59,7 @@ cdef class PollSet:
         self.writers = []
         self.owners = []
         self.fileobjs = []
-        self.muted = []
+        self.disabled = []
         with nogil:
             ps = gl_pollset_open(&self.inbox)
         if ps == NULL:
@@ -95,17 +95,17 @@ cdef class PollSet:
             gl_unpark(ps)
         return pushed != GL_INBOX_CLOSED
 
-    cdef gl_node *take(self) noexcept nogil:
+    cdef gl_node *take_inbox(self) noexcept nogil:
         return gl_inbox_take(&self.inbox)
 
     cdef bint inbox_empty(self) noexcept nogil:
         return gl_inbox_empty(&self.inbox)
 
-    cdef gl_node *take_news(self) noexcept nogil:
-        return gl_inbox_take(&self.ps.news)
+    cdef gl_node *take_completions(self) noexcept nogil:
+        return gl_inbox_take(&self.ps.completions)
 
-    cdef bint news_empty(self) noexcept nogil:
-        return gl_inbox_empty(&self.ps.news)
+    cdef bint completions_empty(self) noexcept nogil:
+        return gl_inbox_empty(&self.ps.completions)
 
     cdef int park(self, int64_t deadline) noexcept nogil:
         return gl_park(self.ps, deadline)
@@ -145,7 +145,7 @@ cdef class PollSet:
         self.writers = []
         self.owners = []
         self.fileobjs = []
-        self.muted = []
+        self.disabled = []
         return left
 
     # ------------------------------------------------------------------ slots
@@ -202,14 +202,14 @@ cdef class PollSet:
             mask = OWNED
         if self.readers[index] is not None or self.writers[index] is not None:
             mask &= ~<uint32_t>EPOLLET   # a watcher's contract is level-triggered; an owner bears it
-            if self.readers[index] is not None and self.audible(self.readers[index]):
+            if self.readers[index] is not None and self.is_enabled(self.readers[index]):
                 mask |= EPOLLIN
-            if self.writers[index] is not None and self.audible(self.writers[index]):
+            if self.writers[index] is not None and self.is_enabled(self.writers[index]):
                 mask |= EPOLLOUT
             if mask == 0:
-                return self.silence(slot)
+                return self.unregister_disabled(slot)
         if mask == 0:
-            return self.release(index)
+            return self.release_slot(index)
         if self.foreign():
             raise RuntimeError("this event loop belongs to the parent process: make a new one after a fork")
         op = EPOLL_CTL_MOD if slot.mask else EPOLL_CTL_ADD
@@ -231,7 +231,7 @@ cdef class PollSet:
         slot.mask = mask
         return 0
 
-    cdef int release(self, int index) except -1:
+    cdef int release_slot(self, int index) except -1:
         cdef Slot *slot = &self.slots[index]
         # A forked child shares the parent's epoll: taking the descriptor out would blind the parent.
         if slot.mask and not self.foreign():
@@ -256,7 +256,7 @@ cdef class PollSet:
         return slot if slot.fd >= 0 and slot.generation == <uint32_t>(key >> 32) else NULL
 
     # ------------------------------------------------------- watchers, owners
-    cdef object watch(self, int fd, Side side, object handle, object fileobj):
+    cdef object add_watcher(self, int fd, Side side, object handle, object fileobj):
         """Install a level-triggered watcher; returns the one it replaces, or None."""
         cdef int index = self.reserve(fd)
         cdef list table = self.readers if side == READ else self.writers
@@ -267,13 +267,13 @@ cdef class PollSet:
         except BaseException:
             table[index] = before
             if self.readers[index] is None and self.writers[index] is None and self.owners[index] is None:
-                self.release(index)
+                self.release_slot(index)
             raise
         if fileobj is not None:
             self.fileobjs[index] = fileobj
         return before
 
-    cdef object unwatch(self, int fd, Side side):
+    cdef object remove_watcher(self, int fd, Side side):
         """Remove a watcher; returns it, or None where there was none."""
         cdef int index = self.find(fd)
         cdef list table
@@ -297,7 +297,7 @@ cdef class PollSet:
         except BaseException:
             self.owners[index] = before
             if self.readers[index] is None and self.writers[index] is None and before is None:
-                self.release(index)
+                self.release_slot(index)
             raise
         return 0
 
@@ -308,14 +308,14 @@ cdef class PollSet:
             self.update(index)
         return 0
 
-    cdef bint audible(self, object watcher) noexcept:
+    cdef bint is_enabled(self, object watcher) noexcept:
         cdef object other
-        for other in self.muted:
+        for other in self.disabled:
             if other is watcher:
                 return False
         return True
 
-    cdef int silence(self, Slot *slot) except -1:
+    cdef int unregister_disabled(self, Slot *slot) except -1:
         """Keep the slot, but hear nothing of its descriptor."""
         if slot.mask:
             if self.foreign():
@@ -325,7 +325,7 @@ cdef class PollSet:
             slot.mask = 0
         return 0
 
-    cdef int mute(self, object handle, bint on) except -1:
+    cdef int set_disabled(self, object handle, bint on) except -1:
         """Stop polling for a watcher, or begin again: it is level-triggered, and its callback cannot run now."""
         cdef int index
         cdef bint known = False
@@ -334,13 +334,13 @@ cdef class PollSet:
                 if not known:
                     known = True
                     if on:
-                        self.muted.append(handle)
+                        self.disabled.append(handle)
                 if self.slots[index].fd >= 0:
                     if not on:
-                        self.muted = [other for other in self.muted if other is not handle]
+                        self.disabled = [other for other in self.disabled if other is not handle]
                     self.update(index)
         if not on and not known:
-            self.muted = [other for other in self.muted if other is not handle]     # it was removed meanwhile
+            self.disabled = [other for other in self.disabled if other is not handle]  # it was removed meanwhile
         return 0
 
     cdef bint suspend(self, int fd, object owner) except -1:

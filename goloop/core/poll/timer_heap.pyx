@@ -29,10 +29,10 @@ cdef class TimerHeap:
     cdef bint before(self, const Key *a, const Key *b) noexcept:
         return a.when < b.when or (a.when == b.when and a.order < b.order)
 
-    cdef void place(self, Py_ssize_t at, Key key, PyObject *item) noexcept:
+    cdef void put(self, Py_ssize_t at, Key key, PyObject *item) noexcept:
         # Moves a reference that the list holds already: no count changes.
         self.keys[at] = key
-        key.place[0] = at
+        key.index[0] = at
         (<PyListObject *>self.items).ob_item[at] = item
 
     cdef Py_ssize_t up(self, Py_ssize_t at) noexcept:
@@ -44,9 +44,9 @@ cdef class TimerHeap:
             parent = (at - 1) >> 1
             if not self.before(&key, &self.keys[parent]):
                 break
-            self.place(at, self.keys[parent], items[parent])
+            self.put(at, self.keys[parent], items[parent])
             at = parent
-        self.place(at, key, item)
+        self.put(at, key, item)
         return at
 
     cdef Py_ssize_t down(self, Py_ssize_t at) noexcept:
@@ -62,12 +62,12 @@ cdef class TimerHeap:
                 child += 1
             if not self.before(&self.keys[child], &key):
                 break
-            self.place(at, self.keys[child], items[child])
+            self.put(at, self.keys[child], items[child])
             at = child
-        self.place(at, key, item)
+        self.put(at, key, item)
         return at
 
-    cdef int push(self, double when, Py_ssize_t *place, object item) except -1:
+    cdef int push(self, double when, Py_ssize_t *index, object item) except -1:
         cdef Py_ssize_t want
         cdef Key *keys
         if self.size == self.room:
@@ -79,7 +79,7 @@ cdef class TimerHeap:
             self.room = want
         self.items.append(item)
         self.order += 1
-        self.keys[self.size] = Key(when, self.order, place)
+        self.keys[self.size] = Key(when, self.order, index)
         self.size += 1
         self.up(self.size - 1)
         return 0
@@ -88,10 +88,10 @@ cdef class TimerHeap:
         cdef PyObject **items = (<PyListObject *>self.items).ob_item
         cdef Py_ssize_t last = self.size - 1
         cdef PyObject *item = items[at]
-        self.keys[at].place[0] = -1
+        self.keys[at].index[0] = -1
         self.size = last
         if at != last:
-            self.place(at, self.keys[last], items[last])
+            self.put(at, self.keys[last], items[last])
             items[last] = item
             if self.up(at) == at:
                 self.down(at)
@@ -120,7 +120,7 @@ cdef class TimerHeap:
         cdef Py_ssize_t i
         cdef list items = self.items
         for i in range(self.size):
-            self.keys[i].place[0] = -1
+            self.keys[i].index[0] = -1
         self.size = 0
         self.untracked = NULL
         self.items = []

@@ -1,5 +1,5 @@
 from goloop.core.sched.scheduler cimport G
-from goloop.core.sched.waiter cimport Places
+from goloop.core.sched.waiter cimport WaitQueue
 
 
 cdef class Goroutine(G):
@@ -13,7 +13,7 @@ cdef class Goroutine(G):
     cdef bint cancelled_
     cdef object task              # the Task of a coroutine; belongs to the worker's thread
     cdef readonly object origin_loop  # the loop that it was started from, directly or by goroutines; None: no loop
-    cdef Places joiners
+    cdef WaitQueue joiners
     cdef list callbacks           # of (callback, loop or None, context)
     cdef list origin              # of (code, instruction): the stack of the go(), innermost first
     cdef object __weakref__

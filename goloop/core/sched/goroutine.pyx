@@ -14,9 +14,9 @@ from contextvars import ContextVar
 
 from cpython.ref cimport PyObject, Py_XDECREF
 
-from goloop.core.sched.scheduler cimport DONE, PARKED, UNSTARTED, G, Worker, current_g, here, submit
+from goloop.core.sched.scheduler cimport DONE, PARKED, UNSTARTED, G, Worker, current_g, here, enqueue_new
 from goloop.core.sched.waiter cimport (
-    CANCELLED, Place, Places, Waiter, async_waiter, blocking_waiter, new_place, raise_outcome, seconds_of,
+    CANCELLED, WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, new_wait_node, raise_outcome, seconds_of,
 )
 
 
@@ -57,7 +57,7 @@ _STATES = ("not started", "runnable", "running", "parked", "done")
 
 
 cdef list origin_here():
-    """The code and place of the Python frames from here outwards: lines are looked up when somebody asks."""
+    """The code and position of the Python frames from here outwards: lines are looked up when somebody asks."""
     cdef list frames = []
     cdef PyFrameObject *frame = PyThreadState_GetFrame(PyThreadState_Get())
     cdef PyFrameObject *back
@@ -240,7 +240,7 @@ cdef class Goroutine(G):
 
     cdef int wait_done(self, str what, object timeout) except -1:
         cdef Waiter waiter
-        cdef Place place
+        cdef WaitNode node
         cdef double seconds
         if self.status == DONE:
             return 0
@@ -248,18 +248,18 @@ cdef class Goroutine(G):
         waiter = blocking_waiter(f"Goroutine.{what}()", "await goroutine")
         if waiter.g is self:
             raise RuntimeError("a goroutine cannot wait for its own end")
-        waiter.returnable = True          # what it is given stays where it is
-        place = new_place(waiter, 0, None)
+        waiter.gives_back_on_cancel = True  # what it is given stays where it is
+        node = new_wait_node(waiter, 0, None)
         if self.joiners is None:
-            self.joiners = Places()
+            self.joiners = WaitQueue()
         if self.status == DONE:
             return 0
         self.check_here()
-        self.joiners.join(place)
+        self.joiners.join(node)
         try:
             waiter.block("goroutine join", seconds)
         finally:
-            place.leave()
+            node.unlink()
         raise_outcome(waiter.outcome, what)
         return 0
 
@@ -290,22 +290,22 @@ cdef class Goroutine(G):
 
     async def _join(self):
         cdef Waiter waiter
-        cdef Place place
+        cdef WaitNode node
         if self.status != DONE:
             waiter = async_waiter()
-            waiter.returnable = True
-            place = new_place(waiter, 0, None)
+            waiter.gives_back_on_cancel = True
+            node = new_wait_node(waiter, 0, None)
             if self.joiners is None:
-                self.joiners = Places()
+                self.joiners = WaitQueue()
             if goroutine_here() is self:
                 raise RuntimeError("a goroutine cannot wait for its own end")
             if self.status != DONE:
                 self.check_here()
-                self.joiners.join(place)
+                self.joiners.join(node)
                 try:
                     await waiter.suspend(-1)
                 finally:
-                    place.leave()
+                    node.unlink()
         return self.get()
 
     def __await__(self):
@@ -414,7 +414,7 @@ cdef Goroutine start(object function, tuple args, dict kwargs, object context, l
     g.origin_loop = origin_loop
     alive.add(g)
     try:
-        submit(g)
+        enqueue_new(g)
     except BaseException:
         if g.status == UNSTARTED:
             g.finish(asyncio.CancelledError(), True)      # go() has failed, and so it does not start later
@@ -507,7 +507,7 @@ def abandon(Worker worker):
     return left
 
 
-def forget():
+def after_fork_in_child():
     """In a forked child: the goroutines stayed in the parent. The one that forked is none here: it goes on as what a
     plain thread runs."""
     alive.clear()

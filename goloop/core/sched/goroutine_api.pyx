@@ -9,7 +9,7 @@ from asyncio import events as _events
 
 from goloop.core.sched.goroutine cimport Goroutine, goroutine_here
 from goloop.core.sched.scheduler cimport G, Worker, backlog, current_g, here, wake_one
-from goloop.core.loop.ownership cimport Seat, seat_here
+from goloop.core.loop.ownership cimport LoopThread, loop_thread_here
 from goloop.core.sched.waiter cimport CANCELLED, COMPLETED, TIMED_OUT, Outcome, Waiter, blocking_waiter, seconds_of
 
 from goloop.core.sched.goroutine import GoExit
@@ -142,15 +142,15 @@ cdef class blocking:
     entersyscall, exitsyscall.)
     """
 
-    cdef object place         # the goroutine or the worker that is inside
-    cdef Seat seat            # or the seat
+    cdef object inside           # the goroutine or the worker that is inside
+    cdef LoopThread loop_thread  # or the loop thread
     cdef unsigned int regions
     cdef int depth            # how often this object is entered
 
     def __enter__(self):
         cdef Worker worker = here()
         cdef G g
-        cdef Seat seat
+        cdef LoopThread loop_thread
         self.depth += 1
         if worker is not None:
             g = worker.current
@@ -158,30 +158,30 @@ cdef class blocking:
                 g.blocked += 1
             else:
                 worker.blocked += 1
-            self.place = worker if g is None else g
+            self.inside = worker if g is None else g
             if backlog.count:
                 wake_one()
         else:
-            seat = seat_here()
-            if seat is not None:
-                self.seat = seat
-                self.regions = seat.regions
-                seat.token.enter_region(seat)
+            loop_thread = loop_thread_here()
+            if loop_thread is not None:
+                self.loop_thread = loop_thread
+                self.regions = loop_thread.regions
+                loop_thread.ownership.enter_region(loop_thread)
         return self
 
     def __exit__(self, *exc):
-        cdef Seat seat = self.seat
+        cdef LoopThread loop_thread = self.loop_thread
         if self.depth == 0:
             raise RuntimeError("blocking() is not entered")
         self.depth -= 1
-        if isinstance(self.place, G):
-            (<G>self.place).blocked -= 1
-        elif self.place is not None:
-            (<Worker>self.place).blocked -= 1
-        elif seat is not None and self.regions == seat.regions:
-            if seat is not seat_here():
+        if isinstance(self.inside, G):
+            (<G>self.inside).blocked -= 1
+        elif self.inside is not None:
+            (<Worker>self.inside).blocked -= 1
+        elif loop_thread is not None and self.regions == loop_thread.regions:
+            if loop_thread is not loop_thread_here():
                 raise RuntimeError("a blocking() region must be left by the thread that entered it")
-            seat.token.leave_region(seat)
+            loop_thread.ownership.leave_region(loop_thread)
 
 
 class lock_os_thread:

@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""Handoff: the monitor's half of taking the token from a thread that is stuck in a blocking call.
+"""Handoff: the monitor's half of taking ownership from a thread that is stuck in a blocking call.
 
 look() runs in the monitor's thread. Without the GIL it only compares numbers (loop/native/stall.c); where that is worth
-the GIL, this file decides, arms the trap and passes the token on. The trap is what the thread runs into as soon
-as it is back in Python: it waits there for the token (loop/ownership.pyx). HACKING.md, "Handoff", tells why no thread
+the GIL, this file decides, arms the trap and passes ownership on. The trap is what the thread runs into as soon
+as it is back in Python: it waits there for ownership (loop/ownership.pyx). HACKING.md, "Handoff", tells why no thread
 gets past it.
 
 What is correct does not depend on what the monitor guesses: a thread that was not stuck at all just meets the
@@ -23,9 +23,10 @@ from goloop.core.loop.loop_core cimport LoopCore
 from goloop.core.poll.pollset cimport now_ns
 from goloop.core.sched.scheduler cimport monitor_look, monitor_poke
 from goloop.core.loop.ownership cimport (
-    GL_FOR_GIL, GL_SLEEPS, GL_SLOW, GL_TAKE, GL_TRY, GL_UNKNOWN, REGION, RUNNING, TAKEN, Hooks, PyFrameObject,
-    PyThreadState, Seat, Token, learn_gil, seat_here, set_hooks, this_tid, thread_does, watch_forget, watch_hot,
-    watch_look,
+    GL_FOR_GIL, GL_SLEEPS, GL_SLOW, GL_RETAKE, GL_PROBE, GL_UNKNOWN, REGION, RUNNING, RETAKEN, Hooks, PyFrameObject,
+    PyThreadState, LoopThread, LoopOwnership, learn_gil, loop_thread_here, set_hooks,
+    stall_forget, stall_hot, this_tid, thread_does,
+    stall_look,
 )
 
 from goloop.core.sched.scheduler import start_monitor
@@ -78,9 +79,10 @@ cdef int tool = -1                # our tool id there, -1: none
 cdef object events                # sys.monitoring.events
 cdef dict armed = {}              # code object -> threads that wait to be trapped in it
 cdef int traps = 0                # threads that wait to be trapped
-cdef list tokens = []             # of watched loops
+cdef list monitored = []             # of watched loops
 cdef object request_thread = None     # runtime.handoff's: request_thread(loop) brings a substitute, if it can
-cdef object tell = None           # goloop.debug's: tell(what, loop, thread, frame, item, task, seconds, ...)
+# goloop.debug's: (loop, thread ident, frame, base frame, item, task, seconds, computes, handed off) -> a report.
+cdef object report_slow_callback = None
 cdef int[1] gil_tid
 
 
@@ -90,10 +92,10 @@ cdef int[1] gil_tid
 # that fails); and the frame evaluation function (C code that calls Python before it returns).
 
 cdef int sprung() except -1:
-    """This thread runs Python: if it has been taken from its loop, wait for the token."""
-    cdef Seat seat = seat_here()
-    if seat is not None and seat.state == TAKEN and seat.trap is not None:
-        seat.token.come_back(seat)
+    """This thread runs Python: if it has been taken from its loop, wait for ownership."""
+    cdef LoopThread loop_thread = loop_thread_here()
+    if loop_thread is not None and loop_thread.state == RETAKEN and loop_thread.trap is not None:
+        loop_thread.ownership.reacquire(loop_thread)
     return 0
 
 
@@ -106,10 +108,10 @@ def _on_raise(code, offset, exception):
 
 
 cdef void _on_entry() noexcept:
-    cdef Seat seat = seat_here()
-    if seat is not None and seat.state == TAKEN and seat.trap is not None:
+    cdef LoopThread loop_thread = loop_thread_here()
+    if loop_thread is not None and loop_thread.state == RETAKEN and loop_thread.trap is not None:
         try:
-            seat.token.come_back(seat)
+            loop_thread.ownership.reacquire(loop_thread)
         except BaseException as exc:
             sys.unraisablehook(_Unraisable(exc))
 
@@ -138,31 +140,33 @@ cdef class Trap:
 
 cdef int on_trace(PyObject *object, PyFrameObject *frame, int what, PyObject *argument) except -1:
     """3.11: the trace function of a thread that was taken from its loop."""
-    cdef Seat seat = <Seat>object
-    cdef Trap trap = seat.trap
+    cdef LoopThread loop_thread = <LoopThread>object
+    cdef Trap trap = loop_thread.trap
     cdef bint ours = what == PyTrace_OPCODE and not (trap is not None and trap.opcodes)
     cdef Py_tracefunc before = trap.function if trap is not None else NULL
     cdef PyObject *before_object = trap.object if trap is not None else NULL
-    seat.token.come_back(seat)
+    loop_thread.ownership.reacquire(loop_thread)
     if before != NULL and not ours:
         return before(before_object, frame, what, argument)
     return 0
 
 
-cdef bint arm(Seat seat, Trap trap, PyObject *frame) except -1:
-    """Trap the thread of `seat`, whose innermost frame this is. Allocates no object that the collector tracks, runs
-    no Python code, and so does not give up the GIL."""
+cdef bint arm(LoopThread loop_thread, Trap trap, PyObject *frame) except -1:
+    """Trap the thread of `loop_thread`, whose innermost frame this is.
+
+    Allocates no object that the collector tracks, runs no Python code, and so does not give up the GIL.
+    """
     global traps
     cdef PyObject *code
-    trap.tstate = seat.tstate
+    trap.tstate = loop_thread.tstate
     if GL_TRACES:
         trap.frame = <object>frame
         trap.opcodes = trap.frame.f_trace_opcodes
         trap.frame.f_trace_opcodes = True
-        trap.function = gl_trace_function(seat.tstate)
-        trap.object = gl_trace_object(seat.tstate)
-        Py_INCREF(seat)
-        gl_trace_put(seat.tstate, on_trace, <PyObject *>seat)
+        trap.function = gl_trace_function(loop_thread.tstate)
+        trap.object = gl_trace_object(loop_thread.tstate)
+        Py_INCREF(loop_thread)
+        gl_trace_put(loop_thread.tstate, on_trace, <PyObject *>loop_thread)
     else:
         code = <PyObject *>PyFrame_GetCode(<PyFrameObject *>frame)
         trap.code = <object>code
@@ -173,23 +177,23 @@ cdef bint arm(Seat seat, Trap trap, PyObject *frame) except -1:
         else:
             armed[trap.code] += 1
         gl_eval_hook(_on_entry)
-    seat.trap = trap
+    loop_thread.trap = trap
     traps += 1
     return True
 
 
-cdef int disarm(Seat seat) except -1:
+cdef int disarm(LoopThread loop_thread) except -1:
     """Take the trap out; in the thread itself, or by who has armed it."""
     global traps
-    cdef Trap trap = seat.trap
+    cdef Trap trap = loop_thread.trap
     if trap is None:
         return 0
-    seat.trap = None
+    loop_thread.trap = None
     traps -= 1
     if GL_TRACES:
         trap.frame.f_trace_opcodes = trap.opcodes
         gl_trace_put(trap.tstate, trap.function, trap.object)
-        Py_DECREF(seat)
+        Py_DECREF(loop_thread)
     else:
         armed[trap.code] -= 1
         if armed[trap.code] == 0:
@@ -287,7 +291,7 @@ cdef int64_t cpu_of(int clock) noexcept nogil:
 cdef int64_t look() noexcept nogil:
     """The monitor's look at all loops. Returns how many ns to wait until the next one."""
     cdef uint32_t verdicts = 0
-    cdef int64_t wait = watch_look(&verdicts)
+    cdef int64_t wait = stall_look(&verdicts)
     if verdicts:
         judge()
     return wait
@@ -295,92 +299,93 @@ cdef int64_t look() noexcept nogil:
 
 cdef void judge() noexcept with gil:
     """Some loops seem stuck."""
-    cdef Token token
+    cdef LoopOwnership ownership
     if sys.is_finalizing():
         return
-    for token in list(tokens):
+    for ownership in list(monitored):
         try:
-            examine(token)
+            examine(ownership)
         except BaseException as exc:
             sys.unraisablehook(_Unraisable(exc))
 
 
-cdef int examine(Token token) except -1:
-    cdef uint32_t verdict = token.watch.verdict
+cdef int examine(LoopOwnership ownership) except -1:
+    cdef uint32_t verdict = ownership.stall.verdict
     cdef object loop
-    token.watch.verdict = 0
+    ownership.stall.verdict = 0
     if verdict == 0:
         return 0
-    loop = token.loop()
+    loop = ownership.loop()
     if loop is None:
         return 0
-    if verdict & (GL_TAKE | GL_TRY):
-        take(token, verdict)
+    if verdict & (GL_RETAKE | GL_PROBE):
+        retake(ownership, verdict)
     if verdict & GL_SLOW:                      # afterwards, to say that it was handed off
-        report_slow(token)
-    if token.holder is None and token.watch.vacant and token.open:
-        if token.spare is not None:
-            token.grant(token.spare)
+        report_slow(ownership)
+    if ownership.holder is None and ownership.stall.vacant and ownership.open:
+        if ownership.spare is not None:
+            ownership.grant(ownership.spare)
         else:
             request_thread(loop)
     return 0
 
 
-cdef bint take(Token token, uint32_t verdict) except -1:
-    """Take the token from its holder, if that is stuck, and pass it on."""
-    cdef Seat seat = token.holder
-    cdef Seat next
+cdef bint retake(LoopOwnership ownership, uint32_t verdict) except -1:
+    """Take ownership from its holder, if that is stuck, and pass it on."""
+    cdef LoopThread loop_thread = ownership.holder
+    cdef LoopThread next
     cdef PyObject *frame = NULL
     cdef PyFrameObject *again
     cdef int64_t cpu
     cdef bint taken = False
     cdef Trap trap
-    if seat is None or token.watch.idle or token.closed or token.item == NULL:
+    if loop_thread is None or ownership.stall.idle or ownership.closed or ownership.item == NULL:
         return False
-    if token.watch.seen != token.watch.beat:
+    if ownership.stall.seen != ownership.stall.beat:
         return False                           # something else runs by now
-    if seat.state == REGION:
-        seat.state = TAKEN
-        token.regions_taken += 1
+    if loop_thread.state == REGION:
+        loop_thread.state = RETAKEN
+        ownership.regions_retaken += 1
         taken = True
-    elif seat.state == RUNNING and token.handoff and not gl_trace_busy(seat.tstate):
-        cpu = cpu_of(seat.clock)
-        if verdict & GL_TAKE:
-            if cpu != token.watch.cpu or thread_does(seat.tid) not in (GL_SLEEPS, GL_UNKNOWN):
+    elif loop_thread.state == RUNNING and ownership.handoff and not gl_trace_busy(loop_thread.tstate):
+        cpu = cpu_of(loop_thread.clock)
+        if verdict & GL_RETAKE:
+            if cpu != ownership.stall.cpu or thread_does(loop_thread.tid) not in (GL_SLEEPS, GL_UNKNOWN):
                 return False                   # it went on while we waited for the GIL
-        elif not computes_without_gil(token, seat, cpu):
+        elif not computes_without_gil(ownership, loop_thread, cpu):
             return False
         watch_raise()
         trap = Trap.__new__(Trap)
-        frame = <PyObject *>PyThreadState_GetFrame(seat.tstate)      # may run the collector, and so anything
+        frame = <PyObject *>PyThreadState_GetFrame(loop_thread.tstate)  # may run the collector, and so anything
         if frame == NULL:
             return False
-        again = PyThreadState_GetFrame(seat.tstate)
-        # From here to lost() nothing gives up the GIL: the thread is still where it is.
-        if (<PyObject *>again == frame and again != seat.base and token.holder is seat and seat.state == RUNNING
-                and seat.trap is None and token.item != NULL and not gl_trace_busy(seat.tstate)):
-            seat.state = TAKEN
+        again = PyThreadState_GetFrame(loop_thread.tstate)
+        # From here to on_retaken() nothing gives up the GIL: the thread is still where it is.
+        if (<PyObject *>again == frame and again != loop_thread.base and ownership.holder is loop_thread
+                and loop_thread.state == RUNNING and loop_thread.trap is None and ownership.item != NULL
+                and not gl_trace_busy(loop_thread.tstate)):
+            loop_thread.state = RETAKEN
             try:
-                taken = arm(seat, trap, frame)
+                taken = arm(loop_thread, trap, frame)
             finally:
                 if not taken:
-                    seat.state = RUNNING
-            token.handoffs += 1
+                    loop_thread.state = RUNNING
+            ownership.handoffs += 1
         Py_XDECREF(<PyObject *>again)
         Py_DECREF(<object>frame)
     if not taken:
         return False
-    token.lost(seat)
-    watch_hot()
-    next = token.choose()
+    ownership.on_retaken(loop_thread)
+    stall_hot()
+    next = ownership.choose()
     if next is not None:
-        token.grant(next)
-    if token.watch.slow:
-        token.watch.due = seat.since + token.watch.slow
+        ownership.grant(next)
+    if ownership.stall.slow:
+        ownership.stall.due = loop_thread.since + ownership.stall.slow
     return True
 
 
-cdef bint computes_without_gil(Token token, Seat seat, int64_t before) except -1:
+cdef bint computes_without_gil(LoopOwnership ownership, LoopThread loop_thread, int64_t before) except -1:
     """Whether the thread uses processor time though we hold the GIL, and did at the same place a while ago."""
     cdef int64_t begun = now_ns()
     cdef int64_t end = begun + PROBE
@@ -393,43 +398,45 @@ cdef bint computes_without_gil(Token token, Seat seat, int64_t before) except -1
     moment.tv_nsec = STEP
     while True:
         # Who waits for the GIL uses processor time as well, all of it where the switch interval is tiny.
-        if thread_does(seat.tid) in (GL_FOR_GIL, GL_SLEEPS):
+        if thread_does(loop_thread.tid) in (GL_FOR_GIL, GL_SLEEPS):
             return False
-        if cpu_of(seat.clock) - before >= PROOF + (now_ns() - begun) * share:
+        if cpu_of(loop_thread.clock) - before >= PROOF + (now_ns() - begun) * share:
             break
         if now_ns() >= end:
             return False
         nanosleep(&moment, NULL)               # with the GIL
     end = now_ns()
-    frame = PyThreadState_GetFrame(seat.tstate)
+    frame = PyThreadState_GetFrame(loop_thread.tstate)
     if frame == NULL:
         return False
     at = PyFrame_GetLasti(frame)
-    again = seat.proven == token.watch.beat and seat.proven_frame == <void *>frame and seat.proven_at == at
-    seat.proven = token.watch.beat
-    seat.proven_frame = <void *>frame
-    seat.proven_at = at
-    token.watch.retry = end + AGAIN
+    again = (loop_thread.proven == ownership.stall.beat and loop_thread.proven_frame == <void *>frame
+             and loop_thread.proven_at == at)
+    loop_thread.proven = ownership.stall.beat
+    loop_thread.proven_frame = <void *>frame
+    loop_thread.proven_at = at
+    ownership.stall.retry = end + AGAIN
     Py_DECREF(<object><PyObject *>frame)
     return again
 
 
 # -------------------------------------------------------------------- reports
-cdef int report_slow(Token token) except -1:
+cdef int report_slow(LoopOwnership ownership) except -1:
     """A callback is slow: the holder's, or one that was handed off."""
     cdef int64_t now = now_ns(), due = 0
-    cdef Seat seat
-    for seat in list(token.away):
-        if seat.report is None and token.watch.slow:
-            if now >= seat.since + token.watch.slow:
-                describe(token, seat, seat.since, True)
-            elif due == 0 or seat.since + token.watch.slow < due:
-                due = seat.since + token.watch.slow
-    token.watch.due = due
-    seat = token.holder
-    if (seat is not None and not token.watch.idle and token.item != NULL and seat.report is None and token.watch.slow
-            and token.watch.seen == token.watch.beat and now - token.watch.since >= token.watch.slow):
-        describe(token, seat, seat.since if seat.since else token.watch.since, False)
+    cdef LoopThread loop_thread
+    for loop_thread in list(ownership.away):
+        if loop_thread.report is None and ownership.stall.slow:
+            if now >= loop_thread.since + ownership.stall.slow:
+                describe(ownership, loop_thread, loop_thread.since, True)
+            elif due == 0 or loop_thread.since + ownership.stall.slow < due:
+                due = loop_thread.since + ownership.stall.slow
+    ownership.stall.due = due
+    loop_thread = ownership.holder
+    if (loop_thread is not None and not ownership.stall.idle and ownership.item != NULL
+            and loop_thread.report is None and ownership.stall.slow
+            and ownership.stall.seen == ownership.stall.beat and now - ownership.stall.since >= ownership.stall.slow):
+        describe(ownership, loop_thread, loop_thread.since if loop_thread.since else ownership.stall.since, False)
     return 0
 
 
@@ -441,65 +448,70 @@ cdef object task_of(object item):
     return task if isinstance(task, asyncio.Task) else None
 
 
-cdef int describe(Token token, Seat seat, int64_t since, bint away) except -1:
-    cdef object loop = token.loop()
-    cdef object item = seat.item if away else <object>token.item
+cdef int describe(LoopOwnership ownership, LoopThread loop_thread, int64_t since, bint away) except -1:
+    cdef object loop = ownership.loop()
+    cdef object item = loop_thread.item if away else <object>ownership.item
     cdef object frame, task, base, report
     cdef bint computes
-    cdef uint64_t beat = token.watch.beat
+    cdef uint64_t beat = ownership.stall.beat
     cdef PyObject *innermost
-    if tell is None or seat.tstate == NULL:
+    if report_slow_callback is None or loop_thread.tstate == NULL:
         return 0
-    innermost = <PyObject *>PyThreadState_GetFrame(seat.tstate)
+    innermost = <PyObject *>PyThreadState_GetFrame(loop_thread.tstate)
     if innermost == NULL:
         return 0
     frame = <object>innermost
     Py_DECREF(frame)
-    task = seat.task if away else asyncio.current_task(loop)
+    task = loop_thread.task if away else asyncio.current_task(loop)
     if sys.version_info >= (3, 14):            # where a task is its thread's, and this is another thread
         task = task_of(item)
     if away:
         computes = False
     else:
-        computes = token.watch.cpu != cpu_of(seat.clock) or thread_does(seat.tid) not in (GL_SLEEPS, GL_UNKNOWN)
-    base = <object><PyObject *>seat.base if seat.base != NULL else None
+        computes = (ownership.stall.cpu != cpu_of(loop_thread.clock)
+                    or thread_does(loop_thread.tid) not in (GL_SLEEPS, GL_UNKNOWN))
+    base = <object><PyObject *>loop_thread.base if loop_thread.base != NULL else None
     # Runs Python code, so that the callback may go on meanwhile, and end.
-    report = tell(loop, seat.thread, frame, base, item, task, (now_ns() - since) / 1e9, computes, away)
-    if seat in token.away if away else token.holder is seat and token.watch.beat == beat:
-        seat.report = report
-        if seat.since == 0:
-            seat.since = since
-        token.refresh()
+    report = report_slow_callback(
+        loop, loop_thread.ident, frame, base, item, task, (now_ns() - since) / 1e9, computes, away
+    )
+    if loop_thread in ownership.away if away else ownership.holder is loop_thread and ownership.stall.beat == beat:
+        loop_thread.report = report
+        if loop_thread.since == 0:
+            loop_thread.since = since
+        ownership.refresh()
     else:
         report.end((now_ns() - since) / 1e9)
     return 0
 
 
-cdef int ended(Seat seat) except -1:
+cdef int ended(LoopThread loop_thread) except -1:
     """The callback that was reported has ended."""
-    cdef object report = seat.report
-    seat.report = None
-    report.end((now_ns() - seat.since) / 1e9)
+    cdef object report = loop_thread.report
+    loop_thread.report = None
+    report.end((now_ns() - loop_thread.since) / 1e9)
     return 0
 
 
-cdef int abandoned(Seat seat) except -1:
+cdef int abandoned(LoopThread loop_thread) except -1:
     """run_forever() returns though callbacks are stuck: say which."""
-    cdef Seat other
+    cdef LoopThread other
     cdef PyObject *frame
-    for other in list(seat.token.away):
+    for other in list(loop_thread.ownership.away):
         frame = <PyObject *>PyThreadState_GetFrame(other.tstate)
-        tell_abandoned(seat.token.loop(), other.thread, <object>frame if frame != NULL else None, other.item)
+        report_abandoned(
+            loop_thread.ownership.loop(), other.ident, <object>frame if frame != NULL else None, other.item
+        )
         Py_XDECREF(frame)
     return 0
 
 
-cdef object tell_abandoned = None
+cdef object report_abandoned = None
 
 
 # ------------------------------------------------------------ for the runtime
-cdef int first_region(Seat seat) except -1:
-    attend(seat.token.loop())
+cdef int first_region(LoopThread loop_thread) except -1:
+    start_monitoring(loop_thread.ownership.loop())
     return 0
 
 
@@ -507,53 +519,53 @@ cdef void poke() noexcept nogil:
     monitor_poke()
 
 
-def attend(LoopCore loop):
+def start_monitoring(LoopCore loop):
     """Let the monitor watch a loop that runs."""
-    cdef Token token = loop.token
-    if not token.watched:
+    cdef LoopOwnership ownership = loop.ownership
+    if not ownership.is_monitored:
         learn()
         start_monitor()
-        tokens.append(token)
-        token.listen(True)
+        monitored.append(ownership)
+        ownership.set_monitored(True)
         monitor_poke()
 
 
-def ignore(LoopCore loop):
+def stop_monitoring(LoopCore loop):
     """Let the monitor forget a loop; run_forever() returns."""
-    cdef Token token = loop.token
-    if token.watched:
-        token.listen(False)
-        tokens.remove(token)
+    cdef LoopOwnership ownership = loop.ownership
+    if ownership.is_monitored:
+        ownership.set_monitored(False)
+        monitored.remove(ownership)
 
 
 def configure(LoopCore loop, bint handoff, bint watch):
     """Say whether a loop may be handed off, and whether its slow callbacks are reported."""
-    loop.token.handoff = handoff
-    loop.token.watch_slow(watch)
+    loop.ownership.handoff = handoff
+    loop.ownership.report_slow(watch)
 
 
-def set_runtime(thread_requester, teller, abandoned_teller):
+def set_runtime(thread_requester, slow_reporter, abandoned_reporter):
     """runtime.handoff's functions."""
-    global request_thread, tell, tell_abandoned
+    global request_thread, report_slow_callback, report_abandoned
     request_thread = thread_requester
-    tell = teller
-    tell_abandoned = abandoned_teller
+    report_slow_callback = slow_reporter
+    report_abandoned = abandoned_reporter
 
 
 def after_fork_in_parent():
     """The monitor is stopped for a fork."""
-    if tokens:
+    if monitored:
         start_monitor()
 
 
-def after_fork():
+def after_fork_in_child():
     """In a forked child: the threads that were to be trapped are the parent's."""
     global traps
-    cdef Token token
-    watch_forget()
-    for token in tokens:
-        token.watched = False
-    tokens.clear()
+    cdef LoopOwnership ownership
+    stall_forget()
+    for ownership in monitored:
+        ownership.is_monitored = False
+    monitored.clear()
     if not GL_TRACES:
         for code in list(armed):
             _monitoring.set_local_events(tool, code, 0)

@@ -54,14 +54,14 @@ cdef class Queue:
 
 # What another thread posts to a worker, to have it look at the backlog. Its own item, and not the worker: that may
 # stand in the ready queue as well, and running from there must not pass for having left the inbox.
-cdef class Kick(Pollable):
+cdef class BacklogNotice(Pollable):
     cdef gl_node node
     cdef Worker worker
     cdef bint posted              # in the inbox, or taken out and not run yet
 
 
 cdef class Worker(Pollable):
-    cdef Kick kicker
+    cdef BacklogNotice notice
     cdef readonly LoopCore loop
     cdef object context           # an empty one, for the timers of parked goroutines
     cdef object hub               # the greenlet that runs the loop
@@ -70,11 +70,11 @@ cdef class Worker(Pollable):
     cdef int budget               # switches left until the loop gets its turn; only the worker's own turn renews it
     # The next choice is for the backlog: at the start of a turn, or goroutines that keep each other busy would starve
     # it, and for one that yields to all others.
-    cdef bint fresh
+    cdef bint prefer_backlog
     cdef list spare               # runner greenlets that wait for a goroutine
     cdef G assigned               # what the runner that is switched to begins with; None: it is to end
     cdef readonly Py_ssize_t live      # goroutines started here and not done
-    cdef readonly unsigned long long turns
+    cdef readonly unsigned long long rounds
     cdef int blocked              # depth of blocking() regions of what its loop runs outside of goroutines
     cdef readonly bint retired    # takes no more from the backlog
     cdef int locked               # lock_os_thread()s that its goroutines hold
@@ -87,20 +87,20 @@ cdef class Worker(Pollable):
     cdef object running_loop      # what goroutines were given as asyncio's entry there,
     cdef object kept              # and what they were given before
 
-    cdef int turn(self) except -1
-    cdef bint takes(self) noexcept
+    cdef int run_goroutines(self) except -1
+    cdef bint can_start(self) noexcept
     cdef object runner(self)
-    cdef object following(self)
+    cdef object pick_next(self)
     cdef int use_locals(self, Locals wanted) except -1
     cdef int make_locals(self, G g) except -1
-    cdef int leave(self) except -1
+    cdef int switch_away(self) except -1
     cdef int prepare(self) except -1
     cdef int park(self, G g, str reason) except -1
     cdef int yield_(self, G g) except -1
     cdef bint idle(self) noexcept
-    cdef bint stands(self) noexcept
-    cdef bint computes(self) noexcept
-    cdef bint kick(self) except -1
+    cdef bint in_blocking_region(self) noexcept
+    cdef bint used_cpu(self) noexcept
+    cdef bint notify(self) except -1
 
 
 cdef Queue backlog                # goroutines that no worker has started
@@ -110,7 +110,7 @@ cdef bint in_goroutine() noexcept     # whether there is one
 cdef int ready(G g) except -1     # let a parked goroutine go on; any thread, once for each park
 # Put a new goroutine into the backlog and see that a worker looks there. An exception: there is no worker, and none
 # could be started.
-cdef int submit(G g) except -1
+cdef int enqueue_new(G g) except -1
 cdef int wake_one() except -1
 cdef void monitor_look(gl_look look) noexcept nogil
 cdef void monitor_poke() noexcept nogil

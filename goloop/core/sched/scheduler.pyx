@@ -2,7 +2,7 @@
 """Workers and how goroutines take turns on them: park and ready, the run queue, the backlog.
 
 A worker is a thread whose main greenlet, the hub, runs a loop. The worker stands in that loop's ready queue as one
-item; its turn() switches to goroutines, which switch directly to each other as they park, until there is none
+item; its run_goroutines() switches to goroutines, which switch directly to each other as they park, until there is none
 left or the budget is spent, and then back to the hub. HACKING.md has the states and who may change them.
 
 Everything here is guarded by the GIL: no function gives it up between reading a state and changing it.
@@ -22,10 +22,10 @@ cdef extern from "Python.h":
     PyObject *PyThreadState_GetDict()
 
 cdef extern from "../sched/native/sysmon.h" nogil:
-    ctypedef int (*gl_stuck)() noexcept with gil
+    ctypedef int (*gl_backlog_report)() noexcept with gil
     void gl_monitor_set_look(gl_look look)
     void gl_monitor_poke()
-    int gl_monitor_start(gl_stuck stuck)
+    int gl_monitor_start(gl_backlog_report report)
     void gl_monitor_stop()
     void gl_monitor_backlog(long change)
     void gl_monitor_started()
@@ -102,7 +102,7 @@ cdef class G(Pollable):
         cdef Worker worker = self.worker
         worker.runnable.push(self)
         if worker.budget > 0:
-            worker.turn()
+            worker.run_goroutines()
         else:
             worker.loop.queue(worker)
 
@@ -127,7 +127,7 @@ cdef class Queue:
         return g
 
 
-cdef G begin(Worker worker):
+cdef G dequeue_new(Worker worker):
     """Give the oldest goroutine of the backlog to a worker. None: those that were left have been cancelled."""
     cdef G g = backlog.pop()
     while g is not None:
@@ -142,7 +142,7 @@ cdef G begin(Worker worker):
     return None
 
 
-cdef class Kick(Pollable):
+cdef class BacklogNotice(Pollable):
     def __cinit__(self):
         self.slow = True
 
@@ -156,8 +156,8 @@ cdef class Worker:
 
     def __cinit__(self, LoopCore loop):
         self.slow = True
-        self.kicker = Kick()
-        self.kicker.worker = self
+        self.notice = BacklogNotice()
+        self.notice.worker = self
         self.loop = loop
         self.context = Context()
         self.runnable = Queue()
@@ -193,50 +193,50 @@ cdef class Worker:
             switch(self.spare.pop(), NULL, NULL)
         gl_worker = NULL
         self.hub = None
-        self.kicker = None
+        self.notice = None
 
     def __repr__(self):
         return f"<goroutines of worker {self.thread}: {self.live} live, {self.runnable.count} runnable>"
 
-    def kick_self(self):
+    def notify_self(self):
         """Let it look at the backlog."""
-        self.kick()
+        self.notify()
 
     # ------------------------------------------------------------- scheduling
     cdef object run(self):
         self.budget = BUDGET
-        self.fresh = True
-        self.turn()
+        self.prefer_backlog = True
+        self.run_goroutines()
 
-    cdef int turn(self) except -1:
+    cdef int run_goroutines(self) except -1:
         """Let goroutines run until none can, or the budget is spent. In the hub only."""
         cdef object target
-        self.turns += 1
-        target = self.following()
+        self.rounds += 1
+        target = self.pick_next()
         if target is not self.hub:
             switch(target, NULL, NULL)
-        if self.runnable.count or self.takes():
+        if self.runnable.count or self.can_start():
             self.loop.queue(self)
         elif backlog.count:
-            wake_one()                # kicked just before it retired or was locked
+            wake_one()  # notified just before it retired or was locked
         return 0
 
-    cdef bint takes(self) noexcept:
+    cdef bint can_start(self) noexcept:
         """Whether there is a goroutine to start, and it may start it."""
         return backlog.count > 0 and not self.locked and not self.retired
 
     cdef object runner(self):
         return self.spare.pop() if self.spare else new_greenlet(self._runner, self.hub)
 
-    cdef object following(self):
+    cdef object pick_next(self):
         """Choose what runs next, make it current, and return its greenlet; the hub's when it is the loop's turn."""
         cdef G g
         cdef object runner
         if self.budget > 0:
-            if self.takes() and (self.fresh or self.runnable.head is None):
-                self.fresh = False
+            if self.can_start() and (self.prefer_backlog or self.runnable.head is None):
+                self.prefer_backlog = False
                 runner = self.runner()            # first, because this can fail
-                g = begin(self)
+                g = dequeue_new(self)
                 if g is not None:
                     self.budget -= 1
                     self.current = self.assigned = g
@@ -293,9 +293,9 @@ cdef class Worker:
             (<Locals>g.locals).first = <PyObject *>own
         return self.use_locals(g.locals)
 
-    cdef int leave(self) except -1:
+    cdef int switch_away(self) except -1:
         """Switch away from the current goroutine, whose state says already how it comes back."""
-        cdef object target = self.following()
+        cdef object target = self.pick_next()
         if target is not getcurrent():
             switch(target, NULL, NULL)
         return 0
@@ -318,8 +318,8 @@ cdef class Worker:
                 self.use_locals(None)
                 g.locals = None
             g = None
-            if self.budget > 0 and self.runnable.head is None and self.takes():
-                g = begin(self)
+            if self.budget > 0 and self.runnable.head is None and self.can_start():
+                g = dequeue_new(self)
                 if g is not None:
                     self.budget -= 1
                     self.current = g
@@ -327,14 +327,14 @@ cdef class Worker:
             if len(self.spare) < SPARES:
                 me = getcurrent()
                 self.spare.append(me)
-                self.leave()
+                self.switch_away()
                 g = self.assigned
         # The end of a greenlet is a switch to its parent, the hub.
 
     # ---------------------------------------------------------- park and yield
     cdef int prepare(self) except -1:
         """Do what may fail, or run a finalizer, while the current goroutine's state is still "running"."""
-        if not self.spare and self.takes():
+        if not self.spare and self.can_start():
             self.spare.append(new_greenlet(self._runner, self.hub))
         return 0
 
@@ -345,7 +345,7 @@ cdef class Worker:
         g.status = PARKED
         g.greenlet = getcurrent()
         try:
-            self.leave()
+            self.switch_away()
         finally:
             g.greenlet = None
             g.status = RUNNING
@@ -358,9 +358,9 @@ cdef class Worker:
         g.status = RUNNABLE
         g.greenlet = getcurrent()
         self.runnable.push(g)
-        self.fresh = True
+        self.prefer_backlog = True
         try:
-            self.leave()
+            self.switch_away()
         finally:
             g.greenlet = None
             g.status = RUNNING
@@ -368,31 +368,31 @@ cdef class Worker:
 
     # ------------------------------------------------------- the monitor's view
     cdef bint idle(self) noexcept:
-        return self.current is None and not self.kicker.posted and not self.queued and not self.locked
+        return self.current is None and not self.notice.posted and not self.queued and not self.locked
 
-    cdef bint stands(self) noexcept:
+    cdef bint in_blocking_region(self) noexcept:
         """Whether what runs here has said, with blocking(), that it may block the thread."""
         return (self.blocked if self.current is None else self.current.blocked) > 0
 
-    cdef bint computes(self) noexcept:
+    cdef bint used_cpu(self) noexcept:
         """Whether the thread has used processor time since the last look. One that waits for the GIL wakes up
         at every switch interval, so that it has; one in a system call has not."""
         cdef int64_t before = self.cpu
         self.cpu = gl_thread_cpu(self.clock)
         return self.cpu != before
 
-    cdef bint kick(self) except -1:
+    cdef bint notify(self) except -1:
         """Let it look at the backlog; from any thread. False: it has ended."""
-        cdef Kick kicker = self.kicker
-        if kicker is None:
+        cdef BacklogNotice notice = self.notice
+        if notice is None:
             return False
-        if not kicker.posted:
-            kicker.posted = True
-            kicker.node.item = <void *>kicker
-            Py_INCREF(kicker)         # the inbox's reference; drain() drops it
-            if not self.loop.pollset.post(&kicker.node):
-                Py_DECREF(kicker)
-                kicker.posted = False
+        if not notice.posted:
+            notice.posted = True
+            notice.node.item = <void *>notice
+            Py_INCREF(notice)  # the inbox's reference; drain() drops it
+            if not self.loop.pollset.post(&notice.node):
+                Py_DECREF(notice)
+                notice.posted = False
                 return False
         return True
 
@@ -424,11 +424,11 @@ cdef int ready(G g) except -1:
     return 0
 
 
-cdef int submit(G g) except -1:
+cdef int enqueue_new(G g) except -1:
     cdef Worker worker = here()
     backlog.push(g)
     gl_monitor_backlog(1)
-    if worker is None or worker.locked or worker.retired or worker.stands():
+    if worker is None or worker.locked or worker.retired or worker.in_blocking_region():
         wake_one()
     elif worker.current is None:
         worker.loop.queue(worker)
@@ -440,13 +440,13 @@ cdef int wake_one() except -1:
     cdef Worker worker
     cdef Worker chosen = None
     for worker in workers:
-        if worker.locked or worker.stands():
+        if worker.locked or worker.in_blocking_region():
             continue
         if not worker.idle():
             return 0                  # it looks when its goroutine parks
         if chosen is None:
             chosen = worker
-    if chosen is not None and chosen.kick():
+    if chosen is not None and chosen.notify():
         return 0
     try:
         start_worker()
@@ -457,7 +457,7 @@ cdef int wake_one() except -1:
     return 0
 
 
-cdef int stuck() noexcept with gil:
+cdef int backlog_stalled() noexcept with gil:
     """The monitor's report that nobody has started a goroutine for a tick, though the backlog is not empty. Returns
     whether that was changed."""
     global complained
@@ -470,12 +470,12 @@ cdef int stuck() noexcept with gil:
         if worker.idle():
             if chosen is None:
                 chosen = worker
-        elif worker.computes():
+        elif worker.used_cpu():
             computing += 1
     if computing >= procs:
         return 0
     try:
-        if (chosen is None or not chosen.kick()) and not start_worker():
+        if (chosen is None or not chosen.notify()) and not start_worker():
             return 0
         complained = False
     except BaseException as exc:      # no thread could be started; the next tick tries again, and says nothing
@@ -533,7 +533,7 @@ def start_monitor():
     """Start the monitor thread, unless it runs."""
     cdef int error
     with nogil:
-        error = gl_monitor_start(stuck)
+        error = gl_monitor_start(backlog_stalled)
     if error:
         raise OSError(error, "the monitor thread could not be started")
 
@@ -553,7 +553,7 @@ def stop_monitor():
         gl_monitor_stop()
 
 
-def forget():
+def after_fork_in_child():
     """In a forked child: there is no worker any more, and nothing to start.
 
     The goroutine that forked goes on as what a plain thread runs; its worker only brings it to its end.

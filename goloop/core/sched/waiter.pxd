@@ -12,11 +12,11 @@ cdef enum Outcome:
 # One wait of one actor. claim() decides, once, how it ends; whoever claimed it calls wake(). Guard: the GIL.
 cdef class Waiter:
     cdef Outcome outcome
-    cdef unsigned int forks       # of the process that it waits in
-    cdef bint parked              # the goroutine has switched away, or is just about to
-    cdef bint back                # a coroutine that has ended its wait: from then on, what it was given is its own
-    cdef bint returnable          # who waits gives back what comes at the moment of its cancellation: that one wins
-    cdef bint ok                  # the three are the claimer's to fill in, between claim() and wake()
+    cdef unsigned int forks         # of the process that it waits in
+    cdef bint parked                # the goroutine has switched away, or is just about to
+    cdef bint resumed               # a coroutine that has ended its wait: from then on, what it was given is its own
+    cdef bint gives_back_on_cancel  # who waits gives back what comes at the moment of its cancellation: that one wins
+    cdef bint success               # the three are the claimer's to fill in, between claim() and wake()
     cdef Py_ssize_t index
     cdef object value
     cdef G g                      # who waits: a goroutine,
@@ -34,28 +34,28 @@ cdef class Waiter:
     cdef int block(self, str reason, double timeout, bint cancellable=*) except -1
 
 
-# A place in a wait queue; a select has one in each queue. Doubly linked, so that a waiter that gives up leaves at once.
-cdef class Place:
-    cdef Place before, after
-    cdef Places queue             # None: in no queue
+# A node in a wait queue; a select has one in each queue. Doubly linked, so that a waiter that gives up leaves at once.
+cdef class WaitNode:
+    cdef WaitNode before, after
+    cdef WaitQueue queue          # None: in no queue
     cdef Waiter waiter
     cdef Py_ssize_t index         # which case of a select
     cdef object value             # what is to be sent
 
-    cdef int leave(self) noexcept
+    cdef int unlink(self) noexcept
 
 
-cdef class Places:
-    cdef Place first, last
+cdef class WaitQueue:
+    cdef WaitNode first, last
     cdef Py_ssize_t count
 
-    cdef int join(self, Place place) noexcept
-    cdef Place claim_first(self)          # take out and claim the oldest that still waits; None: there is none
+    cdef int join(self, WaitNode node) noexcept
+    cdef WaitNode claim_first(self)  # take out and claim the oldest that still waits; None: there is none
     cdef bint waiting(self) noexcept
     cdef int complete_all(self) except -1
 
 
-cdef Place new_place(Waiter waiter, Py_ssize_t index, object value)
+cdef WaitNode new_wait_node(Waiter waiter, Py_ssize_t index, object value)
 cdef int may_block(str what, str instead) except -1
 cdef Waiter blocking_waiter(str what, str instead)
 cdef Waiter async_waiter()

@@ -83,7 +83,7 @@ cdef class Waiter:
             self.loop.call_soon_threadsafe(_resolve, self.future)
         except RuntimeError:
             if self.loop.is_closed():     # its coroutine will not go on
-                return self.back or self.give_up()
+                return self.resumed or self.give_up()
             raise
         except BaseException as exc:
             # asyncio's own loops are Python code there, in which a signal handler may raise. The wake-up must not
@@ -127,7 +127,7 @@ cdef class Waiter:
             if not self.lock.acquire(True, timeout):
                 self.claim(TIMED_OUT)
         except BaseException as exc:      # a signal handler raised it, KeyboardInterrupt for one
-            if self.claim(CANCELLED) or self.returnable:
+            if self.claim(CANCELLED) or self.gives_back_on_cancel:
                 raise
             # What it waited for has come, and must not be lost: the exception comes right after it.
             PyThreadState_SetAsyncExc(PyThread_get_thread_ident(), type(exc))
@@ -149,14 +149,14 @@ cdef class Waiter:
             if self.outcome == WAITING:
                 await self.future
         except asyncio.CancelledError as exc:
-            if self.claim(CANCELLED) or self.returnable:
+            if self.claim(CANCELLED) or self.gives_back_on_cancel:
                 raise
             # Claimed before: what it waited for is here and must not be lost. The cancellation comes at the next await.
             task = asyncio.current_task()
             task.uncancel()
             task.cancel(*exc.args)
         finally:
-            self.back = True
+            self.resumed = True
             self.future = None
             if timer is not None:
                 timer.cancel()
@@ -191,10 +191,10 @@ cdef Waiter async_waiter():
 
 # ------------------------------------------------------------------------ queues
 @cython.freelist(256)
-cdef class Place:
-    cdef int leave(self) noexcept:
+cdef class WaitNode:
+    cdef int unlink(self) noexcept:
         """Leave the queue, if it is in one."""
-        cdef Places queue = self.queue
+        cdef WaitQueue queue = self.queue
         if queue is None:
             return 0
         if self.before is None:
@@ -211,59 +211,59 @@ cdef class Place:
         return 0
 
 
-cdef Place new_place(Waiter waiter, Py_ssize_t index, object value):
-    cdef Place place = Place.__new__(Place)
-    place.waiter = waiter
-    place.index = index
-    place.value = value
-    return place
+cdef WaitNode new_wait_node(Waiter waiter, Py_ssize_t index, object value):
+    cdef WaitNode node = WaitNode.__new__(WaitNode)
+    node.waiter = waiter
+    node.index = index
+    node.value = value
+    return node
 
 
-cdef class Places:
+cdef class WaitQueue:
     """Waiters in the order in which they came."""
 
-    cdef int join(self, Place place) noexcept:
-        place.queue = self
-        place.before = self.last
+    cdef int join(self, WaitNode node) noexcept:
+        node.queue = self
+        node.before = self.last
         if self.last is None:
-            self.first = place
+            self.first = node
         else:
-            self.last.after = place
-        self.last = place
+            self.last.after = node
+        self.last = node
         self.count += 1
         return 0
 
-    cdef Place claim_first(self):
-        cdef Place place
+    cdef WaitNode claim_first(self):
+        cdef WaitNode node
         while self.first is not None:
-            place = self.first
-            place.leave()
-            if place.waiter.claim(COMPLETED):
-                place.waiter.index = place.index
-                return place
+            node = self.first
+            node.unlink()
+            if node.waiter.claim(COMPLETED):
+                node.waiter.index = node.index
+                return node
         return None
 
     cdef bint waiting(self) noexcept:
         """Whether somebody here still waits; those who gave up and have not left yet are taken out."""
         while self.first is not None and not self.first.waiter.waits():
-            self.first.leave()
+            self.first.unlink()
         return self.first is not None
 
     cdef int complete_all(self) except -1:
         """Complete everything that waits now; an exception on the way comes when all have been woken."""
-        cdef Places gone = Places.__new__(Places)
+        cdef WaitQueue gone = WaitQueue.__new__(WaitQueue)
         cdef object failure = None
-        cdef Place place
+        cdef WaitNode node
         while True:
-            place = self.claim_first()
-            if place is None:
+            node = self.claim_first()
+            if node is None:
                 break
-            gone.join(place)
+            gone.join(node)
         while gone.first is not None:
-            place = gone.first
-            place.leave()
+            node = gone.first
+            node.unlink()
             try:
-                place.waiter.wake()
+                node.waiter.wake()
             except BaseException as exc:
                 failure = exc
         if failure is not None:
@@ -271,10 +271,10 @@ cdef class Places:
         return 0
 
 
-def _forked():
+def after_fork_in_child():
     """In a forked child: nobody waits."""
     global forks
     forks += 1
 
 
-os.register_at_fork(after_in_child=_forked)
+os.register_at_fork(after_in_child=after_fork_in_child)

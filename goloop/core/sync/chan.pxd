@@ -1,4 +1,4 @@
-from goloop.core.sched.waiter cimport Places, Waiter
+from goloop.core.sched.waiter cimport WaitQueue, Waiter
 
 
 # Guard: the GIL. Receivers wait only while nothing is available, senders only while the buffer is full.
@@ -9,15 +9,15 @@ cdef class Chan:
     cdef Py_ssize_t head
     cdef Py_ssize_t count
     cdef Py_ssize_t owed              # of these, for receivers that were claimed and are not back; the rest can be had
-    cdef Places receivers
-    cdef Places senders
+    cdef WaitQueue receivers
+    cdef WaitQueue senders
     cdef object __weakref__
 
     cdef int append(self, object value) except -1
     cdef int grow(self) except -1
     cdef object pop(self)
-    cdef bint put(self, object value) except -1
-    cdef object take(self)
+    cdef bint send_now(self, object value) except -1
+    cdef object receive_now(self)
     cdef int hand_over(self, Waiter waiter, object value) except -1
     cdef int offer(self) except -1
     cdef object received(self, Waiter waiter)

@@ -16,13 +16,14 @@ from libc.stdint cimport uint64_t
 
 from goloop.core.poll.pollset cimport now_ns
 from goloop.core.sched.waiter cimport (
-    COMPLETED, Place, Places, Waiter, async_waiter, blocking_waiter, may_block, new_place, raise_outcome, seconds_of,
+    COMPLETED, WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, may_block, new_wait_node,
+    raise_outcome, seconds_of,
 )
 
 from goloop.errors import ChannelClosed
 
-cdef object NOTHING = object()        # take(): it would have to wait
-cdef object CLOSED = object()         # take(): closed and drained
+cdef object NOTHING = object()        # receive_now(): it would have to wait
+cdef object CLOSED = object()         # receive_now(): closed and drained
 
 cdef uint64_t random_state = 0
 
@@ -55,8 +56,8 @@ cdef class Chan:
             raise ValueError(f"a channel's capacity cannot be negative, got {n}")
         self.cap = n
         self.ring = []
-        self.receivers = Places()
-        self.senders = Places()
+        self.receivers = WaitQueue()
+        self.senders = WaitQueue()
 
     def __len__(self):
         return self.count - self.owed
@@ -95,14 +96,14 @@ cdef class Chan:
         self.count -= 1
         return value
 
-    cdef bint put(self, object value) except -1:
+    cdef bint send_now(self, object value) except -1:
         """Hand the value to a receiver or the buffer. False: it has to wait."""
-        cdef Place place
+        cdef WaitNode node
         if self.closed:
             raise ChannelClosed("send on a closed channel")
-        place = self.receivers.claim_first() if self.receivers.first is not None else None
-        if place is not None:
-            self.hand_over(place.waiter, value)
+        node = self.receivers.claim_first() if self.receivers.first is not None else None
+        if node is not None:
+            self.hand_over(node.waiter, value)
         elif self.count - self.owed < self.cap:
             self.append(value)
         else:
@@ -111,7 +112,7 @@ cdef class Chan:
 
     cdef int hand_over(self, Waiter waiter, object value) except -1:
         """Give a claimed receiver a value; if older ones are on their way to others, give it one of those instead."""
-        waiter.ok = True
+        waiter.success = True
         if waiter.g is None:
             self.append(value)
             self.owed += 1
@@ -128,14 +129,14 @@ cdef class Chan:
 
     cdef int offer(self) except -1:
         """Something has become available that no send brought: it may be what receivers wait for."""
-        cdef Place place
+        cdef WaitNode node
         cdef Waiter waiter
         while self.count > self.owed:
-            place = self.receivers.claim_first()
-            if place is None:
+            node = self.receivers.claim_first()
+            if node is None:
                 break
-            waiter = place.waiter
-            waiter.ok = True
+            waiter = node.waiter
+            waiter.success = True
             if waiter.g is not None:
                 waiter.value = self.pop()
                 waiter.wake()
@@ -145,35 +146,35 @@ cdef class Chan:
                     self.owed -= 1
         return 0
 
-    cdef object take(self):
+    cdef object receive_now(self):
         """The oldest value; or NOTHING, or CLOSED."""
         cdef object value
-        cdef Place place
+        cdef WaitNode node
         if self.count > self.owed:
             value = self.pop()
             while self.senders.first is not None and self.count - self.owed < self.cap:
-                place = self.senders.claim_first()
-                if place is None:
+                node = self.senders.claim_first()
+                if node is None:
                     break
-                self.append(place.value)
-                place.waiter.ok = True
-                place.waiter.wake()
+                self.append(node.value)
+                node.waiter.success = True
+                node.waiter.wake()
             return value
-        place = self.senders.claim_first()
-        if place is None:
+        node = self.senders.claim_first()
+        if node is None:
             return CLOSED if self.closed and self.count == 0 else NOTHING
-        value = place.value
+        value = node.value
         if self.count:
             self.append(value)
             value = self.pop()
-        place.waiter.ok = True
-        place.waiter.wake()
+        node.waiter.success = True
+        node.waiter.wake()
         return value
 
     cdef object received(self, Waiter waiter):
         cdef object value
         raise_outcome(waiter.outcome, "recv")
-        if not waiter.ok:
+        if not waiter.success:
             raise ChannelClosed("receive from a closed channel")
         if waiter.g is not None:
             return waiter.value
@@ -185,7 +186,7 @@ cdef class Chan:
 
     cdef int give_back(self, Waiter waiter) except -1:
         """A receiver ends its wait with an exception: what it was claimed for, if it was, is for somebody else."""
-        if waiter.outcome == COMPLETED and waiter.ok:
+        if waiter.outcome == COMPLETED and waiter.success:
             if waiter.g is None:
                 self.owed -= 1
             else:                         # its greenlet is being ended: only now does the value go back to the front
@@ -199,7 +200,7 @@ cdef class Chan:
 
     cdef int sent(self, Waiter waiter) except -1:
         raise_outcome(waiter.outcome, "send")
-        if not waiter.ok:
+        if not waiter.success:
             raise ChannelClosed("send on a closed channel")
         return 0
 
@@ -211,17 +212,17 @@ cdef class Chan:
             raise ChannelClosed("close of a closed channel")
         self.closed = True
         if self.count == 0:                # else they wait for what others may give back; see received()
-            self.receivers.complete_all()  # waiter.ok stays False
+            self.receivers.complete_all()  # waiter.success stays False
         self.senders.complete_all()
 
     def try_send(self, value):
         """Send if that needs no waiting. Returns whether it did; ChannelClosed on a closed channel."""
-        return self.put(value)
+        return self.send_now(value)
 
     def try_recv(self):
         """Receive what is there. Returns (value, True), or (None, False) when it would have to wait; ChannelClosed
         when it is closed and drained."""
-        value = self.take()
+        value = self.receive_now()
         if value is CLOSED:
             raise ChannelClosed("receive from a closed channel")
         return (None, False) if value is NOTHING else (value, True)
@@ -234,20 +235,20 @@ cdef class Chan:
         """
         cdef double seconds = seconds_of(timeout)
         cdef Waiter waiter
-        cdef Place place
+        cdef WaitNode node
         may_block("Chan.send()", "await Chan.async_send()")
-        if self.put(value):
+        if self.send_now(value):
             return
         waiter = blocking_waiter("Chan.send()", "await Chan.async_send()")
-        place = new_place(waiter, 0, value)
-        if self.put(value):
+        node = new_wait_node(waiter, 0, value)
+        if self.send_now(value):
             return
-        waiter.returnable = True
-        self.senders.join(place)
+        waiter.gives_back_on_cancel = True
+        self.senders.join(node)
         try:
             waiter.block("chan send", seconds)
         finally:
-            place.leave()
+            node.unlink()
         self.sent(waiter)
 
     def recv(self, timeout=None):
@@ -258,23 +259,23 @@ cdef class Chan:
         """
         cdef double seconds = seconds_of(timeout)
         cdef Waiter waiter
-        cdef Place place
+        cdef WaitNode node
         may_block("Chan.recv()", "await Chan.async_recv()")
-        value = self.take()
+        value = self.receive_now()
         if value is NOTHING:
             waiter = blocking_waiter("Chan.recv()", "await Chan.async_recv()")
-            place = new_place(waiter, 0, None)
-            value = self.take()
+            node = new_wait_node(waiter, 0, None)
+            value = self.receive_now()
             if value is NOTHING:
-                waiter.returnable = True
-                self.receivers.join(place)
+                waiter.gives_back_on_cancel = True
+                self.receivers.join(node)
                 try:
                     waiter.block("chan receive", seconds)
                 except BaseException:
                     self.give_back(waiter)
                     raise
                 finally:
-                    place.leave()
+                    node.unlink()
                 return self.received(waiter)
         if value is CLOSED:
             raise ChannelClosed("receive from a closed channel")
@@ -285,41 +286,41 @@ cdef class Chan:
         CancelledError all the same: what asyncio cancels, ends."""
         cdef double seconds = seconds_of(timeout)
         cdef Waiter waiter
-        cdef Place place
-        if self.put(value):
+        cdef WaitNode node
+        if self.send_now(value):
             return
         waiter = async_waiter()
-        place = new_place(waiter, 0, value)
-        if self.put(value):
+        node = new_wait_node(waiter, 0, value)
+        if self.send_now(value):
             return
-        waiter.returnable = True
-        self.senders.join(place)
+        waiter.gives_back_on_cancel = True
+        self.senders.join(node)
         try:
             await waiter.suspend(seconds)
         finally:
-            place.leave()
+            node.unlink()
         self.sent(waiter)
 
     async def async_recv(self, timeout=None):
         """As recv(), for coroutines. One that is cancelled leaves its value to the next receiver."""
         cdef double seconds = seconds_of(timeout)
         cdef Waiter waiter
-        cdef Place place
-        value = self.take()
+        cdef WaitNode node
+        value = self.receive_now()
         if value is NOTHING:
             waiter = async_waiter()
-            place = new_place(waiter, 0, None)
-            value = self.take()
+            node = new_wait_node(waiter, 0, None)
+            value = self.receive_now()
             if value is NOTHING:
-                waiter.returnable = True
-                self.receivers.join(place)
+                waiter.gives_back_on_cancel = True
+                self.receivers.join(node)
                 try:
                     await waiter.suspend(seconds)
                 except BaseException:
                     self.give_back(waiter)
                     raise
                 finally:
-                    place.leave()
+                    node.unlink()
                 return self.received(waiter)
         if value is CLOSED:
             raise ChannelClosed("receive from a closed channel")
@@ -364,8 +365,8 @@ cdef class Case:
         """Do what is ready; the result of select(). None: it is not ready after all."""
         cdef object value
         if self.sends:
-            return (index, None, True) if self.chan.put(self.value) else None
-        value = self.chan.take()
+            return (index, None, True) if self.chan.send_now(self.value) else None
+        value = self.chan.receive_now()
         if value is NOTHING:
             return None
         return (index, None, False) if value is CLOSED else (index, value, True)
@@ -417,18 +418,18 @@ cdef object try_cases(tuple cases):
     return result
 
 
-cdef list places_for(tuple cases, Waiter waiter):
+cdef list nodes_for(tuple cases, Waiter waiter):
     cdef Py_ssize_t i
-    return [None if cases[i] is None else new_place(waiter, i, (<Case>cases[i]).value) for i in range(len(cases))]
+    return [None if cases[i] is None else new_wait_node(waiter, i, (<Case>cases[i]).value) for i in range(len(cases))]
 
 
-cdef int join_all(tuple cases, list places) except -1:
+cdef int join_all(tuple cases, list nodes) except -1:
     cdef Case case
     cdef Py_ssize_t i
     for i in range(len(cases)):
         if cases[i] is not None:
             case = <Case>cases[i]
-            (case.chan.senders if case.sends else case.chan.receivers).join(<Place>places[i])
+            (case.chan.senders if case.sends else case.chan.receivers).join(<WaitNode>nodes[i])
     return 0
 
 
@@ -442,10 +443,10 @@ cdef int give_back(tuple cases, Waiter waiter) except -1:
     return 0
 
 
-cdef int leave_all(list places) except -1:
-    for place in places:
-        if place is not None:
-            (<Place>place).leave()
+cdef int leave_all(list nodes) except -1:
+    for node in nodes:
+        if node is not None:
+            (<WaitNode>node).unlink()
     return 0
 
 
@@ -455,7 +456,7 @@ cdef object selected(tuple cases, Waiter waiter):
     if case.sends:
         case.chan.sent(waiter)
         return waiter.index, None, True
-    if not waiter.ok:
+    if not waiter.success:
         return waiter.index, None, False
     return waiter.index, case.chan.received(waiter), True
 
@@ -471,7 +472,7 @@ def select(*cases, default=False, timeout=None):
     """
     cdef double seconds = seconds_of(timeout)
     cdef Waiter waiter
-    cdef list places
+    cdef list nodes
     check_cases(cases)
     if not default:
         may_block("select()", "await async_select()")
@@ -481,19 +482,19 @@ def select(*cases, default=False, timeout=None):
     if default:
         return -1, None, False
     waiter = blocking_waiter("select()", "await async_select()")
-    places = places_for(cases, waiter)
+    nodes = nodes_for(cases, waiter)
     found = try_cases(cases)
     if found is not None:
         return found
-    waiter.returnable = True
-    join_all(cases, places)
+    waiter.gives_back_on_cancel = True
+    join_all(cases, nodes)
     try:
         waiter.block("select", seconds)
     except BaseException:
         give_back(cases, waiter)
         raise
     finally:
-        leave_all(places)
+        leave_all(nodes)
     return selected(cases, waiter)
 
 
@@ -501,7 +502,7 @@ async def async_select(*cases, default=False, timeout=None):
     """As select(), for coroutines."""
     cdef double seconds = seconds_of(timeout)
     cdef Waiter waiter
-    cdef list places
+    cdef list nodes
     check_cases(cases)
     found = try_cases(cases)
     if found is not None:
@@ -509,17 +510,17 @@ async def async_select(*cases, default=False, timeout=None):
     if default:
         return -1, None, False
     waiter = async_waiter()
-    places = places_for(cases, waiter)
+    nodes = nodes_for(cases, waiter)
     found = try_cases(cases)
     if found is not None:
         return found
-    waiter.returnable = True
-    join_all(cases, places)
+    waiter.gives_back_on_cancel = True
+    join_all(cases, nodes)
     try:
         await waiter.suspend(seconds)
     except BaseException:
         give_back(cases, waiter)
         raise
     finally:
-        leave_all(places)
+        leave_all(nodes)
     return selected(cases, waiter)

@@ -1,16 +1,16 @@
 from goloop.core.sync.locks cimport Locker
-from goloop.core.sched.waiter cimport Place, Places
+from goloop.core.sched.waiter cimport WaitNode, WaitQueue
 
 
 cdef class Cond:
     cdef readonly object locker   # as it was given
     cdef Locker of                # what it locks,
     cdef Py_ssize_t n             # and how
-    cdef Places waiters
+    cdef WaitQueue waiters
     cdef object __weakref__
 
     cdef int check_held(self) except -1
-    cdef int withdraw(self, Place place) except -1
+    cdef int withdraw(self, WaitNode node) except -1
     cdef int signal_one(self) except -1
     cdef int relock(self) except -1
 
@@ -18,17 +18,17 @@ cdef class Cond:
 cdef class WaitGroup:
     cdef Py_ssize_t count
     cdef Py_ssize_t returning     # waiters that were woken, and have not returned
-    cdef Places waiters
+    cdef WaitQueue waiters
     cdef object __weakref__
 
     cdef int change(self, Py_ssize_t delta) except -1
-    cdef int returned(self, Place place) noexcept
+    cdef int returned(self, WaitNode node) noexcept
 
 
 cdef class Once:
     cdef int state
     cdef object runner            # who runs the function: actor()
-    cdef Places waiters
+    cdef WaitQueue waiters
     cdef object __weakref__
 
     cdef bint begin(self) except -1

@@ -14,7 +14,7 @@ from goloop.core.sync.locks cimport EXCLUSIVE, SHARED, RLocker
 from goloop.core.poll.pollset cimport now_ns
 from goloop.core.sched.scheduler cimport current_g
 from goloop.core.sched.waiter cimport (
-    CANCELLED, COMPLETED, Place, Places, Waiter, async_waiter, blocking_waiter, new_place, raise_outcome,
+    CANCELLED, COMPLETED, WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, new_wait_node, raise_outcome,
     seconds_of,
 )
 
@@ -50,7 +50,7 @@ cdef class Cond:
         else:
             raise TypeError(f"a Cond's lock is a Mutex, an RWMutex or its rlocker(), got {locker!r}")
         self.locker = locker
-        self.waiters = Places()
+        self.waiters = WaitQueue()
 
     def __repr__(self):
         return f"<Cond of {self.locker!r}, {self.waiters.count} waiting>"
@@ -77,29 +77,29 @@ cdef class Cond:
 
     async def _relock(self):
         cdef object interrupted = None
-        while not self.of.take(self.n):
+        while not self.of.acquire_if_free(self.n):
             try:
                 await obtain_async(self.of, self.n, -1, "Cond.async_wait()")
                 break
             except asyncio.CancelledError as exc:
                 interrupted = exc
             except GeneratorExit:
-                self.of.reclaim(self.n)
+                self.of.relock_or_orphan(self.n)
                 raise
         if interrupted is not None:
             raise interrupted
 
-    cdef int withdraw(self, Place place) except -1:
-        place.leave()
-        if not place.waiter.claim(CANCELLED) and place.waiter.outcome == COMPLETED:
+    cdef int withdraw(self, WaitNode node) except -1:
+        node.unlink()
+        if not node.waiter.claim(CANCELLED) and node.waiter.outcome == COMPLETED:
             return self.signal_one()
         return 0
 
     cdef int signal_one(self) except -1:
-        cdef Place place
+        cdef WaitNode node
         while True:
-            place = self.waiters.claim_first()
-            if place is None or place.waiter.wake():
+            node = self.waiters.claim_first()
+            if node is None or node.waiter.wake():
                 return 0
 
     def wait(self, timeout=None):
@@ -111,18 +111,18 @@ cdef class Cond:
         """
         cdef double seconds = seconds_of(timeout)
         cdef Waiter waiter = blocking_waiter("Cond.wait()", "await Cond.async_wait()")
-        cdef Place place = new_place(waiter, 0, None)
-        waiter.returnable = True
+        cdef WaitNode node = new_wait_node(waiter, 0, None)
+        waiter.gives_back_on_cancel = True
         self.check_held()
-        self.waiters.join(place)           # before it is unlocked: a signal from then on counts
+        self.waiters.join(node)  # before it is unlocked: a signal from then on counts
         try:
-            self.of.give(self.n)
+            self.of.hand_on_lock(self.n)
             waiter.block("cond wait", seconds)
         except BaseException:
-            self.withdraw(place)
+            self.withdraw(node)
             self.relock()
             raise
-        place.leave()
+        node.unlink()
         self.relock()
         raise_outcome(waiter.outcome, "Cond.wait()")
 
@@ -130,23 +130,23 @@ cdef class Cond:
         """As wait(), for coroutines."""
         cdef double seconds = seconds_of(timeout)
         cdef Waiter waiter = async_waiter()
-        cdef Place place = new_place(waiter, 0, None)
-        waiter.returnable = True
+        cdef WaitNode node = new_wait_node(waiter, 0, None)
+        waiter.gives_back_on_cancel = True
         self.check_held()
-        self.waiters.join(place)
+        self.waiters.join(node)
         try:
-            self.of.give(self.n)
+            self.of.hand_on_lock(self.n)
             await waiter.suspend(seconds)
         except GeneratorExit:
             # It is thrown away, and cannot wait any more.
-            self.withdraw(place)
-            self.of.reclaim(self.n)
+            self.withdraw(node)
+            self.of.relock_or_orphan(self.n)
             raise
         except BaseException:
-            self.withdraw(place)
+            self.withdraw(node)
             await self._relock()
             raise
-        place.leave()
+        node.unlink()
         await self._relock()
         raise_outcome(waiter.outcome, "Cond.async_wait()")
 
@@ -214,16 +214,16 @@ cdef class WaitGroup:
     """
 
     def __cinit__(self):
-        self.waiters = Places()
+        self.waiters = WaitQueue()
 
     def __repr__(self):
         return f"<WaitGroup of {self.count}, {self.waiters.count} waiting>"
 
     cdef int change(self, Py_ssize_t delta) except -1:
-        cdef Places gone = None
-        cdef Place place
+        cdef WaitQueue gone = None
+        cdef WaitNode node
         if self.waiters.first is not None:
-            gone = Places.__new__(Places)      # now: nobody else may run between the change and the claims
+            gone = WaitQueue.__new__(WaitQueue)  # now: nobody else may run between the change and the claims
         if self.count + delta < 0:
             raise RuntimeError("negative WaitGroup counter: done() was called more often than add() said")
         if self.count or delta <= 0:
@@ -234,23 +234,23 @@ cdef class WaitGroup:
             self.count = delta
         if self.count == 0 and gone is not None:
             while True:
-                place = self.waiters.claim_first()
-                if place is None:
+                node = self.waiters.claim_first()
+                if node is None:
                     break
-                place.waiter.ok = True     # counted in `returning`
+                node.waiter.success = True  # counted in `returning`
                 self.returning += 1
-                gone.join(place)
+                gone.join(node)
             while gone.first is not None:
-                place = gone.first
-                place.leave()
-                if not place.waiter.wake():
-                    self.returned(place)
+                node = gone.first
+                node.unlink()
+                if not node.waiter.wake():
+                    self.returned(node)
         return 0
 
-    cdef int returned(self, Place place) noexcept:
-        place.leave()
-        if place.waiter.ok:
-            place.waiter.ok = False
+    cdef int returned(self, WaitNode node) noexcept:
+        node.unlink()
+        if node.waiter.success:
+            node.waiter.success = False
             self.returning -= 1
         return 0
 
@@ -294,28 +294,28 @@ cdef class WaitGroup:
         """
         cdef double seconds = seconds_of(timeout)
         cdef Waiter waiter = blocking_waiter("WaitGroup.wait()", "await WaitGroup.async_wait()")
-        cdef Place place = new_place(waiter, 0, None)
-        waiter.returnable = True           # there is nothing to give back
+        cdef WaitNode node = new_wait_node(waiter, 0, None)
+        waiter.gives_back_on_cancel = True  # there is nothing to give back
         if self.count:
-            self.waiters.join(place)
+            self.waiters.join(node)
             try:
                 waiter.block("waitgroup wait", seconds)
             finally:
-                self.returned(place)
+                self.returned(node)
             raise_outcome(waiter.outcome, "WaitGroup.wait()")
 
     async def async_wait(self, timeout=None):
         """As wait(), for coroutines."""
         cdef double seconds = seconds_of(timeout)
         cdef Waiter waiter = async_waiter()
-        cdef Place place = new_place(waiter, 0, None)
-        waiter.returnable = True
+        cdef WaitNode node = new_wait_node(waiter, 0, None)
+        waiter.gives_back_on_cancel = True
         if self.count:
-            self.waiters.join(place)
+            self.waiters.join(node)
             try:
                 await waiter.suspend(seconds)
             finally:
-                self.returned(place)
+                self.returned(node)
             raise_outcome(waiter.outcome, "WaitGroup.async_wait()")
 
     @property
@@ -349,7 +349,7 @@ cdef class Once:
     """
 
     def __cinit__(self):
-        self.waiters = Places()
+        self.waiters = WaitQueue()
 
     def __repr__(self):
         state = "new" if self.state == NEW else "running" if self.state == RUNNING else "done"
@@ -380,7 +380,7 @@ cdef class Once:
         """
         cdef double seconds
         cdef Waiter waiter
-        cdef Place place
+        cdef WaitNode node
         if self.state == DONE:
             return
         seconds = seconds_of(timeout)
@@ -389,34 +389,34 @@ cdef class Once:
         if not callable(function):
             raise TypeError(f"Once.do() takes a function, got {function!r}")
         waiter = blocking_waiter("Once.do()", "await Once.async_do()")
-        waiter.returnable = True           # there is nothing to give back
-        place = new_place(waiter, 0, None)
+        waiter.gives_back_on_cancel = True  # there is nothing to give back
+        node = new_wait_node(waiter, 0, None)
         if self.begin():
             try:
                 function()
             finally:
                 self.end()
         elif self.state != DONE:
-            self.waiters.join(place)
+            self.waiters.join(node)
             try:
                 waiter.block("once", seconds)
             finally:
-                place.leave()
+                node.unlink()
             raise_outcome(waiter.outcome, "Once.do()")
 
     async def async_do(self, function, timeout=None):
         """As do(), for coroutines; what function() returns is awaited if it can be."""
         cdef double seconds
         cdef Waiter waiter
-        cdef Place place
+        cdef WaitNode node
         if self.state == DONE:
             return
         seconds = seconds_of(timeout)
         if not callable(function):
             raise TypeError(f"Once.async_do() takes a function, got {function!r}")
         waiter = async_waiter()
-        waiter.returnable = True
-        place = new_place(waiter, 0, None)
+        waiter.gives_back_on_cancel = True
+        node = new_wait_node(waiter, 0, None)
         if self.begin():
             try:
                 result = function()
@@ -425,11 +425,11 @@ cdef class Once:
             finally:
                 self.end()
         elif self.state != DONE:
-            self.waiters.join(place)
+            self.waiters.join(node)
             try:
                 await waiter.suspend(seconds)
             finally:
-                place.leave()
+                node.unlink()
             raise_outcome(waiter.outcome, "Once.async_do()")
 
     @property

@@ -1,4 +1,4 @@
-from goloop.core.sched.waiter cimport Place, Places
+from goloop.core.sched.waiter cimport WaitNode, WaitQueue
 
 
 cdef enum:
@@ -11,32 +11,32 @@ cdef enum:
 cdef class Locker:
     # Coroutines that were thrown away (GeneratorExit) where they had to have it back, and could not: Cond.async_wait().
     # On their way out they give back what somebody else has by now, which must count for nothing.
-    cdef Py_ssize_t bereft
+    cdef Py_ssize_t orphaned_unlocks
     cdef object __weakref__
 
-    cdef int reclaim(self, Py_ssize_t n) except -1        # for such a coroutine: have it, or be one of the bereft
-    cdef bint excuses(self) except -1                     # whether it is one of them that gives it back
+    cdef int relock_or_orphan(self, Py_ssize_t n) except -1  # for such a coroutine: have it, or count an unlock
+    cdef bint consume_orphaned_unlock(self) except -1        # whether it is one of them that gives it back
 
-    cdef bint take(self, Py_ssize_t n) noexcept           # have it without waiting; False: it takes a wait
+    cdef bint acquire_if_free(self, Py_ssize_t n) noexcept  # have it without waiting; False: it takes a wait
     cdef bint is_held(self, Py_ssize_t n) noexcept
-    cdef Places line(self, Py_ssize_t n)                  # where to wait
-    cdef int give(self, Py_ssize_t n) except -1           # give back what is held, which nobody checks any more
-    cdef int left(self) except -1                         # somebody left the line, who may have held up others
-    cdef int withdraw(self, Place place) except -1
+    cdef WaitQueue queue_for(self, Py_ssize_t n)         # where to wait
+    cdef int hand_on_lock(self, Py_ssize_t n) except -1  # give back what is held, which nobody checks any more
+    cdef int waiter_left(self) except -1                 # somebody left the line, who may have held up others
+    cdef int withdraw(self, WaitNode node) except -1
     cdef int obtain(self, Py_ssize_t n, double seconds, str method, str instead, str reason,
                     bint cancellable=*) except -1
 
 
 cdef class Mutex(Locker):
     cdef bint locked_
-    cdef Places waiters
+    cdef WaitQueue waiters
 
 
 cdef class RWMutex(Locker):
     cdef bint writing             # held by a writer; then readers_ is 0
     cdef Py_ssize_t readers_      # how many readers hold it
-    cdef Places to_read
-    cdef Places to_write
+    cdef WaitQueue to_read
+    cdef WaitQueue to_write
 
     cdef bint admit_readers(self) except -1
     cdef bint admit_writer(self) except -1
@@ -50,6 +50,6 @@ cdef class RLocker:
 cdef class Semaphore(Locker):
     cdef readonly Py_ssize_t size
     cdef Py_ssize_t used
-    cdef Places waiters
+    cdef WaitQueue waiters
 
     cdef Py_ssize_t weight(self, object n) except -1

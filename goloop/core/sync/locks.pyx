@@ -9,87 +9,87 @@ it, if a goroutine, whose next park raises, or passes it on. Semantics are Go's 
 from sys import exception as _exception
 
 from goloop.core.sched.waiter cimport (
-    CANCELLED, COMPLETED, Place, Places, Waiter, async_waiter, blocking_waiter, may_block, new_place, raise_outcome,
-    seconds_of,
+    CANCELLED, COMPLETED, WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, may_block, new_wait_node,
+    raise_outcome, seconds_of,
 )
 
 
 # --------------------------------------------------------------- standing in line
 cdef class Locker:
-    cdef bint take(self, Py_ssize_t n) noexcept:
+    cdef bint acquire_if_free(self, Py_ssize_t n) noexcept:
         return False
 
     cdef bint is_held(self, Py_ssize_t n) noexcept:
         return False
 
-    cdef Places line(self, Py_ssize_t n):
-        raise SystemError("Locker.line() is abstract")
+    cdef WaitQueue queue_for(self, Py_ssize_t n):
+        raise SystemError("Locker.queue_for() is abstract")
 
-    cdef int give(self, Py_ssize_t n) except -1:
-        raise SystemError("Locker.give() is abstract")
+    cdef int hand_on_lock(self, Py_ssize_t n) except -1:
+        raise SystemError("Locker.hand_on_lock() is abstract")
 
-    cdef int left(self) except -1:
+    cdef int waiter_left(self) except -1:
         return 0
 
-    cdef int reclaim(self, Py_ssize_t n) except -1:
-        if not self.take(n):
-            self.bereft += 1
+    cdef int relock_or_orphan(self, Py_ssize_t n) except -1:
+        if not self.acquire_if_free(n):
+            self.orphaned_unlocks += 1
         return 0
 
-    cdef bint excuses(self) except -1:
-        if self.bereft == 0 or not isinstance(_exception(), GeneratorExit):
+    cdef bint consume_orphaned_unlock(self) except -1:
+        if self.orphaned_unlocks == 0 or not isinstance(_exception(), GeneratorExit):
             return False
-        self.bereft -= 1
+        self.orphaned_unlocks -= 1
         return True
 
-    cdef int withdraw(self, Place place) except -1:
+    cdef int withdraw(self, WaitNode node) except -1:
         """Leave the line without it; if it was handed over just now, pass it on."""
-        place.leave()
-        if place.waiter.claim(CANCELLED) or place.waiter.outcome != COMPLETED:
-            return self.left()
-        return self.give(place.index)
+        node.unlink()
+        if node.waiter.claim(CANCELLED) or node.waiter.outcome != COMPLETED:
+            return self.waiter_left()
+        return self.hand_on_lock(node.index)
 
     cdef int obtain(self, Py_ssize_t n, double seconds, str method, str instead, str reason,
                     bint cancellable=True) except -1:
         """Take it, or wait until it is handed over."""
         cdef Waiter waiter
-        cdef Place place
+        cdef WaitNode node
         may_block(method, instead)
-        if self.take(n):
+        if self.acquire_if_free(n):
             return 0
         waiter = blocking_waiter(method, instead)
-        waiter.returnable = True
-        place = new_place(waiter, n, None)
-        if self.take(n):                   # making the two may have let another thread run
+        waiter.gives_back_on_cancel = True
+        node = new_wait_node(waiter, n, None)
+        if self.acquire_if_free(n):  # making the two may have let another thread run
             return 0
-        self.line(n).join(place)
+        self.queue_for(n).join(node)
         try:
             waiter.block(reason, seconds, cancellable)
         except BaseException:
-            self.withdraw(place)
+            self.withdraw(node)
             raise
         if waiter.outcome != COMPLETED:
-            self.withdraw(place)
+            self.withdraw(node)
             raise_outcome(waiter.outcome, method)
         return 0
 
 
 async def obtain_async(Locker locker, Py_ssize_t n, double seconds, str method):
-    """As obtain(), in a coroutine; for one who has tried take() in vain."""
+    """As obtain(), in a coroutine; for one who has tried acquire_if_free() in vain."""
     cdef Waiter waiter = async_waiter()
-    cdef Place place
-    waiter.returnable = True
-    place = new_place(waiter, n, None)
-    if locker.take(n):
+    cdef WaitNode node
+    waiter.gives_back_on_cancel = True
+    node = new_wait_node(waiter, n, None)
+    if locker.acquire_if_free(n):
         return
-    locker.line(n).join(place)
+    locker.queue_for(n).join(node)
     try:
         await waiter.suspend(seconds)
     except BaseException:
-        locker.withdraw(place)
+        locker.withdraw(node)
         raise
     if waiter.outcome != COMPLETED:
-        locker.withdraw(place)
+        locker.withdraw(node)
         raise_outcome(waiter.outcome, method)
 
 
@@ -103,12 +103,12 @@ cdef class Mutex(Locker):
     """
 
     def __cinit__(self):
-        self.waiters = Places()
+        self.waiters = WaitQueue()
 
     def __repr__(self):
         return f"<Mutex {'locked' if self.locked_ else 'unlocked'}, {self.waiters.count} waiting>"
 
-    cdef bint take(self, Py_ssize_t n) noexcept:
+    cdef bint acquire_if_free(self, Py_ssize_t n) noexcept:
         if self.locked_:
             return False
         self.locked_ = True
@@ -117,17 +117,17 @@ cdef class Mutex(Locker):
     cdef bint is_held(self, Py_ssize_t n) noexcept:
         return self.locked_
 
-    cdef Places line(self, Py_ssize_t n):
+    cdef WaitQueue queue_for(self, Py_ssize_t n):
         return self.waiters
 
-    cdef int give(self, Py_ssize_t n) except -1:
-        cdef Place place
+    cdef int hand_on_lock(self, Py_ssize_t n) except -1:
+        cdef WaitNode node
         while True:
-            place = self.waiters.claim_first()
-            if place is None:
+            node = self.waiters.claim_first()
+            if node is None:
                 self.locked_ = False
                 return 0
-            if place.waiter.wake():
+            if node.waiter.wake():
                 return 0
 
     def lock(self, timeout=None):
@@ -141,20 +141,20 @@ cdef class Mutex(Locker):
     async def async_lock(self, timeout=None):
         """As lock(), for coroutines."""
         cdef double seconds = seconds_of(timeout)
-        if not self.take(EXCLUSIVE):
+        if not self.acquire_if_free(EXCLUSIVE):
             await obtain_async(self, EXCLUSIVE, seconds, "Mutex.async_lock()")
 
     def try_lock(self):
         """Lock it if it is free; returns whether it did. From anywhere."""
-        return self.take(EXCLUSIVE)
+        return self.acquire_if_free(EXCLUSIVE)
 
     def unlock(self):
         """Unlock it: it goes to whoever waits longest. RuntimeError if it is not locked. From anywhere."""
-        if self.excuses():
+        if self.consume_orphaned_unlock():
             return
         if not self.locked_:
             raise RuntimeError("unlock of an unlocked Mutex: lock() it first, and unlock it once")
-        self.give(EXCLUSIVE)
+        self.hand_on_lock(EXCLUSIVE)
 
     @property
     def locked(self):
@@ -168,7 +168,7 @@ cdef class Mutex(Locker):
         self.unlock()
 
     async def __aenter__(self):
-        if not self.take(EXCLUSIVE):
+        if not self.acquire_if_free(EXCLUSIVE):
             await obtain_async(self, EXCLUSIVE, -1, "async with Mutex")
 
     async def __aexit__(self, *exc):
@@ -185,14 +185,14 @@ cdef class RWMutex(Locker):
     """
 
     def __cinit__(self):
-        self.to_read = Places()
-        self.to_write = Places()
+        self.to_read = WaitQueue()
+        self.to_write = WaitQueue()
 
     def __repr__(self):
         state = "locked" if self.writing else f"{self.readers_} reading"
         return f"<RWMutex {state}, {self.to_read.count} waiting to read, {self.to_write.count} to write>"
 
-    cdef bint take(self, Py_ssize_t n) noexcept:
+    cdef bint acquire_if_free(self, Py_ssize_t n) noexcept:
         if self.writing:
             return False
         if n == SHARED:
@@ -208,17 +208,17 @@ cdef class RWMutex(Locker):
     cdef bint is_held(self, Py_ssize_t n) noexcept:
         return self.readers_ > 0 if n == SHARED else self.writing
 
-    cdef Places line(self, Py_ssize_t n):
+    cdef WaitQueue queue_for(self, Py_ssize_t n):
         return self.to_read if n == SHARED else self.to_write
 
-    cdef int give(self, Py_ssize_t n) except -1:
+    cdef int hand_on_lock(self, Py_ssize_t n) except -1:
         if n == SHARED:
             self.readers_ -= 1
             return 0 if self.readers_ else self.hand_on(False)
         self.writing = False
         return self.hand_on(True)
 
-    cdef int left(self) except -1:
+    cdef int waiter_left(self) except -1:
         # A writer that gave up may have been all that kept the readers out.
         if not self.writing and not self.to_write.waiting():
             self.admit_readers()
@@ -231,37 +231,37 @@ cdef class RWMutex(Locker):
         return 0
 
     cdef bint admit_writer(self) except -1:
-        cdef Place place
+        cdef WaitNode node
         while not self.writing and not self.readers_:
-            place = self.to_write.claim_first()
-            if place is None:
+            node = self.to_write.claim_first()
+            if node is None:
                 return False
             self.writing = True
-            if place.waiter.wake():
+            if node.waiter.wake():
                 return True
             self.writing = False
         return True
 
     cdef bint admit_readers(self) except -1:
         """Let those in who wait to read; False: nobody came in. No writer holds it."""
-        cdef Places admitted
-        cdef Place place
+        cdef WaitQueue admitted
+        cdef WaitNode node
         if not self.to_read.waiting():
             return self.readers_ > 0 or self.writing
-        admitted = Places.__new__(Places)
+        admitted = WaitQueue.__new__(WaitQueue)
         if self.writing:                   # making the list may have let another thread run
             return True
         while True:
-            place = self.to_read.claim_first()
-            if place is None:
+            node = self.to_read.claim_first()
+            if node is None:
                 break
             self.readers_ += 1
-            admitted.join(place)
+            admitted.join(node)
         while admitted.first is not None:
-            place = admitted.first
-            place.leave()
-            if not place.waiter.wake():
-                self.give(SHARED)          # nobody is there any more
+            node = admitted.first
+            node.unlink()
+            if not node.waiter.wake():
+                self.hand_on_lock(SHARED)  # nobody is there any more
         return self.readers_ > 0 or self.writing
 
     def lock(self, timeout=None):
@@ -275,21 +275,21 @@ cdef class RWMutex(Locker):
     async def async_lock(self, timeout=None):
         """As lock(), for coroutines."""
         cdef double seconds = seconds_of(timeout)
-        if not self.take(EXCLUSIVE):
+        if not self.acquire_if_free(EXCLUSIVE):
             await obtain_async(self, EXCLUSIVE, seconds, "RWMutex.async_lock()")
 
     def try_lock(self):
         """Lock it for writing if it is free; returns whether it did. From anywhere."""
-        return self.take(EXCLUSIVE)
+        return self.acquire_if_free(EXCLUSIVE)
 
     def unlock(self):
         """Unlock it after lock(). RuntimeError if no writer holds it. From anywhere."""
-        if self.excuses():
+        if self.consume_orphaned_unlock():
             return
         if not self.writing:
             raise RuntimeError("unlock of an RWMutex that is not locked for writing: lock() goes with unlock(), "
                                "rlock() with runlock()")
-        self.give(EXCLUSIVE)
+        self.hand_on_lock(EXCLUSIVE)
 
     def rlock(self, timeout=None):
         """Lock it for reading; otherwise as lock()."""
@@ -298,21 +298,21 @@ cdef class RWMutex(Locker):
     async def async_rlock(self, timeout=None):
         """As rlock(), for coroutines."""
         cdef double seconds = seconds_of(timeout)
-        if not self.take(SHARED):
+        if not self.acquire_if_free(SHARED):
             await obtain_async(self, SHARED, seconds, "RWMutex.async_rlock()")
 
     def try_rlock(self):
         """Lock it for reading if no writer holds it or waits for it; returns whether it did. From anywhere."""
-        return self.take(SHARED)
+        return self.acquire_if_free(SHARED)
 
     def runlock(self):
         """Unlock it after rlock(). RuntimeError if nobody reads. From anywhere."""
-        if self.excuses():
+        if self.consume_orphaned_unlock():
             return
         if not self.readers_:
             raise RuntimeError("runlock of an RWMutex that nobody holds for reading: rlock() goes with runlock(), "
                                "lock() with unlock()")
-        self.give(SHARED)
+        self.hand_on_lock(SHARED)
 
     @property
     def locked(self):
@@ -337,7 +337,7 @@ cdef class RWMutex(Locker):
         self.unlock()
 
     async def __aenter__(self):
-        if not self.take(EXCLUSIVE):
+        if not self.acquire_if_free(EXCLUSIVE):
             await obtain_async(self, EXCLUSIVE, -1, "async with RWMutex")
 
     async def __aexit__(self, *exc):
@@ -363,7 +363,7 @@ cdef class RLocker:
 
     def try_lock(self):
         """RWMutex.try_rlock()"""
-        return self.of.take(SHARED)
+        return self.of.acquire_if_free(SHARED)
 
     def unlock(self):
         """RWMutex.runlock()"""
@@ -381,7 +381,7 @@ cdef class RLocker:
         self.of.runlock()
 
     async def __aenter__(self):
-        if not self.of.take(SHARED):
+        if not self.of.acquire_if_free(SHARED):
             await obtain_async(self.of, SHARED, -1, "async with RLocker")
 
     async def __aexit__(self, *exc):
@@ -390,7 +390,7 @@ cdef class RLocker:
 
 # ---------------------------------------------------------------------- Semaphore
 cdef class Semaphore(Locker):
-    """A number of places to be held, any number at a time (Go: golang.org/x/sync/semaphore.Weighted).
+    """A number of permits to be held, any number at a time (Go: golang.org/x/sync/semaphore.Weighted).
 
     size: how many there are, at least 1. They are given in the order in which they were asked for: while one waits
     for many, those who want few wait behind. `with` and `async with` hold one. From any thread, as Mutex.
@@ -402,45 +402,45 @@ cdef class Semaphore(Locker):
         if size < 1:
             raise ValueError(f"a semaphore's size is at least 1, got {size}")
         self.size = size
-        self.waiters = Places()
+        self.waiters = WaitQueue()
 
     def __repr__(self):
         return f"<Semaphore {self.used} of {self.size} held, {self.waiters.count} waiting>"
 
-    cdef bint take(self, Py_ssize_t n) noexcept:
+    cdef bint acquire_if_free(self, Py_ssize_t n) noexcept:
         if self.size - self.used < n or self.waiters.waiting():
             return False
         self.used += n
         return True
 
-    cdef Places line(self, Py_ssize_t n):
+    cdef WaitQueue queue_for(self, Py_ssize_t n):
         return self.waiters
 
-    cdef int give(self, Py_ssize_t n) except -1:
+    cdef int hand_on_lock(self, Py_ssize_t n) except -1:
         self.used -= n
-        return self.left()
+        return self.waiter_left()
 
-    cdef int left(self) except -1:
+    cdef int waiter_left(self) except -1:
         """Give what is free to those at the head of the line."""
-        cdef Place place
+        cdef WaitNode node
         while self.waiters.waiting() and self.waiters.first.index <= self.size - self.used:
-            place = self.waiters.claim_first()
-            self.used += place.index
-            if not place.waiter.wake():
-                self.used -= place.index
+            node = self.waiters.claim_first()
+            self.used += node.index
+            if not node.waiter.wake():
+                self.used -= node.index
         return 0
 
     cdef Py_ssize_t weight(self, object n) except -1:
         if not isinstance(n, int):
-            raise TypeError(f"the number of places is an int, got {n!r}")
+            raise TypeError(f"the number of permits is an int, got {n!r}")
         if n < 0:
-            raise ValueError(f"the number of places cannot be negative, got {n}")
+            raise ValueError(f"the number of permits cannot be negative, got {n}")
         if n > self.size:
-            raise ValueError(f"there are {self.size} places, never {n}")
+            raise ValueError(f"there are {self.size} permits, never {n}")
         return n
 
     def acquire(self, n=1, timeout=None):
-        """Hold n places, waiting until they are free.
+        """Hold n permits, waiting until they are free.
 
         n: 0 to size (ValueError, since waiting for more would never end). timeout: seconds; TimeoutError when it is
         over, and none is held. RuntimeError on the thread of a running loop outside of a goroutine: `await
@@ -453,19 +453,19 @@ cdef class Semaphore(Locker):
         """As acquire(), for coroutines."""
         cdef Py_ssize_t weight = self.weight(n)
         cdef double seconds = seconds_of(timeout)
-        if not self.take(weight):
+        if not self.acquire_if_free(weight):
             await obtain_async(self, weight, seconds, "Semaphore.async_acquire()")
 
     def try_acquire(self, n=1):
-        """Hold n places if they are free and nobody waits; returns whether it does. From anywhere."""
-        return self.take(self.weight(n))
+        """Hold n permits if they are free and nobody waits; returns whether it does. From anywhere."""
+        return self.acquire_if_free(self.weight(n))
 
     def release(self, n=1):
-        """Give n places back. RuntimeError if fewer are held. From anywhere."""
+        """Give n permits back. RuntimeError if fewer are held. From anywhere."""
         cdef Py_ssize_t weight = self.weight(n)
         if weight > self.used:
-            raise RuntimeError(f"release of {weight} places of a Semaphore of which {self.used} are held")
-        self.give(weight)
+            raise RuntimeError(f"release of {weight} permits of a Semaphore of which {self.used} are held")
+        self.hand_on_lock(weight)
 
     @property
     def locked(self):
@@ -474,7 +474,7 @@ cdef class Semaphore(Locker):
 
     @property
     def held(self):
-        """How many places are held (int)."""
+        """How many permits are held (int)."""
         return self.used
 
     def __enter__(self):
@@ -484,7 +484,7 @@ cdef class Semaphore(Locker):
         self.release(1)
 
     async def __aenter__(self):
-        if not self.take(1):
+        if not self.acquire_if_free(1):
             await obtain_async(self, 1, -1, "async with Semaphore")
 
     async def __aexit__(self, *exc):

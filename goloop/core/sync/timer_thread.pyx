@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""The clock: timers and deadlines that are set from any thread, and the one thread on which they ring.
+"""The clock: timers and deadlines that are set from any thread, and the one thread on which they fire.
 
 It is a thread of its own, since every loop may be stuck in somebody's code, and a deadline is wanted most just then;
-also a program without a loop, or whose loop has ended, has timers. What rings must not wait: it closes a channel, sends
-on one that has room, or starts a goroutine. Guard: the GIL. Nothing gives it up between the look at an alarm and its
+also a program without a loop, or whose loop has ended, has timers. What fires must not wait: it closes a channel, sends
+on one that has room, or starts a goroutine. Guard: the GIL. Nothing gives it up between the look at an entry and its
 value in the channel, so after stop() or reset() there is none of before. Semantics are Go's (time/sleep.go, tick.go,
 since Go 1.23).
 """
@@ -24,17 +24,17 @@ cdef extern from "Python.h":
     object PyContext_CopyCurrent()
 
 cdef enum:
-    BATCH = 64                     # alarms that ring before other threads get a chance to run
+    BATCH = 64  # timers that fire before other threads get a chance to run
 
-cdef double IDLE = 10.0            # seconds without an alarm after which the thread ends, as a worker's does
+cdef double IDLE = 10.0            # seconds without an entry after which the thread ends, as a worker's does
 cdef double SHORTEST = 1e-6        # seconds between two ticks; what is closer would only keep the thread busy
 cdef double LONGEST = 24 * 3600.0 * 365 * 100     # seconds; what is further away never comes
 
-cdef TimerHeap alarms = TimerHeap()
-cdef object bell = None            # a lock that the thread sleeps in; whoever clears `asleep` releases it
+cdef TimerHeap timers = TimerHeap()
+cdef object wakeup = None            # a lock that the thread sleeps in; whoever clears `asleep` releases it
 cdef bint asleep = False
 cdef bint running = False          # the thread is there, or about to start
-cdef bint leaving = False          # it is to end as soon as there is no alarm
+cdef bint leaving = False          # it is to end as soon as there is no entry
 cdef object start_thread = None    # runtime.clock's
 
 
@@ -53,16 +53,16 @@ cdef double time_in(object seconds) except? -1:
     return now() + max(min(delay, LONGEST), 0)
 
 
-cdef class Alarm:
+cdef class TimerEntry:
     def __cinit__(self, *args, **kwargs):
-        self.place = -1
+        self.heap_index = -1
 
     cdef int arm(self, double when) except -1:
-        """Let it ring at that time, instead of any other."""
+        """Let it fire at that time, instead of any other."""
         global asleep, running
         self.disarm()
         self.when = when
-        alarms.push(when, &self.place, self)
+        timers.push(when, &self.heap_index, self)
         if not running:
             running = True
             try:
@@ -71,22 +71,22 @@ cdef class Alarm:
                 running = False
                 self.disarm()
                 raise
-        elif asleep and self.place == 0:
+        elif asleep and self.heap_index == 0:
             asleep = False
-            bell.release()
+            wakeup.release()
         return 0
 
     cdef bint disarm(self) except -1:
-        if self.place < 0:
+        if self.heap_index < 0:
             return False
-        alarms.remove(self.place)
+        timers.remove(self.heap_index)
         return True
 
-    cdef int ring(self, double now) except -1:
-        raise SystemError("Alarm.ring() is abstract")
+    cdef int fire(self, double now) except -1:
+        raise SystemError("TimerEntry.fire() is abstract")
 
 
-cdef class Call(Alarm):
+cdef class CallbackTimer(TimerEntry):
     """For context: calls a function, which must not wait, on the clock's thread."""
 
     def __init__(self, function):
@@ -100,21 +100,21 @@ cdef class Call(Alarm):
         """Do not call it; returns whether it was set."""
         return self.disarm()
 
-    cdef int ring(self, double now) except -1:
+    cdef int fire(self, double now) except -1:
         self.function()
         return 0
 
 
-cdef class Tick(Alarm):
+cdef class ChannelTimer(TimerEntry):
     """Sends the time on a channel, once or again and again."""
 
-    cdef int ring(self, double now) except -1:
+    cdef int fire(self, double now) except -1:
         cdef Chan chan = self.chan()
         if chan is None or chan.closed:
             return 0
         if self.period > 0:
             self.arm(self.when + self.period * (1 + floor((now - self.when) / self.period)))
-        chan.put(now)              # False: the one before is still there
+        chan.send_now(now)  # False: the one before is still there
         return 0
 
     def _dropped(self, reference):
@@ -122,14 +122,14 @@ cdef class Tick(Alarm):
         self.disarm()
 
 
-cdef Tick new_tick(Chan chan, double period):
-    cdef Tick alarm = Tick.__new__(Tick)
-    alarm.period = period
-    alarm.chan = weakref.ref(chan, alarm._dropped)
-    return alarm
+cdef ChannelTimer new_channel_timer(Chan chan, double period):
+    cdef ChannelTimer entry = ChannelTimer.__new__(ChannelTimer)
+    entry.period = period
+    entry.chan = weakref.ref(chan, entry._dropped)
+    return entry
 
 
-cdef class Start(Alarm):
+cdef class GoroutineTimer(TimerEntry):
     """Starts a goroutine, as if the one who made this called go() only then."""
 
     def __init__(self, function, args, kwargs):
@@ -141,29 +141,29 @@ cdef class Start(Alarm):
         self.origin = origin_here()
         self.origin_loop = origin_loop_here()
 
-    def begin(self):
+    def start(self):
         """Start it now; also for context.after_func()."""
         start(self.function, self.args, self.kwargs, self.context.copy(), self.origin, self.origin_loop)
 
-    cdef int ring(self, double now) except -1:
-        self.begin()
+    cdef int fire(self, double now) except -1:
+        self.start()
         return 0
 
 
 # -------------------------------------------------------------------- the thread
-cdef int ring_due() except -1:
-    """Let ring what is due."""
-    cdef Alarm alarm
+cdef int fire_due() except -1:
+    """Let fire what is due."""
+    cdef TimerEntry entry
     cdef double moment = now()
-    cdef int rung = 0
-    while alarms.size and alarms.first() <= moment:
-        alarm = alarms.pop()
+    cdef int fired = 0
+    while timers.size and timers.first() <= moment:
+        entry = timers.pop()
         try:
-            alarm.ring(moment)
+            entry.fire(moment)
         except BaseException:
-            PyErr_WriteUnraisable(alarm)
-        rung += 1
-        if rung % BATCH == 0:
+            PyErr_WriteUnraisable(entry)
+        fired += 1
+        if fired % BATCH == 0:
             with nogil:
                 pass
     return 0
@@ -174,11 +174,11 @@ def run():
     global asleep, running, leaving
     cdef double delay
     while True:
-        ring_due()
-        with nogil:                # alarms that follow each other closely leave no other pause
+        fire_due()
+        with nogil:  # timers that follow each other closely leave no other pause
             pass
-        if alarms.size:
-            delay = min(max(alarms.first() - now(), 0), 3600.0)
+        if timers.size:
+            delay = min(max(timers.first() - now(), 0), 3600.0)
         else:
             delay = IDLE
             if leaving:
@@ -186,9 +186,9 @@ def run():
                 return
         leaving = False
         asleep = True
-        if not bell.acquire(True, delay):
+        if not wakeup.acquire(True, delay):
             asleep = False
-            if alarms.size == 0:
+            if timers.size == 0:
                 running = False
                 return
 
@@ -201,32 +201,32 @@ def set_starter(starter):
 
 
 def pending():
-    """Return how many alarms are set."""
-    return alarms.size
+    """Return how many timers are set."""
+    return timers.size
 
 
 def drop():
-    """Drop all alarms, and let the thread end unless new ones come. Returns whether it still runs."""
+    """Drop all timers, and let the thread end unless new ones come. Returns whether it still runs."""
     global asleep, leaving
-    alarms.clear()
+    timers.clear()
     if running:
         leaving = True
         if asleep:
             asleep = False
-            bell.release()
+            wakeup.release()
     return running
 
 
-def forget():
-    """In a forked child: neither the thread is here, nor are the alarms its."""
-    global asleep, running, leaving, bell
+def after_fork_in_child():
+    """In a forked child: neither the thread is here, nor are the timers its."""
+    global asleep, running, leaving, wakeup
     asleep = running = leaving = False
-    bell = allocate_lock()
-    bell.acquire()
-    alarms.clear()
+    wakeup = allocate_lock()
+    wakeup.acquire()
+    timers.clear()
 
 
-forget()
+after_fork_in_child()
 
 
 # ------------------------------------------------------------------ goloop.timer
@@ -239,33 +239,33 @@ cdef class Timer:
 
     def __init__(self, seconds):
         cdef double when = time_in(seconds)
-        if self.alarm is not None:
+        if self.entry is not None:
             raise RuntimeError("a Timer is set again with reset()")
         self.chan = Chan(1)
-        self.alarm = new_tick(self.chan, 0)
-        self.alarm.arm(when)
+        self.entry = new_channel_timer(self.chan, 0)
+        self.entry.arm(when)
 
     def __repr__(self):
-        return f"<Timer {state_of(self.alarm)}>"
+        return f"<Timer {state_of(self.entry)}>"
 
     cdef bint halt(self) except -1:
-        cdef bint active = self.alarm.disarm()
+        cdef bint active = self.entry.disarm()
         if self.chan.count:
-            self.chan.take()
+            self.chan.receive_now()
             active = True
         return active
 
     def stop(self):
-        """Stop it (Go: Stop): nothing comes from the channel any more. Returns False if it had rung and the time
+        """Stop it (Go: Stop): nothing comes from the channel any more. Returns False if it had fired and the time
         was received, or it was stopped. The channel stays open. From any thread."""
         return self.halt()
 
     def reset(self, seconds):
-        """Let it ring that many seconds from now instead (Go: Reset); only then comes something from the channel.
+        """Let it fire that many seconds from now instead (Go: Reset); only then comes something from the channel.
         Returns as stop(). From any thread."""
         cdef double when = time_in(seconds)
         cdef bint active = self.halt()
-        self.alarm.arm(when)
+        self.entry.arm(when)
         return active
 
 
@@ -279,27 +279,27 @@ cdef class Ticker:
 
     def __init__(self, seconds):
         cdef double period = period_of(seconds)
-        if self.alarm is not None:
+        if self.entry is not None:
             raise RuntimeError("a Ticker is set again with reset()")
         self.chan = Chan(1)
-        self.alarm = new_tick(self.chan, period)
-        self.alarm.arm(now() + period)
+        self.entry = new_channel_timer(self.chan, period)
+        self.entry.arm(now() + period)
 
     def __repr__(self):
-        return f"<Ticker every {self.alarm.period:g} s, {'running' if self.alarm.place >= 0 else 'stopped'}>"
+        return f"<Ticker every {self.entry.period:g} s, {'running' if self.entry.heap_index >= 0 else 'stopped'}>"
 
     def stop(self):
         """Stop it (Go: Stop): nothing comes from the channel any more, which stays open. From any thread."""
-        self.alarm.disarm()
+        self.entry.disarm()
         if self.chan.count:
-            self.chan.take()
+            self.chan.receive_now()
 
     def reset(self, seconds):
         """Tick every that many seconds from now on (Go: Reset), also if it was stopped. From any thread."""
         cdef double period = period_of(seconds)
         self.stop()
-        self.alarm.period = period
-        self.alarm.arm(now() + period)
+        self.entry.period = period
+        self.entry.arm(now() + period)
 
     def __enter__(self):
         return self
@@ -315,23 +315,23 @@ cdef class FuncTimer:
         raise TypeError("a FuncTimer is made by after_func()")
 
     def __repr__(self):
-        return f"<FuncTimer of {self.alarm.function!r}, {state_of(self.alarm)}>"
+        return f"<FuncTimer of {self.entry.function!r}, {state_of(self.entry)}>"
 
     def stop(self):
         """Do not call it (Go: Stop). Returns False if it was called, or stopped before; it may still run then. From
         any thread."""
-        return self.alarm.disarm()
+        return self.entry.disarm()
 
     def reset(self, seconds):
         """Call it that many seconds from now instead, or again (Go: Reset). Returns as stop(). From any thread."""
         cdef double when = time_in(seconds)
-        cdef bint active = self.alarm.disarm()
-        self.alarm.arm(when)
+        cdef bint active = self.entry.disarm()
+        self.entry.arm(when)
         return active
 
 
-cdef str state_of(Alarm alarm):
-    return f"due in {max(alarm.when - now(), 0):.3g} s" if alarm.place >= 0 else "not set"
+cdef str state_of(TimerEntry entry):
+    return f"due in {max(entry.when - now(), 0):.3g} s" if entry.heap_index >= 0 else "not set"
 
 
 cdef double period_of(object seconds) except -1:
@@ -351,7 +351,7 @@ def after(seconds):
     """
     cdef double when = time_in(seconds)
     cdef Chan chan = Chan(1)
-    new_tick(chan, 0).arm(when)
+    new_channel_timer(chan, 0).arm(when)
     return chan
 
 
@@ -363,6 +363,6 @@ def after_func(seconds, function, /, *args, **kwargs):
     """
     cdef double when = time_in(seconds)
     cdef FuncTimer timer = FuncTimer.__new__(FuncTimer)
-    timer.alarm = Start(function, args, kwargs)
-    timer.alarm.arm(when)
+    timer.entry = GoroutineTimer(function, args, kwargs)
+    timer.entry.arm(when)
     return timer

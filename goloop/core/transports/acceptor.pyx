@@ -22,7 +22,7 @@ from goloop.core.poll.pollset cimport READ
 from goloop.core.system.sockaddr cimport (
     SOCK_CLOEXEC, SOCK_NONBLOCK, Address, known, sockaddr, sockaddr_storage, socklen_t, unpack,
 )
-from goloop.core.transports.base cimport enter, leave
+from goloop.core.transports.base cimport enter_context, leave_context
 
 
 cdef extern from "Python.h":
@@ -40,7 +40,7 @@ cdef double RETRY = _constants.ACCEPT_RETRY_DELAY      # seconds
 cdef class Acceptor(Pollable):
     """Accepts for one listening socket of one server, until cancelled."""
 
-    cdef LoopCore core
+    cdef LoopCore loop_core
     cdef object sock, factory, server, tls
     cdef object context           # of whoever started the server: the factory and the transports get it
     cdef int backlog, family, kind, proto, fd
@@ -48,7 +48,7 @@ cdef class Acceptor(Pollable):
 
     def __init__(self, LoopCore loop not None, sock, factory, server, int backlog, tls):
         """tls: None, or a callable that makes a TLS connection of an accepted socket (a coroutine)."""
-        self.core = loop
+        self.loop_core = loop
         self.sock = sock
         self.fd = fd_of(sock)
         self.factory = factory
@@ -62,8 +62,8 @@ cdef class Acceptor(Pollable):
 
     def start(self):
         """Begin, or begin again after the system ran out of resources."""
-        if not self.cancelled and not self.core._closed:
-            before = self.core.pollset.watch(self.fd, READ, self, None)
+        if not self.cancelled and not self.loop_core._closed:
+            before = self.loop_core.pollset.add_watcher(self.fd, READ, self, None)
             if before is not None and before is not self:
                 before.cancel()
 
@@ -75,15 +75,15 @@ cdef class Acceptor(Pollable):
 
     cdef object run(self):
         try:
-            enter(self.context)
+            enter_context(self.context)
             try:
                 self.accept()
             finally:
-                leave(self.context)
+                leave_context(self.context)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
-            self.core.call_exception_handler({
+            self.loop_core.call_exception_handler({
                 "message": f"Exception in callback {self!r}", "exception": exc,
                 "socket": _trsock.TransportSocket(self.sock),
             })
@@ -104,13 +104,13 @@ cdef class Acceptor(Pollable):
                 if error not in OUT_OF_RESOURCES:
                     raise exc
                 # The descriptor stays ready, so look away for a while.
-                self.core.call_exception_handler({
+                self.loop_core.call_exception_handler({
                     "message": "socket.accept() out of system resource", "exception": exc,
                     "socket": _trsock.TransportSocket(self.sock),
                 })
                 if not self.cancelled:
-                    self.core.pollset.unwatch(self.fd, READ)
-                    self.core.call_later(RETRY, self.start)
+                    self.loop_core.pollset.remove_watcher(self.fd, READ)
+                    self.loop_core.call_later(RETRY, self.start)
                 break
             self.serve(fd, &address)
         return 0
@@ -124,17 +124,17 @@ cdef class Acceptor(Pollable):
         finally:
             if conn is None:
                 close(fd)
-        if self.core._debug:
+        if self.loop_core._debug:
             _logger.debug("%r got a new connection from %r: %r", self.server, extra.get("peername"), conn)
         if self.tls is not None:
-            self.core.create_task(self.tls(self.factory, conn, extra, self.server))
+            self.loop_core.create_task(self.tls(self.factory, conn, extra, self.server))
             return 0
         try:
             protocol = self.factory()
             if self.cancelled:
                 conn.close()      # the factory closed the server
             else:
-                self.core._make_socket_transport(conn, protocol, extra=extra, server=self.server)
+                self.loop_core._make_socket_transport(conn, protocol, extra=extra, server=self.server)
         except (SystemExit, KeyboardInterrupt):
             conn.close()
             raise
@@ -143,5 +143,5 @@ cdef class Acceptor(Pollable):
             info = {"message": "Error on transport creation for incoming connection", "exception": exc}
             if protocol is not None:
                 info["protocol"] = protocol
-            self.core.call_exception_handler(info)
+            self.loop_core.call_exception_handler(info)
         return 0

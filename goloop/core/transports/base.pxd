@@ -4,8 +4,8 @@ from goloop.core.loop.loop_core cimport LoopCore
 
 # What stream, datagram and pipe transports have in common. All fields belong to the loop's thread.
 cdef class Transport(Pollable):
-    cdef LoopCore core              # never NULL; outlives the connection, so that late calls stay harmless
-    cdef object file                # the socket or pipe; None once connection_lost() has returned
+    cdef LoopCore loop_core       # never NULL; outlives the connection, so that late calls stay harmless
+    cdef object file              # the socket or pipe; None once connection_lost() has returned
     cdef int fd
     cdef object proto               # None once connection_lost() has returned
     cdef object context             # in which every protocol method runs
@@ -23,9 +23,9 @@ cdef class Transport(Pollable):
     cdef object __weakref__
 
     cdef int setup(self, object file, object protocol, object extra) except -1
-    cdef int release(self) except -1
+    cdef int release_file(self) except -1
     cdef int announce(self, object waiter) except -1
-    cdef int begin(self) except -1
+    cdef int start_reading(self) except -1
     cdef Py_ssize_t pending(self) except -1
     cdef int discard(self) except -1
     cdef int stop_polling(self) except -1
@@ -40,6 +40,6 @@ cdef class Transport(Pollable):
     cdef bint reading(self) noexcept
 
 
-cdef int enter(object context) except -1
-cdef int leave(object context) except -1
+cdef int enter_context(object context) except -1
+cdef int leave_context(object context) except -1
 cdef bytes as_bytes(object data)

@@ -4,7 +4,7 @@
 State of a transport, and who changes it:
 
     made      __init__()     the descriptor is owned, connection_made() is scheduled
-    started   begin()        connection_made() has returned; reading may begin
+    started   start_reading()        connection_made() has returned; reading may begin
     closing   close()        no more reading; what is buffered is still written
     lost      lose_soon()    connection_lost() is scheduled, exactly once; nothing is written any more
     gone      lose()         connection_lost() has returned; file, protocol and server are released
@@ -38,7 +38,7 @@ cdef Py_ssize_t live = 0
 
 # isinstance(t, asyncio.Transport) must hold for extension types that cannot have it as a base: they answer
 # one of these as their __class__.
-def face(name, *bases):
+def stand_in(name, *bases):
     """A class of asyncio's transport kinds, to be answered as __class__ by the type of that name."""
     return type(name, bases, {"__slots__": (), "__module__": "goloop"})
 
@@ -48,12 +48,12 @@ def live_transports():
     return live
 
 
-cdef int enter(object context) except -1:
-    """Enter the context in which a protocol is called; leave() is its counterpart."""
+cdef int enter_context(object context) except -1:
+    """Enter the context in which a protocol is called; leave_context() is its counterpart."""
     return PyContext_Enter(context)
 
 
-cdef int leave(object context) except -1:
+cdef int leave_context(object context) except -1:
     return PyContext_Exit(context)
 
 
@@ -66,7 +66,7 @@ cdef class Transport(Pollable):
     def __cinit__(self, LoopCore loop not None, *args, **kwargs):
         global live
         live += 1
-        self.core = loop
+        self.loop_core = loop
         self.fd = -1
 
     def __dealloc__(self):
@@ -88,34 +88,34 @@ cdef class Transport(Pollable):
             try:
                 warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
             finally:
-                self.release()
+                self.release_file()
                 self.file.close()
                 self.leave_server()
 
-    cdef int release(self) except -1:
+    cdef int release_file(self) except -1:
         """The transport is about to close its file."""
         return 0
 
     # --------------------------------------------------------------- starting
     cdef int announce(self, object waiter) except -1:
         """Schedule connection_made(), then the start of reading, then the waiter's result."""
-        self.core.soon(self._connection_made, (), self.context)
-        self.core.soon(self._begin, (), self.context)
+        self.loop_core.soon(self._connection_made, (), self.context)
+        self.loop_core.soon(self._start_reading, (), self.context)
         if waiter is not None:
-            self.core.soon(_set_result, (waiter, None), None)
+            self.loop_core.soon(_set_result, (waiter, None), None)
         return 0
 
     def _connection_made(self):
         self.proto.connection_made(self)
 
-    def _begin(self):
+    def _start_reading(self):
         if not self.lost and self.file is not None:
             self.started = True
-            self.begin()
+            self.start_reading()
 
-    cdef int begin(self) except -1:
+    cdef int start_reading(self) except -1:
         """Begin to read; connection_made() has returned, or raised."""
-        return self.core.queue(self)
+        return self.loop_core.queue(self)
 
     def join_server(self, server):
         """Be counted among a server's connections."""
@@ -144,15 +144,15 @@ cdef class Transport(Pollable):
         return 0
 
     cdef int stop_polling(self) except -1:
-        return self.core.detach(self.fd, self)
+        return self.loop_core.detach(self.fd, self)
 
     cdef int fail(self, object exc, str message) except -1:
         """A fatal error: report it unless it is the network's, and close without flushing."""
         if isinstance(exc, OSError):
-            if self.core._debug:
+            if self.loop_core._debug:
                 _logger.debug("%r: %s", self, message, exc_info=exc)
         else:
-            self.core.call_exception_handler({
+            self.loop_core.call_exception_handler({
                 "message": message, "exception": exc, "transport": self, "protocol": self.proto,
             })
         return self.force_close(exc)
@@ -173,7 +173,7 @@ cdef class Transport(Pollable):
         self.closing = True
         self.lost = True
         self.stop_polling()
-        self.core.soon(self._call_connection_lost, (exc,), self.context)
+        self.loop_core.soon(self._call_connection_lost, (exc,), self.context)
         return 0
 
     def _call_connection_lost(self, exc):
@@ -187,7 +187,7 @@ cdef class Transport(Pollable):
             if protocol is not None:
                 protocol.connection_lost(exc)
         finally:
-            self.release()
+            self.release_file()
             self.file = None
             self.proto = None
             file.close()
@@ -225,7 +225,7 @@ cdef class Transport(Pollable):
 
     @property
     def _loop(self):
-        return None if self.file is None else self.core
+        return None if self.file is None else self.loop_core
 
     @property
     def _extra(self):
@@ -255,7 +255,7 @@ cdef class Transport(Pollable):
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
-            self.core.call_exception_handler({
+            self.loop_core.call_exception_handler({
                 "message": f"protocol.{method}() failed", "exception": exc, "transport": self,
                 "protocol": self.proto,
             })

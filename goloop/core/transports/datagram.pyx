@@ -24,9 +24,9 @@ from goloop.core.poll.pollset cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 from goloop.core.system.sockaddr cimport (
     MSG_NOSIGNAL, Address, known, local_address, pack, raw_family, sockaddr, sockaddr_storage, socklen_t, unpack,
 )
-from goloop.core.transports.base cimport Transport, enter, leave
+from goloop.core.transports.base cimport Transport, enter_context, leave_context
 
-from goloop.core.transports.base import face as _face
+from goloop.core.transports.base import stand_in as _stand_in
 
 
 cdef extern from "Python.h":
@@ -39,7 +39,7 @@ cdef extern from "sys/socket.h" nogil:
 cdef enum:
     BATCH = 16      # datagrams a turn; more wait for the next iteration
 
-cdef object _Face = _face("DatagramTransport", _transports._FlowControlMixin, _transports.DatagramTransport)
+cdef object _StandIn = _stand_in("DatagramTransport", _transports._FlowControlMixin, _transports.DatagramTransport)
 cdef type _Socket = _socket_module.socket
 cdef int HEADER = 8 if version_info >= (3, 13) else 0     # what asyncio adds for each datagram that waits
 cdef bint SEND_EMPTY = version_info >= (3, 13)            # before, asyncio's sendto(b"") did nothing
@@ -77,12 +77,12 @@ cdef class DatagramTransport(Transport):
                 self.extra["peername"] = None
         self.connected = bool(self.extra["peername"])
         self.paired = self.extra["peername"] is not None
-        self.core.attach(self.fd, self)
+        self.loop_core.attach(self.fd, self)
         self.announce(waiter)
 
     @property
     def __class__(self):
-        return _Face
+        return _StandIn
 
     def __repr__(self):
         state = "closed" if self.file is None else "closing" if self.closing else "open"
@@ -109,7 +109,7 @@ cdef class DatagramTransport(Transport):
         self.events = 0
         if events & (EPOLLIN | EPOLLERR | EPOLLHUP):
             self.readable = True
-        enter(self.context)
+        enter_context(self.context)
         self.busy = True
         try:
             if self.readable and self.started and self.reading():
@@ -118,13 +118,13 @@ cdef class DatagramTransport(Transport):
                 self.flush()
         except BaseException:
             self.events |= events     # as in StreamTransport.run()
-            self.core.queue(self)
+            self.loop_core.queue(self)
             raise
         finally:
             self.busy = False
-            leave(self.context)
+            leave_context(self.context)
         if self.events:
-            self.core.queue(self)
+            self.loop_core.queue(self)
         return None
 
     cdef int read(self) except -1:
@@ -134,12 +134,12 @@ cdef class DatagramTransport(Transport):
                 return 0
             if not self.reading():
                 return 0
-        self.core.queue(self)
+        self.loop_core.queue(self)
         return 0
 
     cdef bint receive(self) except -1:
         """Receive a datagram and deliver it; False when there was none."""
-        cdef char *room = self.core.scratch()
+        cdef char *room = self.loop_core.scratch()
         cdef Py_ssize_t n
         cdef Address peer
         peer.length = sizeof(sockaddr_storage)
@@ -156,7 +156,7 @@ cdef class DatagramTransport(Transport):
         return True
 
     cdef bint receive_by_object(self) except -1:
-        cdef char *scratch = self.core.scratch()
+        cdef char *scratch = self.loop_core.scratch()
         cdef object room = PyMemoryView_FromMemory(scratch, READ_SIZE, PyBUF_WRITE)
         cdef Py_ssize_t n
         try:
@@ -192,7 +192,7 @@ cdef class DatagramTransport(Transport):
         return 0
 
     cdef int report(self, str method, object exc) except -1:
-        self.core.call_exception_handler({
+        self.loop_core.call_exception_handler({
             "message": f"Exception in callback DatagramTransport.{method}()", "exception": exc, "transport": self,
             "protocol": self.proto,
         })

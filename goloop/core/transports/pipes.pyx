@@ -15,13 +15,13 @@ cimport cython
 
 from goloop.core.loop.loop_core cimport READ_SIZE, LoopCore
 from goloop.core.poll.pollset cimport READ, WRITE
-from goloop.core.transports.base cimport Transport, enter, leave
+from goloop.core.transports.base cimport Transport, enter_context, leave_context
 
-from goloop.core.transports.base import face as _face
+from goloop.core.transports.base import stand_in as _stand_in
 
 
-cdef object _ReadFace = _face("ReadPipeTransport", _transports.ReadTransport)
-cdef object _WriteFace = _face("WritePipeTransport", _transports._FlowControlMixin, _transports.WriteTransport)
+cdef object _ReadStandIn = _stand_in("ReadPipeTransport", _transports.ReadTransport)
+cdef object _WriteStandIn = _stand_in("WritePipeTransport", _transports._FlowControlMixin, _transports.WriteTransport)
 cdef object _read = os.read
 cdef object _write = os.write
 
@@ -66,7 +66,7 @@ cdef class ReadPipeTransport(PipeTransport):
 
     @property
     def __class__(self):
-        return _ReadFace
+        return _ReadStandIn
 
     def __repr__(self):
         state = "closed" if self.file is None else "closing" if self.closing else "open"
@@ -75,13 +75,13 @@ cdef class ReadPipeTransport(PipeTransport):
     cdef str refusal(self):
         return "Pipe transport is for pipes/sockets only."
 
-    cdef int begin(self) except -1:
+    cdef int start_reading(self) except -1:
         if self.reading():
-            self.core.watch(self.fd, READ, self._read_ready, ())
+            self.loop_core.add_watcher(self.fd, READ, self._read_ready, ())
         return 0
 
     cdef int stop_polling(self) except -1:
-        self.core.unwatch(self.fd, READ)
+        self.loop_core.remove_watcher(self.fd, READ)
         return 0
 
     def _read_ready(self):
@@ -95,24 +95,24 @@ cdef class ReadPipeTransport(PipeTransport):
             self.fail(exc, "Fatal read error on pipe transport")
             return
         if data:
-            enter(self.context)
+            enter_context(self.context)
             try:
                 self.proto.data_received(data)
             finally:
-                leave(self.context)
+                leave_context(self.context)
         else:
-            if self.core._debug:
+            if self.loop_core._debug:
                 _logger.info("%r was closed by peer", self)
-            self.core.soon(self.proto.eof_received, (), self.context)
+            self.loop_core.soon(self.proto.eof_received, (), self.context)
             self.lose_soon(None)
 
     cdef int fail(self, object exc, str message) except -1:
         # EIO is how a terminal says that its other end is gone.
         if isinstance(exc, OSError) and exc.errno == _errno.EIO:
-            if self.core._debug:
+            if self.loop_core._debug:
                 _logger.debug("%r: %s", self, message, exc_info=exc)
         else:
-            self.core.call_exception_handler({
+            self.loop_core.call_exception_handler({
                 "message": message, "exception": exc, "transport": self, "protocol": self.proto,
             })
         return self.force_close(exc)
@@ -121,8 +121,8 @@ cdef class ReadPipeTransport(PipeTransport):
         """Stop calling the protocol with data until resume_reading(). Harmless when already paused."""
         if self.reading():
             self.paused = True
-            self.core.unwatch(self.fd, READ)
-            if self.core._debug:
+            self.loop_core.remove_watcher(self.fd, READ)
+            if self.loop_core._debug:
                 _logger.debug("%r pauses reading", self)
 
     def resume_reading(self):
@@ -131,8 +131,8 @@ cdef class ReadPipeTransport(PipeTransport):
             return
         self.paused = False
         if self.started:
-            self.core.watch(self.fd, READ, self._read_ready, ())
-        if self.core._debug:
+            self.loop_core.add_watcher(self.fd, READ, self._read_ready, ())
+        if self.loop_core._debug:
             _logger.debug("%r resumes reading", self)
 
 
@@ -145,7 +145,7 @@ cdef class WritePipeTransport(PipeTransport):
 
     @property
     def __class__(self):
-        return _WriteFace
+        return _WriteStandIn
 
     def __repr__(self):
         state = "closed" if self.file is None else "closing" if self.closing else "open"
@@ -159,19 +159,19 @@ cdef class WritePipeTransport(PipeTransport):
         self.watches_reader = not stat.S_ISCHR(mode)
         return 0
 
-    cdef int begin(self) except -1:
+    cdef int start_reading(self) except -1:
         if self.watches_reader and not self.closing:
-            self.core.watch(self.fd, READ, self._reader_gone, ())
+            self.loop_core.add_watcher(self.fd, READ, self._reader_gone, ())
         return 0
 
     cdef int stop_polling(self) except -1:
         if self.watches_reader:
-            self.core.unwatch(self.fd, READ)
-        self.core.unwatch(self.fd, WRITE)
+            self.loop_core.remove_watcher(self.fd, READ)
+        self.loop_core.remove_watcher(self.fd, WRITE)
         return 0
 
     def _reader_gone(self):
-        if self.core._debug:
+        if self.loop_core._debug:
             _logger.info("%r was closed by peer", self)
         self.force_close(BrokenPipeError() if self.buffer else None)
 
@@ -203,7 +203,7 @@ cdef class WritePipeTransport(PipeTransport):
                 return
             if n == len(data):
                 return
-            self.core.watch(self.fd, WRITE, self._write_ready, ())
+            self.loop_core.add_watcher(self.fd, WRITE, self._write_ready, ())
         self.buffer += memoryview(data)[n:] if n else data
         self.maybe_pause()
 
@@ -224,7 +224,7 @@ cdef class WritePipeTransport(PipeTransport):
             return
         del self.buffer[:n]
         if not self.buffer:
-            self.core.unwatch(self.fd, WRITE)
+            self.loop_core.remove_watcher(self.fd, WRITE)
             self.maybe_resume()      # may write
             if self.closing and not self.lost:
                 self.lose_soon(None)

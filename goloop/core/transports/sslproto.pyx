@@ -63,7 +63,7 @@ class SSLProtocol(_Protocol):
     def _set_state(self, new_state):
         _set_state(self, new_state)
         if isinstance(self._transport, StreamTransport):
-            (<StreamTransport>self._transport).hold(new_state is not WRAPPED)     # through handshake and shutdown
+            (<StreamTransport>self._transport).pin_inline(new_state is not WRAPPED)  # through handshake and shutdown
 
     def buffer_updated(self, nbytes):
         if self._state is WRAPPED:

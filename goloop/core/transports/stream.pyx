@@ -3,7 +3,7 @@
 
 The socket is registered once, for both directions, edge-triggered; after that only recv and send are
 called. So an edge must never be forgotten: `readable` stays set from the edge until a read finds nothing.
-A short read finds nothing more either (`short_is_dry`), which saves a call for each message, but only over
+A short read finds nothing more either (`short_read_drains`), which saves a call for each message, but only over
 TCP, and only until an event says that something may stand behind what was read: a FIN, an error, urgent
 data. Unix sockets end a read at ancillary data. One read an iteration, so that a fast peer does not starve
 the others.
@@ -33,9 +33,9 @@ from goloop.core.system.sockaddr cimport (
     AF_INET, AF_INET6, IPPROTO_TCP, MSG_NOSIGNAL, SOCK_STREAM, local_address, raw_family, raw_kind, raw_proto,
     socklen_t,
 )
-from goloop.core.transports.base cimport as_bytes, enter, leave
+from goloop.core.transports.base cimport as_bytes, enter_context, leave_context
 
-from goloop.core.transports.base import face as _face
+from goloop.core.transports.base import stand_in as _stand_in
 
 
 cdef extern from "Python.h":
@@ -68,18 +68,18 @@ cdef extern from "string.h" nogil:
     void *memset(void *where, int byte, size_t n)
 
 cdef enum:
-    IOV = 64               # buffers per sendmsg
-    BULK = 32768           # bytes in one read: such a stream had better copy once, from the kernel. It stays inline
-    BULK_REST = 32         # for that many turns
-    HELD = 0x7fffffff      # turns: for ever
-    BULK_MORE = 4096       # bytes of room beyond what came last: a message of the same size leaves the read short
+    IOV = 64                # buffers per sendmsg
+    BULK = 32768            # bytes in one read: such a stream had better copy once, from the kernel. It stays inline
+    BULK_INLINE_TURNS = 32  # for that many turns
+    FOREVER = 0x7fffffff    # turns: for ever
+    BULK_MORE = 4096        # bytes of room beyond what came last: a message of the same size leaves the read short
 
 cdef extern from "sched.h" nogil:
     int sched_yield()
 
 cdef const gl_offload *io = offload_ops()
 cdef object _BufferedProtocol = _protocols.BufferedProtocol
-cdef object _Face = _face("StreamTransport", _transports._FlowControlMixin)
+cdef object _StandIn = _stand_in("StreamTransport", _transports._FlowControlMixin)
 cdef object _TransportSocket = _trsock.TransportSocket
 cdef str WRITELINES = "writelines" if version_info >= (3, 12) else "write"   # as asyncio names it in its errors
 cdef str WANTED = "bytes, bytearray, or memoryview" if version_info >= (3, 14) else "bytes-like"   # likewise
@@ -113,15 +113,15 @@ cdef class StreamTransport(Transport):
         self.keep_open(sock)
         if server is not None:
             self.join_server(server)
-        self.tcp = self.short_is_dry = family == AF_INET or family == AF_INET6
+        self.tcp = self.short_read_drains = family == AF_INET or family == AF_INET6
         if self.tcp and raw_kind(sock) == SOCK_STREAM:
             self.set_nodelay(raw_proto(sock))
-        self.core.attach(self.fd, self)
+        self.loop_core.attach(self.fd, self)
         self.announce(waiter)
 
     @property
     def __class__(self):
-        return _Face
+        return _StandIn
 
     def __repr__(self):
         state = "closed" if self.file is None else "closing" if self.closing else "open"
@@ -147,7 +147,7 @@ cdef class StreamTransport(Transport):
                 raise os_error()
         return 0
 
-    cdef int release(self) except -1:
+    cdef int release_file(self) except -1:
         cdef linger reset = linger(1, 0)
         if self.conn != NULL:
             # A kernel that is left with unread bytes resets the connection. It does not know of those that we have.
@@ -201,14 +201,14 @@ cdef class StreamTransport(Transport):
         if self.lost or self.busy:
             return None
         self.events = 0
-        self.core.io.turns += 1
+        self.loop_core.offload_policy.turns += 1
         if self.offloaded:
             io.look(self.conn)
         if events & (EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR):
-            self.short_is_dry = False
+            self.short_read_drains = False
         if events & ~<unsigned int>EPOLLOUT:
             self.readable = True
-        enter(self.context)
+        enter_context(self.context)
         self.busy = True
         try:
             if self.readable and self.started and not self.ended and self.reading():
@@ -221,19 +221,19 @@ cdef class StreamTransport(Transport):
         except BaseException:
             # SystemExit or KeyboardInterrupt: should the loop run again, nothing that was not dealt with is forgotten.
             self.events |= events
-            self.core.queue(self)
+            self.loop_core.queue(self)
             raise
         finally:
             self.busy = False
-            leave(self.context)
+            leave_context(self.context)
         if self.events:
-            self.core.queue(self)     # a nested iteration brought them
+            self.loop_core.queue(self)  # a nested iteration brought them
         elif self.offloaded:
-            if not self.core.io.on or io.failed(self.conn):
-                self.reclaim()
-        elif self.core.io.on and self.conn == NULL:
-            if self.rest:
-                self.rest -= 1
+            if not self.loop_core.offload_policy.on or io.failed(self.conn):
+                self.take_back_conn()
+        elif self.loop_core.offload_policy.on and self.conn == NULL:
+            if self.inline_turns_left:
+                self.inline_turns_left -= 1
             else:
                 self.offload()
         return None
@@ -251,17 +251,17 @@ cdef class StreamTransport(Transport):
             return 0
         if self.empty_waiter is not None or self.writable_waiter is not None:
             return 0
-        if not self.core.pollset.suspend(self.fd, self):
+        if not self.loop_core.pollset.suspend(self.fd, self):
             return 0
-        conn = io.open(self.core.pollset.ps, self.fd, <void *>self, self.short_is_dry)
+        conn = io.open(self.loop_core.pollset.ps, self.fd, <void *>self, self.short_read_drains)
         if conn == NULL:
-            self.core.pollset.resume(self.fd, self)      # then not: it was only to be faster
+            self.loop_core.pollset.resume(self.fd, self)  # then not: it was only to be faster
             return 0
         self.conn = conn
         self.conn_generation = conn.generation
         self.offloaded = True
-        self.core.io.offloaded += 1
-        self.core.io.offloads += 1
+        self.loop_core.offload_policy.offloaded += 1
+        self.loop_core.offload_policy.offloads += 1
         return 0
 
     cdef int take_back(self) except -1:
@@ -273,14 +273,14 @@ cdef class StreamTransport(Transport):
         cdef size_t n
         cdef int error
         self.offloaded = False
-        self.rest = self.core.io.rest
-        self.core.io.offloaded -= 1
+        self.inline_turns_left = self.loop_core.offload_policy.inline_turns
+        self.loop_core.offload_policy.offloaded -= 1
         if self.conn.generation != self.conn_generation:
             self.conn = NULL          # a fork came between: this is the child's copy of the parent's connection
             return 0
-        if not io.claim(self.conn):
+        if not io.take_back(self.conn):
             with nogil:
-                while not io.claim(self.conn):
+                while not io.take_back(self.conn):
                     sched_yield()
         error = io.failed(self.conn)
         while not error:
@@ -292,8 +292,8 @@ cdef class StreamTransport(Transport):
             self.drop_conn()
         elif self.started and self.reading():
             self.readable = True
-            self.core.queue(self)
-        self.core.pollset.resume(self.fd, self)
+            self.loop_core.queue(self)
+        self.loop_core.pollset.resume(self.fd, self)
         return error
 
     cdef int drop_conn(self) except -1:
@@ -301,7 +301,7 @@ cdef class StreamTransport(Transport):
         self.conn = NULL
         return 0
 
-    cdef int reclaim(self) except -1:
+    cdef int take_back_conn(self) except -1:
         """Back to the loop's own reading and writing, if the netpoller has the socket."""
         cdef int error
         if self.offloaded:
@@ -310,13 +310,13 @@ cdef class StreamTransport(Transport):
                 self.fail(OSError(error, _strerror(error)), "Fatal write error on socket transport")
         return 0
 
-    cdef int hold(self, bint on) except -1:
+    cdef int pin_inline(self, bint on) except -1:
         """Leave reading and writing to the loop until further notice: a peer waits for each message, and few come."""
         if on:
-            self.reclaim()
-            self.rest = HELD
-        elif self.rest > BULK_REST:
-            self.rest = BULK_REST
+            self.take_back_conn()
+            self.inline_turns_left = FOREVER
+        elif self.inline_turns_left > BULK_INLINE_TURNS:
+            self.inline_turns_left = BULK_INLINE_TURNS
         return 0
 
     cdef Py_ssize_t receive_offloaded(self, char *room, Py_ssize_t length) except -2:
@@ -326,8 +326,8 @@ cdef class StreamTransport(Transport):
         if n > 0:
             if self.offloaded:
                 if n >= BULK:
-                    self.reclaim()
-                    self.rest = BULK_REST
+                    self.take_back_conn()
+                    self.inline_turns_left = BULK_INLINE_TURNS
                 else:
                     self.readable = io.readable(self.conn)
             return n       # once it is not offloaded, the socket is to be asked after what is left here
@@ -354,7 +354,7 @@ cdef class StreamTransport(Transport):
         else:
             self.read_bytes()
         if self.readable and self.reading() and not self.ended:
-            self.core.queue(self)
+            self.loop_core.queue(self)
         return 0
 
     cdef Py_ssize_t receive(self, char *room, Py_ssize_t length) except -2:
@@ -371,14 +371,14 @@ cdef class StreamTransport(Transport):
             elif errno != EINTR:
                 self.readable = False
                 self.fail(os_error(), "Fatal read error on socket transport")
-        elif n < length and self.short_is_dry:
+        elif n < length and self.short_read_drains:
             self.readable = False
         return n
 
     cdef int read_bytes(self) except -1:
         cdef object data = None
         try:
-            data = self.take()
+            data = self.receive_bytes()
             if data:
                 self.proto.data_received(data)
         except (SystemExit, KeyboardInterrupt):
@@ -390,19 +390,19 @@ cdef class StreamTransport(Transport):
             self.got_eof()
         return 0
 
-    cdef object take(self):
+    cdef object receive_bytes(self):
         """What a read brings, as bytes: empty at the end of the stream, None when there is nothing or it failed."""
         cdef char *room
         cdef Py_ssize_t n
         if self.bulk:
-            return self.take_bulk()
-        room = self.core.scratch()
+            return self.receive_bulk()
+        room = self.loop_core.scratch()
         n = self.receive(room, READ_SIZE)
         if n >= BULK:
             self.bulk = n
         return None if n < 0 else PyBytes_FromStringAndSize(room, n)
 
-    cdef object take_bulk(self):
+    cdef object receive_bulk(self):
         """As take(), into bytes that are made beforehand: what is large is not copied again."""
         cdef Py_ssize_t length = min(self.bulk + BULK_MORE, READ_SIZE), n
         cdef PyObject *data = raw_bytes(NULL, length)
@@ -452,7 +452,7 @@ cdef class StreamTransport(Transport):
 
     cdef int got_eof(self) except -1:
         self.readable = False
-        if self.core._debug:
+        if self.loop_core._debug:
             _logger.debug("%r received EOF", self)
         try:
             keep_open = self.proto.eof_received()
@@ -470,11 +470,11 @@ cdef class StreamTransport(Transport):
     def pause_reading(self):
         """Stop calling the protocol with data until resume_reading(). Harmless when already paused."""
         if self.reading():
-            self.reclaim()      # from here on nothing is read from the socket
+            self.take_back_conn()  # from here on nothing is read from the socket
             if self.closing:
                 return
             self.paused = True
-            if self.core._debug:
+            if self.loop_core._debug:
                 _logger.debug("%r pauses reading", self)
 
     def resume_reading(self):
@@ -485,8 +485,8 @@ cdef class StreamTransport(Transport):
         self.readable = True      # the edge of what waits may be spent
         self.ended = False        # and a new protocol has a right to the end of the stream
         if self.started:
-            self.core.queue(self)
-        if self.core._debug:
+            self.loop_core.queue(self)
+        if self.loop_core._debug:
             _logger.debug("%r resumes reading", self)
 
     # ----------------------------------------------------------------- writing
@@ -532,8 +532,8 @@ cdef class StreamTransport(Transport):
                     io.put(self.conn, view.buf, length)
                     io.kick(self.conn)
                     return
-                self.reclaim()
-                self.rest = BULK_REST
+                self.take_back_conn()
+                self.inline_turns_left = BULK_INLINE_TURNS
                 if self.lost:
                     return
             if self.size == 0:
@@ -555,7 +555,7 @@ cdef class StreamTransport(Transport):
         if self.size:
             if error == EINTR:
                 self.events |= EPOLLOUT      # nothing will tell that there is room: try again
-                self.core.queue(self)
+                self.loop_core.queue(self)
             self.maybe_pause()
 
     cdef int push(self, object data, Py_ssize_t skip) except -1:
@@ -588,8 +588,8 @@ cdef class StreamTransport(Transport):
         if self.offloaded:
             if self.put_all(pieces):
                 return
-            self.reclaim()
-            self.rest = BULK_REST
+            self.take_back_conn()
+            self.inline_turns_left = BULK_INLINE_TURNS
             if self.lost:
                 return
             idle = self.size == 0
@@ -658,7 +658,7 @@ cdef class StreamTransport(Transport):
             self.first = 0
         if self.size and room:
             self.events |= EPOLLOUT
-            self.core.queue(self)
+            self.loop_core.queue(self)
         self.maybe_resume()      # may write
         if self.size == 0 and not self.lost:
             if self.empty_waiter is not None and not self.empty_waiter.done():
@@ -682,7 +682,7 @@ cdef class StreamTransport(Transport):
         """Close the write side once what is buffered has been sent; reading goes on."""
         if self.closing or self.eof:
             return
-        self.reclaim()
+        self.take_back_conn()
         if self.lost:
             return
         self.eof = True
@@ -698,8 +698,8 @@ cdef class StreamTransport(Transport):
         """A future that is done when nothing waits to be sent; until _reset_empty_waiter(), write() fails."""
         if self.empty_waiter is not None:
             raise RuntimeError("Empty waiter is already set")
-        self.reclaim()
-        self.empty_waiter = self.core.create_future()
+        self.take_back_conn()
+        self.empty_waiter = self.loop_core.create_future()
         if self.size == 0:
             self.empty_waiter.set_result(None)
         return self.empty_waiter
@@ -709,7 +709,7 @@ cdef class StreamTransport(Transport):
 
     def _make_writable_waiter(self):
         """A future that is done when the socket, found full, has room again or the connection is lost."""
-        self.writable_waiter = self.core.create_future()
+        self.writable_waiter = self.loop_core.create_future()
         if self.lost:
             self._wake_writable()
         return self.writable_waiter
@@ -722,7 +722,7 @@ cdef class StreamTransport(Transport):
 
     def close(self):
         """Close when what is buffered has been written; connection_lost(None) is called after that."""
-        self.reclaim()
+        self.take_back_conn()
         Transport.close(self)
 
     cdef int lose(self, object exc) except -1:

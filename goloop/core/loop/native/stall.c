@@ -15,7 +15,7 @@
 #define NEAR 512  /* bytes: the GIL's condition variables and mutexes stand together in one structure */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static gl_watched *list;          /* guarded by lock */
+static gl_stall *list;          /* guarded by lock */
 static int64_t hot_until;         /* atomic */
 static uint64_t gil_futex;        /* atomic; an address inside the GIL, 0: not known */
 static uint32_t idle_looks;       /* the monitor's */
@@ -29,7 +29,7 @@ static int64_t clock_ns(clockid_t clock) {
 
 int gl_gettid(void) { return (int)syscall(SYS_gettid); }
 
-void gl_watch_add(gl_watched *w) {
+void gl_stall_add(gl_stall *w) {
     pthread_mutex_lock(&lock);
     w->seen = __atomic_load_n(&w->beat, __ATOMIC_RELAXED);
     w->since = clock_ns(CLOCK_MONOTONIC);
@@ -44,7 +44,7 @@ void gl_watch_add(gl_watched *w) {
     pthread_mutex_unlock(&lock);
 }
 
-void gl_watch_remove(gl_watched *w) {
+void gl_stall_remove(gl_stall *w) {
     pthread_mutex_lock(&lock);
     if (w->before != NULL)
         w->before->next = w->next;
@@ -56,17 +56,17 @@ void gl_watch_remove(gl_watched *w) {
     pthread_mutex_unlock(&lock);
 }
 
-void gl_watch_forget(void) {
+void gl_stall_forget(void) {
     pthread_mutex_init(&lock, NULL);
     list = NULL;
 }
 
-void gl_watch_awake(gl_watched *w) {
+void gl_stall_awake(gl_stall *w) {
     /* seq_cst: comes before the look whether the monitor sleeps; pairs with its last look before it does. */
     __atomic_store_n(&w->idle, 0, __ATOMIC_SEQ_CST);
 }
 
-void gl_watch_hot(int64_t now) { __atomic_store_n(&hot_until, now + GL_HOT_FOR, __ATOMIC_RELAXED); }
+void gl_stall_hot(int64_t now) { __atomic_store_n(&hot_until, now + GL_HOT_FOR, __ATOMIC_RELAXED); }
 
 /* ------------------------------------------------------------- what it does
  * The kernel tells what a thread of our own process is blocked in: the system call's number and arguments. The one
@@ -123,7 +123,7 @@ int64_t gl_learn_gil(int tid) {
 }
 
 /* --------------------------------------------------------------------- look */
-static uint32_t examine(gl_watched *w, int64_t now) {
+static uint32_t examine(gl_stall *w, int64_t now) {
     uint64_t beat = __atomic_load_n(&w->beat, __ATOMIC_RELAXED);
     uint32_t mode = __atomic_load_n(&w->mode, __ATOMIC_RELAXED), verdict = GL_NOTHING;
     int64_t cpu;
@@ -144,18 +144,18 @@ static uint32_t examine(gl_watched *w, int64_t now) {
         w->asleep = now;
     w->cpu = cpu;
     if (mode == GL_REGION)
-        verdict |= GL_TAKE;
+        verdict |= GL_RETAKE;
     else if (mode == GL_HANDOFF && w->asleep) {
         /* It has not run since the last look. */
         int does = gl_thread_does(w->tid);
         if (does == GL_SLEEPS || (does == GL_UNKNOWN && now - w->asleep >= GL_ASLEEP_FOR))
-            verdict |= GL_TAKE;
+            verdict |= GL_RETAKE;
     } else if (mode == GL_HANDOFF && now >= w->retry) {
         /* It computes: in Python, or in C without the GIL. Only who has the GIL can tell, and that disturbs. */
         if (w->pause < 64000000)
             w->pause *= 2;
         w->retry = now + w->pause;
-        verdict |= GL_TRY;
+        verdict |= GL_PROBE;
     }
     if (w->slow && !w->reported && now - w->since >= w->slow) {
         w->reported = 1;
@@ -164,7 +164,7 @@ static uint32_t examine(gl_watched *w, int64_t now) {
     return verdict;
 }
 
-int64_t gl_watch_look(uint32_t *verdicts) {
+int64_t gl_stall_look(uint32_t *verdicts) {
     int64_t now = clock_ns(CLOCK_MONOTONIC), next = GL_LOOK_BASE;
     int all_idle = 1;
     *verdicts = 0;
@@ -173,7 +173,7 @@ int64_t gl_watch_look(uint32_t *verdicts) {
         pthread_mutex_unlock(&lock);
         return 0;
     }
-    for (gl_watched *w = list; w != NULL; w = w->next) {
+    for (gl_stall *w = list; w != NULL; w = w->next) {
         w->verdict = 0;
         if (__atomic_load_n(&w->vacant, __ATOMIC_SEQ_CST)) {
             w->verdict = GL_VACANT;

@@ -1,11 +1,11 @@
 /* What the monitor sees of the loops: whether the callback that a loop runs gets on.
  *
- * Each loop that may be taken over, or whose slow callbacks are to be reported, has a gl_watched in a list. The
+ * Each loop that may be taken over, or whose slow callbacks are to be reported, has a gl_stall in a list. The
  * monitor's thread looks at it without the GIL and without touching a Python object, and only says which loops
  * are worth the GIL. HACKING.md, "Handoff", has the signs by which a blocked thread is told from one that computes.
  */
-#ifndef GOLOOP_WATCH_H
-#define GOLOOP_WATCH_H
+#ifndef GOLOOP_STALL_H
+#define GOLOOP_STALL_H
 
 #include <stdint.h>
 
@@ -19,10 +19,10 @@
 #endif
 
 enum { GL_KEEP = 0, GL_HANDOFF = 1, GL_REGION = 2 };           /* may it be taken over? */
-enum { GL_NOTHING = 0, GL_TAKE = 1, GL_TRY = 2, GL_SLOW = 4, GL_VACANT = 8 };  /* verdicts, or-ed together */
+enum { GL_NOTHING = 0, GL_RETAKE = 1, GL_PROBE = 2, GL_SLOW = 4, GL_VACANT = 8 };  /* verdicts, or-ed together */
 enum { GL_UNKNOWN = 0, GL_ON_CPU = 1, GL_FOR_GIL = 2, GL_SLEEPS = 3 };      /* what a thread is doing */
 
-typedef struct gl_watched {
+typedef struct gl_stall {
     uint64_t beat;      /* atomic, relaxed: the loop's thread counts each callback that begins */
     uint32_t idle;      /* atomic: 1 while the loop is parked or does not run. Pairs with the monitor's sleep */
     uint32_t vacant;    /* atomic: nobody runs the loop though somebody should */
@@ -40,18 +40,18 @@ typedef struct gl_watched {
     int64_t pause;      /* what to add then */
     uint32_t reported;  /* slow, for this beat */
     uint32_t verdict;
-    struct gl_watched *next, *before;  /* guarded by the list's mutex */
-} gl_watched;
+    struct gl_stall *next, *before;  /* guarded by the list's mutex */
+} gl_stall;
 
-void gl_watch_add(gl_watched *w);     /* any thread; wakes the monitor */
-void gl_watch_remove(gl_watched *w);  /* any thread */
-void gl_watch_forget(void);           /* in a forked child */
-void gl_watch_awake(gl_watched *w);   /* idle no more; the loop's thread, which then pokes the monitor */
-void gl_watch_hot(int64_t now);       /* a handoff happened: look often for a while */
+void gl_stall_add(gl_stall *w);     /* any thread; wakes the monitor */
+void gl_stall_remove(gl_stall *w);  /* any thread */
+void gl_stall_forget(void);           /* in a forked child */
+void gl_stall_awake(gl_stall *w);   /* idle no more; the loop's thread, which then pokes the monitor */
+void gl_stall_hot(int64_t now);       /* a handoff happened: look often for a while */
 
 /* One look at every loop; the monitor's thread, without the GIL. Returns the ns until the next one, 0: none is
  * wanted before somebody wakes the monitor. `*verdicts` gets all verdicts or-ed together. */
-int64_t gl_watch_look(uint32_t *verdicts);
+int64_t gl_stall_look(uint32_t *verdicts);
 
 int gl_thread_does(int tid);             /* what a thread of this process does: GL_ON_CPU, … */
 int64_t gl_learn_gil(int tid);           /* the thread waits for the GIL: remember what that looks like. 0: not yet */

@@ -195,7 +195,7 @@ void gl_netpoller_nudge(void) {
     }
 }
 
-int gl_netpoller_watch(int fd, uint32_t mask, uint64_t key) {
+int gl_netpoller_add(int fd, uint32_t mask, uint64_t key) {
     struct epoll_event event = {.events = mask, .data = {.u64 = key}};
     if (epoll_ctl(master, EPOLL_CTL_ADD, fd, &event) < 0)
         return errno;
@@ -206,7 +206,7 @@ int gl_netpoller_watch(int fd, uint32_t mask, uint64_t key) {
     return error;
 }
 
-void gl_netpoller_unwatch(int fd) { epoll_ctl(master, EPOLL_CTL_DEL, fd, NULL); }
+void gl_netpoller_remove(int fd) { epoll_ctl(master, EPOLL_CTL_DEL, fd, NULL); }
 
 static void *netpoller_main(void *arg) {
     int epfd = (int)(intptr_t)arg, stop = 0;
@@ -373,7 +373,7 @@ gl_pollset *gl_pollset_open(gl_inbox *inbox) {
     ps->inbox = inbox;
     __atomic_store_n(&ps->parks, 0, __ATOMIC_RELAXED);
     gl_inbox_open(inbox);
-    gl_inbox_open(&ps->news);
+    gl_inbox_open(&ps->completions);
     open_count++;
     pthread_mutex_unlock(&table_lock);
     return ps;
@@ -458,7 +458,7 @@ int gl_park(gl_pollset *ps, int64_t deadline) {
      * netpoller_fired. */
     __atomic_store_n(&ps->state, GL_PARKED, __ATOMIC_SEQ_CST);
     GL_YIELD();
-    if (gl_inbox_empty(ps->inbox) && gl_inbox_empty(&ps->news)) {
+    if (gl_inbox_empty(ps->inbox) && gl_inbox_empty(&ps->completions)) {
         if (!__atomic_load_n(&ps->armed, __ATOMIC_SEQ_CST))
             arm(ps);
         GL_YIELD();
@@ -501,7 +501,7 @@ int gl_poll(gl_pollset *ps, int64_t deadline, struct epoll_event *events, int ro
      * no such look: epoll itself keeps what became ready since the last harvest. */
     __atomic_store_n(&ps->state, GL_POLLING, __ATOMIC_SEQ_CST);
     GL_YIELD();
-    if (!gl_inbox_empty(ps->inbox) || !gl_inbox_empty(&ps->news)) {
+    if (!gl_inbox_empty(ps->inbox) || !gl_inbox_empty(&ps->completions)) {
         n = 0;
     } else if (deadline < 0) {
         n = epoll_wait(ps->epfd, events, room, -1);

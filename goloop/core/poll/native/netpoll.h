@@ -59,7 +59,7 @@ typedef struct gl_pollset {
     uint32_t epoch;         /* fork epoch in which it was opened; constant while in use */
     gl_inbox *inbox;        /* looked at by gl_park; constant while in use. Not part of this memory, because
                                a push that comes late must find it closed, not another loop's */
-    gl_inbox news;          /* of connections that the netpoller receives and sends for; only it pushes, see stream_offload.c */
+    gl_inbox completions;          /* of connections that the netpoller receives and sends for; only it pushes, see stream_offload.c */
     uint64_t parks;         /* atomic, relaxed: statistics; owner counts */
     struct gl_pollset *next_free;  /* guarded by the table's mutex */
 } gl_pollset;
@@ -99,9 +99,9 @@ typedef struct gl_guest {
 
 void gl_netpoller_host(const gl_guest *guest);  /* when the library is loaded */
 /* Watch a descriptor in the master, and see to it that the netpoller runs; 0 or an error. The key has a bit of the
- * upper half of its low word set. A poll set is open, and stays open until after gl_netpoller_unwatch. */
-int gl_netpoller_watch(int fd, uint32_t events, uint64_t key);
-void gl_netpoller_unwatch(int fd);
+ * upper half of its low word set. A poll set is open, and stays open until after gl_netpoller_remove. */
+int gl_netpoller_add(int fd, uint32_t events, uint64_t key);
+void gl_netpoller_remove(int fd);
 void gl_netpoller_nudge(void);   /* end its sleep, if it sleeps: something is to be done */
 
 /* ------------------------------------------------------------- statistics */

@@ -88,7 +88,7 @@ static gl_conn *conn_take(void) {  /* under conns_lock */
     }
     c = conn_at(conns_size);
     c->index = conns_size++;
-    c->news.item = c;
+    c->completion.item = c;
     c->kick.item = c;
     return c;
 }
@@ -125,20 +125,20 @@ static int enter(gl_conn *c) {
 
 static void leave(gl_conn *c) {
     GL_YIELD();
-    __atomic_store_n(&c->word, GL_CONN_OFFLOADED, __ATOMIC_RELEASE);  /* pairs with conn_claim */
+    __atomic_store_n(&c->word, GL_CONN_OFFLOADED, __ATOMIC_RELEASE);  /* pairs with conn_take_back */
 }
 
-/* There are news for the loop. One that was told and has not looked yet will see them when it looks; conn_look stores
- * NOT_POSTED, then looks, and the news were stored before we look at `posted`. */
+/* There is a completion for the loop. One that was told and has not looked yet will see them when it looks; conn_look stores
+ * NOT_POSTED, then looks, and the completion was stored before we look at `posted`. */
 static void conn_post(gl_conn *c) {
     uint32_t expected = NOT_POSTED;
     GL_YIELD();
     if (__atomic_compare_exchange_n(&c->posted, &expected, POSTED, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST) &&
-        gl_inbox_push(&c->ps->news, &c->news) == GL_INBOX_FIRST)
+        gl_inbox_push(&c->ps->completions, &c->completion) == GL_INBOX_FIRST)
         gl_unpark(c->ps);
 }
 
-/* One recvmsg. Returns 1 if it had news; *again: there may be more. */
+/* One recvmsg. Returns 1 if it completed something; *again: there may be more. */
 static int receive(gl_conn *c, int *again) {
     struct iovec iov[2];
     struct msghdr msg = {.msg_iov = iov};
@@ -162,7 +162,7 @@ static int receive(gl_conn *c, int *again) {
     if (n > 0) {
         store(&c->rx.tail, tail + (uint32_t)n);  /* release: the bytes and `base`; pairs with conn_recv */
         __atomic_fetch_add(&count_received, n, __ATOMIC_RELAXED);
-        if ((uint32_t)n < room && c->short_is_dry)
+        if ((uint32_t)n < room && c->short_read_drains)
             c->rx_ready = 0;
         else
             *again = 1;
@@ -179,7 +179,7 @@ static int receive(gl_conn *c, int *again) {
     return 1;
 }
 
-/* One sendmsg. Returns 1 if it had news, which is only an error; *again: there is more to send, and there may be room. */
+/* One sendmsg. Returns 1 if it completed something, which is only an error; *again: there is more to send, and there may be room. */
 static int transmit(gl_conn *c, int *again) {
     struct iovec iov[2];
     struct msghdr msg = {.msg_iov = iov};
@@ -217,9 +217,9 @@ static void list(gl_conn *c) {
 }
 
 static void serve(gl_conn *c) {  /* the netpoller is inside */
-    int again = 0, news = receive(c, &again);
+    int again = 0, completed = receive(c, &again);
     __atomic_fetch_add(&count_serves, 1, __ATOMIC_RELAXED);
-    if (news)
+    if (completed)
         conn_post(c);
     if (transmit(c, &again))
         conn_post(c);
@@ -238,7 +238,7 @@ static int netpoller_event(uint64_t key, uint32_t events) {
         return 1;
     if (__atomic_load_n(&c->generation, __ATOMIC_RELAXED) == (uint32_t)(key >> 32)) {
         if (events & (EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
-            c->short_is_dry = 0;
+            c->short_read_drains = 0;
         if (events & ~(uint32_t)EPOLLOUT)
             c->rx_ready = 1;
         if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR))
@@ -304,7 +304,7 @@ __attribute__((constructor)) static void hook_netpoller(void) {
 }
 
 /* ------------------------------------------------------------------- loop */
-static gl_conn *conn_open(gl_pollset *ps, int fd, void *owner, int short_is_dry) {
+static gl_conn *conn_open(gl_pollset *ps, int fd, void *owner, int short_read_drains) {
     gl_conn *c;
     uint32_t generation;
     int error;
@@ -322,7 +322,7 @@ static gl_conn *conn_open(gl_pollset *ps, int fd, void *owner, int short_is_dry)
     c->owner = owner;
     c->rx_stalled = c->rx_end = c->tx_error = 0;
     c->rx_ready = c->tx_blocked = 0;
-    c->short_is_dry = (uint8_t)short_is_dry;
+    c->short_read_drains = (uint8_t)short_read_drains;
     __atomic_store_n(&c->posted, NOT_POSTED, __ATOMIC_RELAXED);
     generation = __atomic_add_fetch(&c->generation, 1, __ATOMIC_RELEASE);
     __atomic_add_fetch(&conns_open, 1, __ATOMIC_SEQ_CST);
@@ -332,7 +332,7 @@ static gl_conn *conn_open(gl_pollset *ps, int fd, void *owner, int short_is_dry)
         GL_YIELD();
         /* Before the ADD, which reports what is ready already: an edge that finds the door closed would be lost. */
         __atomic_store_n(&c->word, GL_CONN_OFFLOADED, __ATOMIC_RELEASE);
-        error = gl_netpoller_watch(fd, EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET,
+        error = gl_netpoller_add(fd, EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET,
                                    (uint64_t)generation << 32 | CONN_MARK | c->index);
         while (error) {
             uint32_t expected = GL_CONN_OFFLOADED;
@@ -411,12 +411,12 @@ static void conn_put(gl_conn *c, const void *data, size_t length) {
     store(&c->tx.tail, tail + (uint32_t)length);  /* release: the bytes and `base`; pairs with transmit */
 }
 
-static int conn_claim(gl_conn *c) {
+static int conn_take_back(gl_conn *c) {
     uint32_t expected = GL_CONN_OFFLOADED;
     int again, i;
     if (!__atomic_compare_exchange_n(&c->word, &expected, GL_CONN_LOOP, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
         return expected == GL_CONN_LOOP;
-    gl_netpoller_unwatch(c->fd);
+    gl_netpoller_remove(c->fd);
     /* What was put into the ring counts as written, so it goes to the kernel now, if that takes it. */
     for (i = 0, again = 1; again && i < 4; i++) {
         again = 0;
@@ -468,7 +468,7 @@ void gl_conn_forget(gl_pollset *ps) {
         gl_conn *c = conn_at(i);
         if (c->ps != ps)
             continue;
-        while (!conn_claim(c))
+        while (!conn_take_back(c))
             sched_yield();
         conn_free(c);
     }
@@ -483,4 +483,4 @@ void gl_offload_get_stats(gl_offload_stats *out) {
 }
 
 const gl_offload gl_offload_ops = {conn_open, conn_recv, conn_readable, conn_unread, conn_look, conn_room, conn_put,
-                                   conn_kick, conn_failed, conn_claim, conn_unsent, conn_close};
+                                   conn_kick, conn_failed, conn_take_back, conn_unsent, conn_close};

@@ -89,7 +89,7 @@ static int tick(long ns) {
 }
 
 static void *monitor_main(void *argument) {
-    gl_stuck stuck = (gl_stuck)argument;
+    gl_backlog_report report = (gl_backlog_report)argument;
     uint32_t seen = __atomic_load_n(&starts, __ATOMIC_RELAXED), now;
     int fast = 0, quiet = 0, looking;
     is_monitor = 1;
@@ -102,7 +102,7 @@ static void *monitor_main(void *argument) {
             quiet = 0;
             /* In a fast tick one start is the worker that was brought in just now, and got stuck in its turn. */
             if (now - seen <= (uint32_t)fast)
-                fast = stuck();
+                fast = report();
         } else {
             fast = 0;
             quiet = now == seen && !looking ? quiet + 1 : 0;
@@ -127,13 +127,13 @@ static void after_fork_child(void) {
 
 __attribute__((constructor)) static void hook_forks(void) { pthread_atfork(NULL, NULL, after_fork_child); }
 
-static int start(gl_stuck stuck) {  /* under control */
+static int start(gl_backlog_report report) {  /* under control */
     sigset_t all, before;
     int error;
     __atomic_store_n(&stopping, 0, __ATOMIC_RELAXED);
     sigfillset(&all);  /* signals are for Python's threads */
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    error = pthread_create(&thread, NULL, monitor_main, (void *)stuck);
+    error = pthread_create(&thread, NULL, monitor_main, (void *)report);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (error)
         return error;
@@ -142,13 +142,13 @@ static int start(gl_stuck stuck) {  /* under control */
     return 0;
 }
 
-int gl_monitor_start(gl_stuck stuck) {
+int gl_monitor_start(gl_backlog_report report) {
     int error = 0;
     if (is_monitor)  /* its report asks for it: it runs, if perhaps not for long */
         return 0;
     pthread_mutex_lock(&control);
     if (!running)
-        error = start(stuck);
+        error = start(report);
     pthread_mutex_unlock(&control);
     return error;
 }

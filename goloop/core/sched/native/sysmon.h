@@ -8,11 +8,11 @@
 
 #include <stdint.h>
 
-typedef int (*gl_stuck)(void);
+typedef int (*gl_backlog_report)(void);
 typedef int64_t (*gl_look)(void);      /* returns in how many ns it wants to look again; 0: when it is poked */
 
 /* Each waits for the other, and the second one for the thread's end: not with the GIL, which its report may want. */
-int gl_monitor_start(gl_stuck stuck);  /* 0, or an error; nothing when it runs already. Any thread */
+int gl_monitor_start(gl_backlog_report report);  /* 0, or an error; nothing when it runs already. Any thread */
 void gl_monitor_stop(void);            /* nothing when it does not run. Any thread but its own */
 
 void gl_monitor_backlog(long change);  /* so many more goroutines wait; any thread */
