@@ -3,6 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from goloop import _main_interpreter  # noqa: F401  (refuses subinterpreters)
 from goloop._eventloop.loop import Loop
 from goloop.chan import Chan, ChannelClosed, async_select, recv, select, send
 from goloop.core.sched.goroutine import Goroutine, current, go, num_goroutine
