@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from goloop import _main_interpreter  # noqa: F401  (refuses subinterpreters)
+from goloop import _environment, _main_interpreter  # noqa: F401  (refuses subinterpreters)
 from goloop._eventloop.loop import Loop
 from goloop.chan import Chan, ChannelClosed, async_select, recv, select, send
 from goloop.core.sched.goroutine import Goroutine, current, go, num_goroutine
@@ -16,6 +16,8 @@ from goloop.runtime.workers import gomaxprocs
 if TYPE_CHECKING:
     from goloop import context, debug, errgroup, monkey, net, sync, timer
     from goloop.policy import EventLoopPolicy
+
+_environment.check()
 
 __version__ = "0.1.0"
 __all__ = [

@@ -38,7 +38,7 @@ def test_nothing_is_patched_by_an_import():
 )
 def test_patched(path, threads):
     args = ["-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "-rs", str(path)]
-    done = python(*args, GOLOOP_TEST_PATCHED="1", GOLOOP_MAXTHREADS=threads, PYTEST_ADDOPTS="", PYTEST_XDIST_WORKER="")
+    done = python(*args, TESTS_PATCHED="1", GOLOOP_MAXTHREADS=threads, PYTEST_ADDOPTS="", PYTEST_XDIST_WORKER="")
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
     if " passed" not in done.stdout:  # what cannot run at all says why

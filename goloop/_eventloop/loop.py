@@ -23,6 +23,7 @@ from collections.abc import Callable
 from os import stat, unlink
 from typing import Any
 
+from goloop import _environment
 from goloop._eventloop.socket_methods import SocketMethods
 from goloop._eventloop.subprocesses import SubprocessTransport, spawn
 from goloop.core.loop.loop_core import LoopCore
@@ -48,10 +49,6 @@ def runtime() -> Any:
 end_goroutines: Callable[[Loop], None] | None = None
 
 
-def _asked_for(option: bool | None, variable: str) -> bool:
-    return os.environ.get(variable, "0") not in ("", "0") if option is None else option
-
-
 class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
     """An asyncio event loop that parks instead of polling.
 
@@ -60,14 +57,23 @@ class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
 
     handoff: while a callback is stuck in a blocking call, let another thread run the other callbacks; None: if the
     environment has GOLOOP_HANDOFF=1. watch: report callbacks that are stuck for longer than slow_callback_duration
-    while they are; None: if the environment has GOLOOP_WATCH=1, or in debug mode. RuntimeError where handing off
-    is not possible.
+    while they are; None: as the environment's GOLOOP_WATCH says, without it in debug mode. RuntimeError where handing
+    off is not possible.
     """
 
-    def __init__(self, *, handoff: bool | None = None, watch: bool | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        handoff: bool | None = None,
+        watch: bool | None = None,
+    ) -> None:
+        if handoff is None:
+            handoff = bool(_environment.get("GOLOOP_HANDOFF"))
+        if watch is None:
+            watch = _environment.get("GOLOOP_WATCH")
         super().__init__()
-        self._handoff = _asked_for(handoff, "GOLOOP_HANDOFF")
-        self._watch = True if watch is None and _asked_for(None, "GOLOOP_WATCH") else watch
+        self._handoff = handoff
+        self._watch = watch
         self._signal_handlers: dict[int, asyncio.Handle] = {}
         self._signal_sockets: tuple[socket.socket, socket.socket] | None = None
         self._acceptors: dict[int, Acceptor] = {}

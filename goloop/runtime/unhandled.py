@@ -8,7 +8,10 @@ import traceback
 from asyncio.log import logger
 from typing import Any
 
+from goloop import _environment
 from goloop.core.sched import goroutine, scheduler
+
+PANIC: str = _environment.get("GOLOOP_PANIC")
 
 
 def report(message: str, exception: BaseException, g: goroutine.Goroutine[Any], loop: Any) -> None:
@@ -23,7 +26,7 @@ def report(message: str, exception: BaseException, g: goroutine.Goroutine[Any], 
         except Exception:
             pass
         return
-    if os.environ.get("GOLOOP_PANIC") == "crash":
+    if PANIC == "crash":
         crash(message, exception, g)
     context = {"message": message, "exception": exception, "goroutine": g, "source_traceback": g.spawn_stack}
     if loop is not None and loop.is_running():

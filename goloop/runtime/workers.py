@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 import goloop._eventloop.loop
+from goloop import _environment
 from goloop._eventloop.loop import Loop
 from goloop.core.patch.hook import plain
 from goloop.core.sched import goroutine, scheduler
@@ -28,17 +29,7 @@ IDLE = 10.0  # seconds without a goroutine after which a worker's thread ends
 SHUTDOWN_TIMEOUT = 5.0
 
 
-def _thread_limit(setting: str) -> int:
-    try:
-        limit = int(setting)
-    except ValueError:
-        limit = 0
-    if limit < 1:
-        raise ValueError(f"GOLOOP_MAXTHREADS is a number of threads, at least 1, not {setting!r}")
-    return limit
-
-
-MAX_THREADS = _thread_limit(os.environ.get("GOLOOP_MAXTHREADS", "512"))
+MAX_THREADS: int = _environment.get("GOLOOP_MAXTHREADS")
 
 _lock = _thread.allocate_lock()
 _threads: set[threading.Thread] = set()  # of workers, from before their start to their end

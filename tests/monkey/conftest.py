@@ -12,7 +12,7 @@ from goloop import go, monkey
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "compat_tests" / "e2e"))  # its servers
 
-if os.environ.get("GOLOOP_TEST_PATCHED"):
+if os.environ.get("TESTS_PATCHED"):
     import before  # noqa: F401  (things that exist before the patch)
 
     monkey.patch_all()

@@ -81,7 +81,7 @@ def _run_asyncio_handle(handle):
 
 cdef class LoopCore:
     def __cinit__(self, *args, **kwargs):
-        self._closed = True       # until there is something to close: what fails here raises, and warns of nothing more
+        self._closed = True       # until BaseEventLoop.__init__(): what fails before raises, and warns of nothing more
         self.pollset = PollSet()
         self.ownership = LoopOwnership(self, self.pollset)
         self.timers = TimerHeap()
@@ -90,7 +90,6 @@ cdef class LoopCore:
         self.capacity = RING_START
         self.slow = 0.1
         self.own_clock = type(self).time is _clock
-        self._closed = False
 
     def __dealloc__(self):
         free(self.read_buffer)

@@ -14,6 +14,7 @@ and keep to it only if it does not cost turns. Figures come in windows:
 
 import os
 
+from goloop import _environment
 from goloop.core.poll.pollset cimport now_ns
 
 cdef extern from "sys/resource.h" nogil:
@@ -25,9 +26,6 @@ cdef extern from "sys/resource.h" nogil:
     struct rusage:
         timeval ru_stime
     int getrusage(int who, rusage *usage)
-
-cdef tuple MODES = ("inline", "offload", "auto")
-cdef str DEFAULT = "auto"
 
 cdef int64_t SECOND = 1000000000
 cdef int64_t WINDOW = SECOND // 10       # a tick of /proc/stat is a tenth of it
@@ -74,13 +72,12 @@ cdef class OffloadPolicy:
     def __cinit__(self):
         self.start_idle = -1
         self.backoff = SECOND
-        self.use(os.environ.get("GOLOOP_IO", DEFAULT))
+        self.use(_environment.get("GOLOOP_IO"))
         self.switches = 0
 
     def use(self, mode):
         """Go over to a mode of GOLOOP_IO; each stream follows at its next turn."""
-        if mode not in MODES:
-            raise ValueError(f"GOLOOP_IO must be one of {', '.join(MODES)}, not {mode!r}")
+        mode = _environment.parse("GOLOOP_IO", mode)
         self.adaptive = mode == "auto"
         self.inline_turns = 32 if self.adaptive else 0
         self.set_state(HOLD if mode == "offload" else WATCH, now_ns())
