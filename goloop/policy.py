@@ -53,13 +53,17 @@ if _BasePolicy is not None:
 
 
 def install() -> None:
-    """Make goloop the loop of every asyncio.run() and asyncio.new_event_loop() from here on.
+    """Make every loop that is made from here on in an ordinary way a goloop loop. Call it in the main thread, before a
+    loop is made and before the modules that make loops are imported.
 
-    Call it in the main thread before a loop is made.
+    Covered: asyncio.run(), asyncio.Runner, asyncio.new_event_loop(), loops made on demand by asyncio.get_event_loop(),
+    asyncio's default policy, asyncio.SelectorEventLoop and asyncio.EventLoop; uvloop's Loop, new_event_loop(), run(),
+    install() and EventLoopPolicy, imported before or after; and the same in child processes that fork or that
+    multiprocessing starts (fork, forkserver and spawn, concurrent.futures.ProcessPoolExecutor included).
+    Not covered: names that a module took before (`from asyncio import SelectorEventLoop`); the classes of other loops
+    under other names, and other policies that are set later; other programs, Python or not, that are started with
+    subprocess or exec; subinterpreters, where goloop cannot be imported.
     """
-    if _BasePolicy is None:
-        events.new_event_loop = asyncio.new_event_loop = new_event_loop
-    elif sys.version_info >= (3, 14):
-        events._set_event_loop_policy(EventLoopPolicy())
-    else:
-        asyncio.set_event_loop_policy(EventLoopPolicy())
+    from goloop import _takeover  # it stands on this module
+
+    _takeover.take_over()

@@ -1,7 +1,9 @@
 """goloop's own ways in: run, new_event_loop, install, EventLoopPolicy."""
 
 import asyncio
+import gc
 import os
+import selectors
 import subprocess
 import sys
 import threading
@@ -218,13 +220,17 @@ def test_set_event_loop_goes_to_the_policy(restored_policy):
 # install
 
 
-def run_script(source, *options):
+PATH = os.pathsep.join(entry for entry in sys.path if entry)
+
+
+def run_script(source, *options, path=PATH, **kwargs):
     return subprocess.run(
         [sys.executable, *options, "-c", source],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
+        env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         timeout=60,
+        **kwargs,
     )
 
 
@@ -258,3 +264,202 @@ print(asyncio.run(which()), threading.active_count())
 """
     done = run_script(source)
     assert (done.returncode, done.stdout, done.stderr) == (0, "False 1\n", "")
+
+
+WAYS = """
+import asyncio, sys, warnings
+
+warnings.simplefilter("ignore")
+
+async def which():
+    return asyncio.get_running_loop()
+
+def made_on_demand():
+    if sys.version_info >= (3, 14):  # which makes none
+        return asyncio.new_event_loop()
+    asyncio.set_event_loop_policy(None)
+    return asyncio.get_event_loop()
+
+def by_the_default_policy():
+    asyncio.set_event_loop_policy(None)
+    return asyncio.new_event_loop()
+
+def by_a_policy_of_uvloop():
+    import uvloop
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    return asyncio.new_event_loop()
+
+def by_uvloop_install():
+    import uvloop
+    uvloop.install()
+    return asyncio.new_event_loop()
+
+def by_uvloop(use):
+    def make():
+        import uvloop
+        return use(uvloop)
+    return make
+
+class Selected(asyncio.SelectorEventLoop):
+    pass
+
+def with_runner(factory=None):
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(which())
+
+import selectors
+
+ways = [
+    lambda: asyncio.run(which()),
+    with_runner,
+    lambda: with_runner(asyncio.SelectorEventLoop),
+    lambda: asyncio.new_event_loop(),
+    lambda: asyncio.events.new_event_loop(),
+    lambda: asyncio.SelectorEventLoop(),
+    lambda: asyncio.SelectorEventLoop(selectors.SelectSelector()),
+    lambda: asyncio.unix_events.SelectorEventLoop(),
+    lambda: getattr(asyncio, "EventLoop", asyncio.SelectorEventLoop)(),
+    Selected,
+    made_on_demand,
+    by_the_default_policy,
+    by_uvloop(lambda uvloop: uvloop.Loop()),
+    by_uvloop(lambda uvloop: uvloop.new_event_loop()),
+    by_uvloop(lambda uvloop: uvloop.run(which())),
+    by_uvloop(lambda uvloop: uvloop.run(which(), debug=True)),
+    by_uvloop(lambda uvloop: with_runner(uvloop.new_event_loop)),
+    by_a_policy_of_uvloop,
+    by_uvloop_install,
+]
+
+def others():
+    import goloop
+    for number, way in enumerate(ways):
+        loop = way()
+        loop.close()
+        if not isinstance(loop, goloop.Loop):
+            yield number, type(loop)
+"""
+
+FAKE_UVLOOP = """
+def fail(*args, **kwargs):
+    raise AssertionError("this is uvloop's own")
+
+Loop = new_event_loop = run = install = EventLoopPolicy = fail
+"""
+
+
+@pytest.fixture
+def with_ways(tmp_path):
+    """Run a script that can import the ways to make a loop, and something that looks like uvloop."""
+    (tmp_path / "ways.py").write_text(WAYS)
+    (tmp_path / "uvloop.py").write_text(FAKE_UVLOOP)
+
+    def run(source, *options, **kwargs):
+        return run_script(source, *options, path=os.pathsep.join([str(tmp_path), PATH]), **kwargs)
+
+    return run
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 16), reason="the ways with policies are gone in Python 3.16")
+@pytest.mark.parametrize("before", ["", "import uvloop, multiprocessing.spawn"], ids=["uvloop later", "uvloop before"])
+def test_after_install_every_ordinary_way_makes_a_goloop_loop(with_ways, before):
+    done = with_ways(f"import goloop\n{before}\ngoloop.install()\nimport ways\nprint(*ways.others())")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
+
+
+def test_the_real_uvloop_makes_goloop_loops_too():
+    pytest.importorskip("uvloop", reason="uvloop is not installed: pip install uvloop")
+    source = """
+import goloop, warnings
+warnings.simplefilter("ignore")
+goloop.install()
+import asyncio, uvloop
+
+async def which():
+    return type(asyncio.get_running_loop()) is goloop.Loop
+
+print(uvloop.run(which()), isinstance(uvloop.new_event_loop(), goloop.Loop))
+uvloop.install()
+print(asyncio.run(which()), isinstance(asyncio.get_event_loop_policy(), uvloop.EventLoopPolicy))
+"""
+    done = run_script(source)
+    assert (done.returncode, done.stdout) == (0, "True True\nTrue True\n")
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_children_of_multiprocessing_run_on_goloop(with_ways, tmp_path, method):
+    # The module makes its loop when it is imported, which for a fresh interpreter is before the function runs.
+    (tmp_path / "work.py").write_text(
+        "import asyncio\n"
+        "at_import = asyncio.SelectorEventLoop()\n"
+        "at_import.close()\n"
+        "def work(queue):\n"
+        "    loops = at_import, asyncio.new_event_loop()\n"
+        "    loops[1].close()\n"
+        "    queue.put([type(loop).__module__ for loop in loops])\n"
+    )
+    source = f"""
+import goloop
+goloop.install()
+import multiprocessing, work
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context({method!r})
+    queue = context.Queue()
+    child = context.Process(target=work.work, args=(queue,))
+    child.start()
+    print(queue.get())
+    child.join()
+    print(child.exitcode)
+"""
+    done = with_ways(source)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{['goloop._eventloop.loop'] * 2}\n0\n"
+
+
+def test_a_replaced_module_keeps_its_own_loader(with_ways):
+    source = """
+import goloop
+goloop.install()
+import importlib, inspect, uvloop
+print(type(uvloop.__loader__).__name__, uvloop.__spec__.loader is uvloop.__loader__)
+print("uvloop's own" in inspect.getsource(uvloop))
+importlib.reload(uvloop)
+print(uvloop.Loop is goloop.Loop)
+"""
+    done = with_ways(source)
+    assert (done.stdout, done.stderr) == ("SourceFileLoader True\nTrue\nTrue\n", "")
+
+
+def test_without_uvloop_its_import_still_fails(tmp_path):
+    source = """
+import sys
+import goloop
+goloop.install()
+sys.meta_path[1:] = []
+try:
+    import uvloop
+except ModuleNotFoundError as exc:
+    print(exc)
+"""
+    done = run_script(source)
+    assert (done.stdout, done.stderr) == ("No module named 'uvloop'\n", "")
+
+
+# the selector that asyncio.SelectorEventLoop takes
+
+
+def test_a_selector_of_the_standard_library_is_closed():
+    selector = selectors.DefaultSelector()
+    loop = goloop.Loop(selector)
+    loop.close()
+    assert selector.get_map() is None
+
+
+def test_a_selector_of_a_program_is_refused():
+    class Own(selectors.DefaultSelector):
+        pass
+
+    with Own() as selector, pytest.raises(TypeError, match="a goloop loop does not wait in a selector"):
+        goloop.Loop(selector)
+    gc.collect()  # nothing is said of an unclosed loop

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import selectors
 import signal
 import socket
 import sys
@@ -49,12 +50,22 @@ def runtime() -> Any:
 end_goroutines: Callable[[Loop], None] | None = None
 
 
+def _close_unused(selector: selectors.BaseSelector) -> None:
+    if type(selector).__module__ != selectors.__name__:
+        raise TypeError(
+            f"a goloop loop does not wait in a selector, and {selector!r} is not one of the standard library's"
+        )
+    selector.close()
+
+
 class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
     """An asyncio event loop that parks instead of polling.
 
     Drop-in for asyncio.SelectorEventLoop on Linux; see asyncio.AbstractEventLoop for the methods. All
     methods belong to the thread that runs the loop, except call_soon_threadsafe().
 
+    selector: as asyncio.SelectorEventLoop takes it. The loop closes it, because it waits in a way of its own; TypeError
+    for a selector that is not one of the standard library's, which would be there to do something else.
     handoff: while a callback is stuck in a blocking call, let another thread run the other callbacks; None: if the
     environment has GOLOOP_HANDOFF=1. watch: report callbacks that are stuck for longer than slow_callback_duration
     while they are; None: as the environment's GOLOOP_WATCH says, without it in debug mode. RuntimeError where handing
@@ -63,6 +74,7 @@ class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
 
     def __init__(
         self,
+        selector: selectors.BaseSelector | None = None,
         *,
         handoff: bool | None = None,
         watch: bool | None = None,
@@ -71,6 +83,8 @@ class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
             handoff = bool(_environment.get("GOLOOP_HANDOFF"))
         if watch is None:
             watch = _environment.get("GOLOOP_WATCH")
+        if selector is not None:
+            _close_unused(selector)
         super().__init__()
         self._handoff = handoff
         self._watch = watch
