@@ -98,3 +98,20 @@ def test_workers(run, tmp_path):
         assert server.end(signal.SIGTERM) == 0
         assert server.wait_for("app: down", times=2) == ["app: down"] * 2
         assert "Traceback (most" not in server.output()
+
+
+@pytest.mark.skipif(loops.NAME != "goloop", reason="only goloop has a launcher")
+@pytest.mark.parametrize("choice", ["auto", "uvloop", "asyncio"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_launcher_whatever_loop_uvicorn_chooses(run, tmp_path, choice, workers):
+    async def main(base):
+        async with traffic.session() as http:
+            await traffic.load(http, base)
+
+    args = loops.python("-m", "uvicorn", "starlette_app:app", "--port", "0", "--loop", choice)
+    with Command([*args, "--workers", str(workers), "--backlog", "1024"], tmp_path) as server:
+        assert server.wait_for(r"app: up on (\S+)", times=workers) == [loops.CLASS] * workers
+        (port,) = server.wait_for(r"Uvicorn running on http://127.0.0.1:(\d+)")
+        run(main(f"http://127.0.0.1:{port}"))
+        assert server.end(signal.SIGTERM) == (0 if workers > 1 else -signal.SIGTERM)
+        assert "python -m goloop:" not in server.output() and "Traceback (most" not in server.output()
