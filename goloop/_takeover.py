@@ -21,7 +21,7 @@ from goloop import policy
 from goloop._eventloop.loop import Loop
 
 _taken_over = False
-_foreign: dict[type, None] | None = None  # other classes whose loops have run, in order; None: nobody asked to know
+_foreign: dict[type, None] | None = None  # other classes whose loops have run, in order; None: no report is due
 _ours_ran = False
 
 
@@ -106,7 +106,7 @@ class _Finder:
             find_spec = getattr(finder, "find_spec", None)
             spec: Any = find_spec(name, path, target) if find_spec is not None and finder is not self else None
             if spec is not None:
-                if spec.loader is not None:  # a folder without an __init__.py has none
+                if hasattr(spec.loader, "exec_module"):  # a folder without an __init__.py has no loader
                     spec.loader = _Loader(spec.loader, _CHANGES[name])
                 return spec  # type: ignore[no-any-return]
         return None
