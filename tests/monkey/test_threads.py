@@ -35,10 +35,12 @@ def test_sleep_0_lets_others_run():
 
 def test_join(overlap):
     def body(i):
-        thread = threading.Thread(target=time.sleep, args=(0.03,))
+        end = threading.Event()
+        thread = threading.Thread(target=end.wait)
         thread.start()
         thread.join(0.001)
         early = thread.is_alive()
+        end.set()
         thread.join()
         return early, thread.is_alive()
 
