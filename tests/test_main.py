@@ -357,6 +357,20 @@ def test_a_spawned_child_runs_on_goloop_and_has_the_options_too(script, tmp_path
     assert (done.stdout, done.stderr) == ("('goloop._eventloop.loop', True, '__mp_main__')\n", "")
 
 
+def test_a_spawned_child_says_which_loop_ran(script, tmp_path):
+    script(f"def work():\n{re.sub('(?m)^', '    ', FOREIGN)}\n", "work.py")
+    path = script(
+        "import multiprocessing, work\n"
+        "if __name__ == '__main__':\n"
+        "    child = multiprocessing.get_context('spawn').Process(target=work.work)\n"
+        "    child.start()\n"
+        "    child.join()\n"
+        "    print(child.exitcode)\n"
+    )
+    done = goloop(path)
+    assert (done.stdout, done.stderr) == ("0\n", NONE_OF_OURS)
+
+
 # Frameworks that choose uvloop where they find it
 
 

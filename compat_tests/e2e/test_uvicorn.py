@@ -114,4 +114,5 @@ def test_the_launcher_whatever_loop_uvicorn_chooses(run, tmp_path, choice, worke
         (port,) = server.wait_for(r"Uvicorn running on http://127.0.0.1:(\d+)")
         run(main(f"http://127.0.0.1:{port}"))
         assert server.end(signal.SIGTERM) == (0 if workers > 1 else -signal.SIGTERM)
-        assert "python -m goloop:" not in server.output() and "Traceback (most" not in server.output()
+        assert "python -m goloop:" not in server.output()
+        assert "Traceback (most" not in server.output()
