@@ -16,7 +16,7 @@ $(VENV)/bin/python:
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --upgrade pip
 
 $(VENV)/built: $(BIN)/python $(SOURCES)
-	$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[demo,test,lint]'
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[demo,test]' --group lint
 	touch $@
 
 demo: build
@@ -43,17 +43,17 @@ bench: build
 # SUITE: cpython, uvloop, aiohttp, e2e, several with commas, or all; LOOPS: of asyncio, uvloop, goloop
 SUITE ?= all
 LOOPS ?= asyncio,uvloop,goloop
-EXTRA := $(if $(findstring e2e,$(SUITE:all=e2e)),e2e,compat)
+GROUP := $(if $(findstring e2e,$(SUITE:all=e2e)),e2e,compat)
 
 $(VENV)/compat: $(VENV)/built
-	$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[compat]'
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --group compat
 	touch $@
 
 $(VENV)/e2e: $(VENV)/built
-	$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[compat,e2e]'
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --group compat --group e2e
 	touch $@
 
-compat: $(VENV)/$(EXTRA)
+compat: $(VENV)/$(GROUP)
 	$(BIN)/python compat_tests/run.py --suite $(SUITE) --loops $(LOOPS) $(ARGS)
 
 clean:

@@ -1,4 +1,4 @@
-"""Real servers and clients, in e2e/: libraries as the `e2e` extra pins them, servers from Debian's packages.
+"""Real servers and clients, in e2e/: libraries as the group `e2e` pins them, servers from Debian's packages.
 
 Other suites get their loop by a StandIn; these programs get it as a user would put it in, and each test checks
 the class of the loop that it was on.
@@ -23,7 +23,7 @@ TITLE = "real servers and clients"
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = ROOT / "compat_tests" / "e2e"
-# What the tests are about, of all that the extra brings
+# What the tests are about, of all that the group brings
 STACK = ["aiohttp", "uvicorn", "starlette", "gunicorn", "hypercorn", "tornado", "asyncpg", "psycopg", "redis"]
 STACK += ["distributed", "pyzmq"]
 
@@ -42,9 +42,9 @@ SERVERS: dict[str, Callable[[], str | None]] = {
 
 
 def _pins() -> dict[str, str]:
-    """Return the versions that the extra pins, by name."""
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    found = (re.match(r"([\w.-]+)(?:\[[\w,]+\])?==([\w.]+)", requirement) for requirement in extras["e2e"])
+    """Return the versions that the group pins, by name."""
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    found = (re.match(r"([\w.-]+)(?:\[[\w,]+\])?==([\w.]+)", requirement) for requirement in groups["e2e"])
     return {match[1]: match[2] for match in found if match}
 
 
