@@ -1,2 +1,5 @@
+from typing import final
+
+@final
 class WakePipe:
     def release(self) -> None: ...

@@ -1,2 +1,5 @@
+from typing import final
+
+@final
 class TimerHeap:
     def __len__(self) -> int: ...

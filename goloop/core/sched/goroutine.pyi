@@ -1,6 +1,7 @@
 import traceback
+import types
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, overload
 
 from goloop.core.sched.scheduler import Worker
 
@@ -11,6 +12,8 @@ _T_co = TypeVar("_T_co", covariant=True)
 class GoExit(BaseException): ...
 
 class Goroutine(Generic[_T_co]):
+    def __init__(self, *args: object, **kwargs: object) -> NoReturn: ...
+    def __class_getitem__(cls, item: Any, /) -> types.GenericAlias: ...
     @property
     def id(self) -> int: ...
     name: str | None

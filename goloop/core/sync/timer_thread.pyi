@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from typing import Any, ParamSpec
+from typing import Any, NoReturn, ParamSpec
 
 from goloop.core.sync.chan import Chan
 
@@ -31,6 +31,7 @@ class Ticker:
     def __exit__(self, *exc: object) -> None: ...
 
 class FuncTimer:
+    def __init__(self, *args: object, **kwargs: object) -> NoReturn: ...
     def stop(self) -> bool: ...
     def reset(self, seconds: float) -> bool: ...
 

@@ -1,7 +1,8 @@
 import socket
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, final
 
+@final
 class Acceptor:
     def __init__(
         self,

@@ -1,6 +1,7 @@
 import asyncio
-from typing import Any
+from typing import Any, final
 
+@final
 class DatagramTransport(asyncio.DatagramTransport):
     max_size: int
     def __init__(
