@@ -72,7 +72,7 @@ async def main(function: Any, parameters: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     loop_name, *variables = sys.argv[1].split("+")
-    os.environ.update(variable.split("=", 1) for variable in variables)
+    os.environ.update((name, value) for name, _, value in (variable.partition("=") for variable in variables))
     if loop_name != "asyncio":
         importlib.import_module(loop_name).install()
     module, _, name = sys.argv[2].partition(":")

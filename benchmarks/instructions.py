@@ -69,7 +69,8 @@ def count_work(loop: str, name: str, directory: Path) -> float:
         command = processes.child_command(loop, body, {**parameters, "operations": n})
         done = subprocess.run(callgrind(command, f"{name}.{loop}.{n}", directory), capture_output=True, text=True)
         totals.append(collected(done.stderr))
-    return (totals[1] - totals[0]) / (operations[1] - operations[0])
+    between: float = (totals[1] - totals[0]) / (operations[1] - operations[0])
+    return between
 
 
 def count_server(loop: str, name: str, directory: Path) -> float:
@@ -93,7 +94,8 @@ def count_server(loop: str, name: str, directory: Path) -> float:
         server.send_signal(signal.SIGTERM)
         totals.append(collected(server.communicate()[1]))
         operations.append(json.loads(got.splitlines()[-1])["operations"])
-    return (totals[1] - totals[0]) / (operations[1] - operations[0])
+    between: float = (totals[1] - totals[0]) / (operations[1] - operations[0])
+    return between
 
 
 def main() -> int:

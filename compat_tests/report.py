@@ -56,8 +56,8 @@ def show(rows: list[Row], loops: list[str], console: Console) -> None:
     table = Table(title="Other people's test suites: passed / failed / skipped")
     for i, name in enumerate(head):
         table.add_column(name, justify="left" if i < 3 else "right")
-    for line in body:
-        table.add_row(*line)
+    for cells in body:
+        table.add_row(*cells)
     console.print(table)
     console.print(NOTE, style="dim")
     for row in rows:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib.metadata
 import socket
 import sqlite3
 import subprocess
@@ -23,7 +24,7 @@ from aiohttp import web
 try:
     import requests
 
-    CLIENT = f"requests {requests.__version__}"
+    CLIENT = f"requests {importlib.metadata.version('requests')}"
 
     def get(url: str) -> bytes:
         return requests.get(url, timeout=60).content
@@ -71,8 +72,13 @@ async def fetch(request: web.Request) -> web.Response:
 
 async def query(_: web.Request) -> web.Response:
     """A database driver that blocks."""
+
+    def nap(seconds: float) -> str:
+        time.sleep(seconds)
+        return "ok"
+
     with sqlite3.connect(":memory:") as db:
-        db.create_function("wait", 1, lambda seconds: time.sleep(seconds) or "ok")
+        db.create_function("wait", 1, nap)
         (text,) = db.execute("select wait(?)", (SECONDS,)).fetchone()
     db.close()
     return web.Response(text=text)
@@ -120,7 +126,8 @@ def runner_of(loop: str, handoff: bool) -> Callable[[Any], Any]:
     if loop == "uvloop":
         import uvloop
 
-        return uvloop.run
+        run: Callable[[Any], Any] = uvloop.run
+        return run
     return asyncio.run
 
 

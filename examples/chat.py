@@ -8,10 +8,13 @@ import sys
 
 from goloop import Chan, go, net, recv, select
 
+Joins = Chan[tuple[str, Chan[str]]]  # a name, and the channel with what its client is to see
+Said = Chan[tuple[str, str]]  # a name and a line
 
-def room(join: Chan, leave: Chan, said: Chan) -> None:
+
+def room(join: Joins, leave: Chan[str], said: Said) -> None:
     """Pass what one client says to all others. Only this goroutine touches `screens`."""
-    screens: dict[str, Chan] = {}
+    screens: dict[str, Chan[str]] = {}
 
     def tell(text: str, but: str) -> None:
         for name, screen in screens.items():
@@ -33,16 +36,16 @@ def room(join: Chan, leave: Chan, said: Chan) -> None:
             tell(f"{name}: {text}", but=name)
 
 
-def show(conn: net.Conn, screen: Chan) -> None:
+def show(conn: net.Conn, screen: Chan[str]) -> None:
     for text in screen:
         conn.write(text.encode() + b"\n")
 
 
-def client(conn: net.Conn, join: Chan, leave: Chan, said: Chan) -> None:
+def client(conn: net.Conn, join: Joins, leave: Chan[str], said: Said) -> None:
     with conn:
         conn.write(b"your name?\n")
         name = f"{conn.readline().decode(errors='replace').strip() or 'somebody'} ({conn.remote_addr})"
-        screen = Chan(100)
+        screen: Chan[str] = Chan(100)
         join.send((name, screen))
         shows = go(show, conn, screen)
         try:
@@ -56,7 +59,9 @@ def client(conn: net.Conn, join: Chan, leave: Chan, said: Chan) -> None:
 
 def main() -> None:
     address = sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:8000"
-    join, leave, said = Chan(), Chan(), Chan()
+    join: Joins = Chan()
+    leave: Chan[str] = Chan()
+    said: Said = Chan()
     go(room, join, leave, said)
     with net.listen("tcp", address) as listener:
         print(f"listening on {listener.addr}", flush=True)

@@ -36,15 +36,16 @@ def fetch(address: str, path: str) -> str:
         conn.set_deadline(5)
         conn.write(f"GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n".encode())
         headers = b"".join(iter(conn.readline, b"\r\n")).decode()
-        length = int(re.search(r"Content-Length: (\d+)", headers).group(1))
-        return conn.read_exactly(length).decode()
+        (length,) = re.findall(r"Content-Length: (\d+)", headers)
+        body: bytes = conn.read_exactly(int(length))
+        return body.decode()
 
 
 def crawl(address: str, at_once: int = 20) -> dict[str, str]:
     """Follow every link from the first page. Returns the titles by path."""
     titles: dict[str, str] = {}
-    found: Chan = Chan()
-    slots: Chan = Chan(at_once)  # a buffered channel counts who is at work
+    found: Chan[tuple[str, str]] = Chan()
+    slots: Chan[None] = Chan(at_once)  # a buffered channel counts who is at work
 
     def visit(path: str) -> None:
         slots.send(None)
@@ -58,7 +59,7 @@ def crawl(address: str, at_once: int = 20) -> dict[str, str]:
     while waiting:
         path, html = found.recv()
         waiting -= 1
-        titles[path] = re.search("<title>(.*)</title>", html).group(1)
+        (titles[path],) = re.findall("<title>(.*)</title>", html)
         for link in re.findall('href="(.*?)"', html):
             if link not in seen:
                 seen.add(link)

@@ -8,9 +8,9 @@ import sys
 from goloop import Chan, go
 
 
-def count(limit: int) -> Chan:
+def count(limit: int) -> Chan[int]:
     """The first stage: a goroutine that sends 2, 3, 4, … and then closes its channel."""
-    numbers = Chan()
+    numbers: Chan[int] = Chan()
 
     def run() -> None:
         for n in range(2, limit):
@@ -21,9 +21,9 @@ def count(limit: int) -> Chan:
     return numbers
 
 
-def primes(numbers: Chan) -> Chan:
+def primes(numbers: Chan[int]) -> Chan[int]:
     """A later one: receives until the channel before it is closed, and closes its own."""
-    found = Chan()
+    found: Chan[int] = Chan()
 
     def run() -> None:
         for n in numbers:
@@ -35,11 +35,11 @@ def primes(numbers: Chan) -> Chan:
     return found
 
 
-def merge(*channels: Chan) -> Chan:
+def merge(*channels: Chan[int]) -> Chan[int]:
     """Fan in: one channel with everything that comes out of several."""
-    merged = Chan()
+    merged: Chan[int] = Chan()
 
-    def forward(channel: Chan) -> None:
+    def forward(channel: Chan[int]) -> None:
         for value in channel:
             merged.send(value)
 

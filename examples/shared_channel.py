@@ -11,7 +11,7 @@ import goloop
 from goloop import Chan, go
 
 
-def measure(sensor: str, readings: Chan) -> None:
+def measure(sensor: str, readings: Chan[tuple[str, int]]) -> None:
     """Plain blocking code, as a driver's library would have it."""
     for value in range(3):
         time.sleep(0.05)
@@ -25,7 +25,8 @@ async def tick(ticks: list[float]) -> None:
 
 
 async def main() -> None:
-    readings, ticks = Chan(), []
+    readings: Chan[tuple[str, int]] = Chan()
+    ticks: list[float] = []
     heart = asyncio.create_task(tick(ticks))
     sensors = [go(measure, sensor, readings) for sensor in ("indoors", "outdoors", "cellar")]
 

@@ -40,6 +40,7 @@ class Command:
         self.log = folder / f"{Path(args[0]).name}-{os.urandom(3).hex()}.log"
         path = os.pathsep.join([str(HERE), str(APPS), *filter(None, [os.environ.get("PYTHONPATH")])])
         everything = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **(env or {})}
+        self.args = args
         with self.log.open("wb") as out:
             self.process = subprocess.Popen(
                 args,
@@ -60,7 +61,7 @@ class Command:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         if kind is not None:
-            print(f"--- {' '.join(map(str, self.process.args))}\n{self.output()}---")
+            print(f"--- {' '.join(self.args)}\n{self.output()}---")
 
     def output(self) -> str:
         return self.log.read_text(errors="replace")

@@ -35,7 +35,8 @@ def factory() -> Callable[[], asyncio.AbstractEventLoop]:
     if NAME == "uvloop":
         import uvloop
 
-        return uvloop.new_event_loop
+        made: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+        return made
     if NAME == "goloop":
         import goloop
 
