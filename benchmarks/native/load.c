@@ -339,7 +339,8 @@ int main(int argc, char **argv) {
     double cpu = cpu_seconds();
     int64_t started = now();
     run(connections, count, atof(argv[6]));
-    printf("{\"operations\": %llu, \"seconds\": %.6f, \"client_cpu\": %.6f, \"p50\": %.2f, \"p99\": %.2f, \"lost\": %llu}\n",
+    printf("{\"operations\": %llu, \"seconds\": %.6f, \"client_cpu\": %.6f, \"p50\": %.2f, \"p99\": %.2f, "
+           "\"lost\": %llu}\n",
            (unsigned long long)trips, (double)(now() - started) / 1e9, cpu_seconds() - cpu, percentile(0.5),
            percentile(0.99), (unsigned long long)lost);
     fflush(stdout);

@@ -1,7 +1,8 @@
-/* Stress for poll/native/stream_offload.c, which it includes with poll/native/netpoll.c: rings of a few bytes, a random pause at
- * every GL_YIELD(), and a kernel that sends and receives less than it could, says EAGAIN and EINTR when it need not, and
- * resets connections. A loop L drives connections whose other ends are plain threads; every byte is checked, in both
- * directions, through random claims, re-offloads and parks. A lost edge, kick or piece of news shows as a stall.
+/* Stress for poll/native/stream_offload.c, which it includes with poll/native/netpoll.c: rings of a few bytes, a random
+ * pause at every GL_YIELD(), and a kernel that sends and receives less than it could, says EAGAIN and EINTR when it
+ * need not, and resets connections. A loop L drives connections whose other ends are plain threads; every byte is
+ * checked, in both directions, through random claims, re-offloads and parks. A lost edge, kick or piece of news shows
+ * as a stall.
  *
  *     stress_offload SEED MILLISECONDS [CASES]     cases: letters out of abcde; each runs that long
  */
@@ -139,8 +140,8 @@ static void fail(int status, const char *format, ...) {
     for (uint32_t i = 0; i < conns_size; i++) {
         gl_conn *c = conn_at(i);
         if (c->generation % 2)
-            fprintf(stderr, "conn %u: word %u posted %u kicked %u listed %u rx %u-%u stalled %u end %d ready %u tx %u-%u "
-                    "blocked %u error %d\n", i, c->word, c->posted, c->kicked, c->listed, c->rx.head, c->rx.tail,
+            fprintf(stderr, "conn %u: word %u posted %u kicked %u listed %u rx %u-%u stalled %u end %d ready %u "
+                    "tx %u-%u blocked %u error %d\n", i, c->word, c->posted, c->kicked, c->listed, c->rx.head, c->rx.tail,
                     c->rx_stalled, c->rx_end, c->rx_ready, c->tx.head, c->tx.tail, c->tx_blocked, c->tx_error);
     }
     fprintf(stderr, "dozing %u, kicks %s\n", dozing, gl_inbox_empty(&kicks) ? "empty" : "not empty");
@@ -617,7 +618,7 @@ static unsigned case_close(void) {
     return rounds;
 }
 
-/* Forks while data flows: the parent loses nothing, the child sends nothing of the parent's and has its own netpoller. */
+/* Forks while data flows: the parent loses nothing, the child sends nothing of its and has its own netpoller. */
 static void *fork_often(void *arg) {
     while (going()) {
         int status;

@@ -355,7 +355,7 @@ gl_pollset *gl_pollset_open(gl_inbox *inbox) {
     gl_pollset *ps = NULL;
     struct epoll_event event = {.events = EPOLLONESHOT};
     uint32_t generation;
-    int epfd, bell = -1;
+    int epfd, bell = -1, error;
     pthread_mutex_lock(&table_lock);
     epfd = epoll_create1(EPOLL_CLOEXEC);
     if (epfd < 0 || (bell = bell_open(epfd)) < 0 || (open_count == 0 && master_open() < 0) ||
@@ -377,8 +377,8 @@ gl_pollset *gl_pollset_open(gl_inbox *inbox) {
     open_count++;
     pthread_mutex_unlock(&table_lock);
     return ps;
-failed: {
-    int error = errno;
+failed:
+    error = errno;
     if (ps != NULL) {
         __atomic_add_fetch(&ps->generation, 1, __ATOMIC_RELEASE);
         table_put(ps);
@@ -392,7 +392,6 @@ failed: {
     pthread_mutex_unlock(&table_lock);
     errno = error;
     return NULL;
-}
 }
 
 void gl_pollset_close(gl_pollset *ps) {

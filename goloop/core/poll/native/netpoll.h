@@ -57,9 +57,10 @@ typedef struct gl_pollset {
     uint32_t ringers;       /* atomic; threads that may be about to write to the bell: close waits for them */
     uint32_t armed;         /* atomic; the entry in the master epoll will fire */
     uint32_t epoch;         /* fork epoch in which it was opened; constant while in use */
-    gl_inbox *inbox;        /* looked at by gl_park; constant while in use. Not part of this memory, because
-                               a push that comes late must find it closed, not another loop's */
-    gl_inbox completions;          /* of connections that the netpoller receives and sends for; only it pushes, see stream_offload.c */
+    /* Looked at by gl_park; constant while in use. Not part of this memory, because a push that comes late must find it
+     * closed, not another loop's. */
+    gl_inbox *inbox;
+    gl_inbox completions;          /* of connections that the netpoller serves; only it pushes, see stream_offload.c */
     uint64_t parks;         /* atomic, relaxed: statistics; owner counts */
     struct gl_pollset *next_free;  /* guarded by the table's mutex */
 } gl_pollset;
@@ -85,8 +86,8 @@ void gl_unpark(gl_pollset *ps);
 int64_t gl_now(void);                   /* CLOCK_MONOTONIC, nanoseconds */
 
 /* ------------------------------------------------------------------ guest
- * stream_offload.c lives in the netpoller's thread; these are the doors between the two. The guest's calls run in that thread,
- * the fork handlers in the thread that forks, when the netpoller does not run. */
+ * stream_offload.c lives in the netpoller's thread; these are the doors between the two. The guest's calls run in that
+ * thread, the fork handlers in the thread that forks, when the netpoller does not run. */
 typedef struct gl_guest {
     int (*event)(uint64_t key, uint32_t events);  /* an event of the master; 0: not the guest's */
     int (*round)(void);          /* do some of what is to be done; nonzero: there is more */

@@ -179,7 +179,8 @@ static int receive(gl_conn *c, int *again) {
     return 1;
 }
 
-/* One sendmsg. Returns 1 if it completed something, which is only an error; *again: there is more to send, and there may be room. */
+/* One sendmsg. Returns 1 if it completed something, which is only an error; *again: there is more to send, and there may be
+ * room. */
 static int transmit(gl_conn *c, int *again) {
     struct iovec iov[2];
     struct msghdr msg = {.msg_iov = iov};

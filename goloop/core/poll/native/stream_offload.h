@@ -33,7 +33,7 @@ typedef struct gl_conn {
     int fd;               /* this block is written by the loop while the word is LOOP */
     uint32_t epoch;       /* fork epoch in which it was opened */
     gl_pollset *ps;
-    void *owner;          /* loop's alone: the transport, a borrowed reference; NULL: closed with its completion in the inbox */
+    void *owner;          /* loop's alone: the transport, borrowed; NULL: closed with its completion in the inbox */
     gl_node completion;         /* links it into the loop's `completions` while `posted` is POSTED */
     gl_node kick;         /* links it into the netpoller's inbox while `kicked` is 1 */
     uint32_t posted;      /* atomic, see conn_post */
@@ -70,7 +70,7 @@ typedef struct gl_offload {
      * or the error, is for the loop. The socket is in no epoll. */
     int (*take_back)(gl_conn *c);
     size_t (*unsent)(gl_conn *c, const char **data);  /* the next piece of what is left in tx, taken out; 0: none */
-    void (*close)(gl_conn *c, uint32_t generation);   /* one that was taken back, or one that a forked child inherited; idempotent */
+    void (*close)(gl_conn *c, uint32_t generation);   /* one that was taken back, or a forked child's; idempotent */
 } gl_offload;
 
 extern const gl_offload gl_offload_ops;

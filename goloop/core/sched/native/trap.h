@@ -1,8 +1,8 @@
 /* The parts of a trap that need CPython's own names: what stops a thread at its next step in Python.
  *
  * 3.11: a trace function on that thread alone, put there by another one. From 3.12 on that would trace everybody;
- * there sys.monitoring stops it in the frame that it is in (sched/handoff.pyx), and a frame evaluation function (PEP 523)
- * in a frame that it may begin first. All under the GIL.
+ * there sys.monitoring stops it in the frame that it is in (sched/handoff.pyx), and a frame evaluation function (PEP
+ * 523) in a frame that it may begin first. All under the GIL.
  */
 #ifndef GOLOOP_TRAP_H
 #define GOLOOP_TRAP_H
