@@ -31,7 +31,7 @@ lint: build
 	$(BIN)/ruff format --check .
 	PATH="$(abspath $(BIN)):$$PATH" cython-lint goloop/core  # it looks for pycodestyle on the PATH
 	$(BIN)/mypy
-	for folder in benchmarks compat_tests examples; do $(BIN)/mypy $$folder || exit; done
+	for folder in benchmarks compat_tests examples tests; do $(BIN)/mypy $$folder || exit; done
 	$(BIN)/stubtest goloop --ignore-disjoint-bases --allowlist tests/lint/stubtest.txt
 	$(BIN)/python tests/lint/layers.py .
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml

@@ -4,6 +4,8 @@ import asyncio
 import inspect
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 import goloop
 
@@ -13,20 +15,26 @@ SECONDS = 60  # for what never takes that long
 class Actor:
     """A body that runs somewhere; join() waits for its end and raises what it raised."""
 
-    def __init__(self, body, args):
+    def __init__(self, body: Callable[..., Any], args: tuple[Any, ...]) -> None:
         self.body = body
         self.args = args
-        self.outcome = None
-        self.error = None
+        self.outcome: Any = None
+        self.error: BaseException | None = None
         self.begin()
 
-    def run(self):
+    def begin(self) -> None:
+        raise NotImplementedError
+
+    def wait(self) -> bool:
+        raise NotImplementedError
+
+    def run(self) -> None:
         try:
             self.outcome = self.body(*self.args)
         except BaseException as exc:
             self.error = exc
 
-    def join(self):
+    def join(self) -> Any:
         assert self.wait(), f"{self.body} did not end"
         try:
             if self.error is not None:
@@ -37,23 +45,23 @@ class Actor:
 
 
 class InGoroutine(Actor):
-    def begin(self):
+    def begin(self) -> None:
         self.g = goloop.go(self.run)
 
-    def wait(self):
+    def wait(self) -> bool:
         self.g.join(SECONDS)
         return True
 
-    def cancel(self):
+    def cancel(self) -> None:
         self.g.cancel()
 
 
 class InThread(Actor):
-    def begin(self):
+    def begin(self) -> None:
         self.thread = threading.Thread(target=self.run, daemon=True)
         self.thread.start()
 
-    def wait(self):
+    def wait(self) -> bool:
         self.thread.join(SECONDS)
         return not self.thread.is_alive()
 
@@ -61,22 +69,23 @@ class InThread(Actor):
 class InCoroutine(Actor):
     """The body is a coroutine function; it runs on a loop in a thread of its own."""
 
-    new_loop = staticmethod(goloop.new_event_loop)
+    new_loop: Callable[[], asyncio.AbstractEventLoop] = staticmethod(goloop.new_event_loop)
 
-    def begin(self):
-        self.loop = self.task = None
+    def begin(self) -> None:
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.task: asyncio.Task[Any] | None = None
         self.started = threading.Event()
         self.thread = threading.Thread(target=self.run, daemon=True)
         self.thread.start()
         assert self.started.wait(SECONDS)
 
-    async def main(self):
+    async def main(self) -> Any:
         self.loop = asyncio.get_running_loop()
         self.task = asyncio.current_task()
         self.started.set()
         return await self.body(*self.args)
 
-    def run(self):
+    def run(self) -> None:
         try:
             with asyncio.Runner(loop_factory=self.new_loop) as runner:
                 self.outcome = runner.run(self.main())
@@ -85,11 +94,13 @@ class InCoroutine(Actor):
         finally:
             self.loop = self.task = None
 
-    def wait(self):
+    def wait(self) -> bool:
         self.thread.join(SECONDS)
         return not self.thread.is_alive()
 
-    def cancel(self):
+    def cancel(self) -> None:
+        assert self.loop is not None
+        assert self.task is not None
         self.loop.call_soon_threadsafe(self.task.cancel)
 
 
@@ -97,12 +108,12 @@ class InAsyncioCoroutine(InCoroutine):
     new_loop = staticmethod(asyncio.SelectorEventLoop)
 
 
-def start(body, *args):
+def start(body: Callable[..., Any], *args: Any) -> InCoroutine | InGoroutine:
     """Start a coroutine function in a coroutine, and a plain function in a goroutine."""
     return (InCoroutine if inspect.iscoroutinefunction(body) else InGoroutine)(body, args)
 
 
-def until(condition):
+def until(condition: Callable[[], object]) -> None:
     """Wait until the condition holds."""
     end = time.monotonic() + SECONDS
     while not condition():

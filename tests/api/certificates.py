@@ -1,8 +1,11 @@
 """TLS contexts of an authority made up for the test run, and connections that use them."""
 
+import asyncio
 import contextlib
 import functools
 import ssl
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import trustme
 from recorders import condition
@@ -11,19 +14,19 @@ HOST = "goloop.test"
 
 
 @functools.cache
-def _authority():
+def _authority() -> tuple[trustme.CA, trustme.LeafCert]:
     authority = trustme.CA()
     return authority, authority.issue_cert(HOST, "127.0.0.1")
 
 
-def server_context():
+def server_context() -> ssl.SSLContext:
     """A new context for a server called ``HOST``."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _authority()[1].configure_cert(context)
     return context
 
 
-def client_context(*, trusting=True):
+def client_context(*, trusting: bool = True) -> ssl.SSLContext:
     """A new context for its clients."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if trusting:
@@ -32,7 +35,7 @@ def client_context(*, trusting=True):
 
 
 @contextlib.asynccontextmanager
-async def tls_server(loop, factory, **options):
+async def tls_server(loop: asyncio.AbstractEventLoop, factory: Callable[[], Any], **options: Any) -> AsyncIterator[Any]:
     """The address of a TLS server; closed without ado if the scenario fails."""
     server = await loop.create_server(
         factory, "127.0.0.1", 0, ssl=options.pop("context", None) or server_context(), **options
@@ -47,7 +50,9 @@ async def tls_server(loop, factory, **options):
 
 
 @contextlib.asynccontextmanager
-async def tls_pair(loop, ours, theirs, **options):
+async def tls_pair(
+    loop: asyncio.AbstractEventLoop, ours: Any, theirs: Any, **options: Any
+) -> AsyncIterator[tuple[Any, Any]]:
     """Two protocols connected over TLS, ours being the client's; yields our transport and theirs."""
     async with tls_server(loop, lambda: theirs) as address:
         options.setdefault("ssl", client_context())

@@ -1,6 +1,9 @@
 """Datagram endpoints for the tests."""
 
+import asyncio
 import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
 
 from recorders import DatagramRecorder
 
@@ -8,7 +11,9 @@ LOCAL = "127.0.0.1", 0
 
 
 @contextlib.asynccontextmanager
-async def endpoint(loop, protocol=None, **options):
+async def endpoint(
+    loop: asyncio.AbstractEventLoop, protocol: Any = None, **options: Any
+) -> AsyncIterator[tuple[asyncio.DatagramTransport, Any]]:
     """An endpoint, by default on a port of its own, as (transport, protocol); closed in the end."""
     if not options:
         options = {"local_addr": LOCAL}
@@ -23,10 +28,10 @@ async def endpoint(loop, protocol=None, **options):
             await recorder.until("lost")
 
 
-def name_of(transport):
+def name_of(transport: asyncio.BaseTransport) -> Any:
     return transport.get_extra_info("sockname")
 
 
-def datagrams(recorder):
+def datagrams(recorder: DatagramRecorder) -> list[bytes]:
     """What was received, without senders."""
     return [event[1] for event in recorder.events if event[0] == "datagram"]

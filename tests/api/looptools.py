@@ -13,15 +13,17 @@ import socket
 import subprocess
 import sys
 import textwrap
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from typing import Any
 
 
-def turn(loop):
+def turn(loop: asyncio.AbstractEventLoop) -> None:
     """Run one iteration: what is ready or due now, and nothing that this schedules in its turn."""
     loop.call_soon(loop.stop)
     loop.run_forever()
 
 
-def attempt(function, *args, **kwargs):
+def attempt(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Call; return the value, or the exception's type name and text."""
     try:
         return function(*args, **kwargs)
@@ -29,7 +31,7 @@ def attempt(function, *args, **kwargs):
         return type(exc).__name__, str(exc)
 
 
-async def attempt_await(awaitable):
+async def attempt_await(awaitable: Awaitable[Any]) -> Any:
     """Await; return the value, or the exception's type name and text."""
     try:
         return await awaitable
@@ -37,21 +39,20 @@ async def attempt_await(awaitable):
         return type(exc).__name__, str(exc)
 
 
-def plain(text):
+def plain(text: object) -> str:
     """A repr or message without what may differ from run to run: addresses, seconds, task numbers."""
     text = re.sub(r"0x[0-9a-f]+", "0x", str(text))
-    text = re.sub(r"Task-\d+", "Task-N", text)
-    return re.sub(r"\d+\.\d+", "S", text)
+    return re.sub(r"\d+\.\d+", "S", re.sub(r"Task-\d+", "Task-N", text))
 
 
 @contextlib.contextmanager
-def logged(level=logging.WARNING):
+def logged(level: int = logging.WARNING) -> Iterator[list[tuple[str, str]]]:
     """A list of ``(level name, message)`` of what the ``asyncio`` logger is given, first line only."""
     logger = logging.getLogger("asyncio")
-    lines = []
+    lines: list[tuple[str, str]] = []
 
     class Collect(logging.Handler):
-        def emit(self, record):
+        def emit(self, record: logging.LogRecord) -> None:
             lines.append((record.levelname, record.getMessage().splitlines()[0]))
 
     handler = Collect(level)
@@ -67,7 +68,7 @@ def logged(level=logging.WARNING):
         logger.propagate = before
 
 
-def run_script(loop, source, **environ):
+def run_script(loop: asyncio.AbstractEventLoop, source: str, **environ: str) -> tuple[int, str]:
     """Run ``source`` in a fresh interpreter; return its exit status and standard output.
 
     The script finds a loop like the given one as ``loop``, and its class as ``new_loop``. Standard error is passed
@@ -93,7 +94,7 @@ def run_script(loop, source, **environ):
 
 
 @contextlib.contextmanager
-def stream_pair():
+def stream_pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     """Two connected sockets that do not block."""
     one, other = socket.socketpair()
     with one, other:
@@ -103,7 +104,9 @@ def stream_pair():
 
 
 @contextlib.contextmanager
-def listening(family=socket.AF_INET, address=("127.0.0.1", 0)):
+def listening(
+    family: socket.AddressFamily = socket.AF_INET, address: Any = ("127.0.0.1", 0)
+) -> Iterator[socket.socket]:
     """A listening socket that does not block."""
     with socket.socket(family) as sock:
         sock.bind(address)
@@ -112,14 +115,16 @@ def listening(family=socket.AF_INET, address=("127.0.0.1", 0)):
         yield sock
 
 
-def client(family=socket.AF_INET, type=socket.SOCK_STREAM):
+def client(
+    family: socket.AddressFamily = socket.AF_INET, type: socket.SocketKind = socket.SOCK_STREAM
+) -> socket.socket:
     """A socket that is not connected and does not block."""
     sock = socket.socket(family, type)
     sock.setblocking(False)
     return sock
 
 
-async def parked(coroutine):
+async def parked(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
     """Start a task, let it come to its wait, and return it."""
     task = asyncio.ensure_future(coroutine)
     for _ in range(3):

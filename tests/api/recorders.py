@@ -10,6 +10,10 @@ import contextlib
 import functools
 import socket
 import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+Scenario = Callable[[asyncio.AbstractEventLoop], Awaitable[Any]]
 
 PATIENCE = 0.002  # seconds between two looks at a condition nothing announces
 
@@ -17,14 +21,14 @@ PATIENCE = 0.002  # seconds between two looks at a condition nothing announces
 class _Notes:
     """Events in order of arrival; a hook named like the event runs inside the protocol method itself."""
 
-    def __init__(self, keep_open=False, **hooks):
+    def __init__(self, keep_open: bool = False, **hooks: Callable[..., Any]) -> None:
         self.keep_open = keep_open  # what eof_received() returns
         self.hooks = hooks
-        self.events = []
-        self.transport = None
+        self.events: list[Any] = []  # names, or tuples that begin with one
+        self.transport: Any = None
         self._news = asyncio.Event()
 
-    def note(self, name, *details):
+    def note(self, name: str, *details: Any) -> Any:
         if name == "data" and self.events and self.events[-1][0] == "data":
             self.events[-1] = ("data", self.events[-1][1] + details[0])
         else:
@@ -34,16 +38,17 @@ class _Notes:
             return self.hooks[name](self, *details)
         return None
 
-    def names(self):
+    def names(self) -> list[str]:
         return [event if isinstance(event, str) else event[0] for event in self.events]
 
     @property
-    def data(self):
+    def data(self) -> bytes:
         """All bytes received so far."""
         return b"".join(event[1] for event in self.events if event[0] == "data")
 
-    async def until(self, wanted):
+    async def until(self, wanted: str | int | Callable[[], object]) -> None:
         """Wait for an event of that name, for that many bytes, or for a condition (a callable)."""
+        met: Callable[[], object]
         if isinstance(wanted, str):
             met = lambda: wanted in self.names()  # noqa: E731
         elif isinstance(wanted, int):
@@ -54,27 +59,27 @@ class _Notes:
             self._news.clear()
             await self._news.wait()
 
-    def connection_made(self, transport):
+    def connection_made(self, transport: Any) -> None:
         self.transport = transport
         self.note("made")
 
-    def connection_lost(self, exc):
+    def connection_lost(self, exc: Exception | None) -> None:
         self.note("lost", exc and type(exc).__name__)
 
-    def pause_writing(self):
+    def pause_writing(self) -> None:
         self.note("pause")
 
-    def resume_writing(self):
+    def resume_writing(self) -> None:
         self.note("resume")
 
 
 class Recorder(_Notes, asyncio.Protocol):
     """A streaming protocol that records ``made``, ``data``, ``eof``, ``lost``, ``pause`` and ``resume``."""
 
-    def data_received(self, data):
+    def data_received(self, data: bytes) -> None:
         self.note("data", bytes(data))
 
-    def eof_received(self):
+    def eof_received(self) -> bool:
         self.note("eof")
         return self.keep_open
 
@@ -82,19 +87,19 @@ class Recorder(_Notes, asyncio.Protocol):
 class BufferedRecorder(_Notes, asyncio.BufferedProtocol):
     """The same with a buffer of its own, of ``size`` bytes."""
 
-    def __init__(self, size=4096, **kwargs):
+    def __init__(self, size: int = 4096, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.buffer = bytearray(size)
 
-    def get_buffer(self, sizehint):
+    def get_buffer(self, sizehint: int) -> Any:
         if "get_buffer" in self.hooks:
             return self.hooks["get_buffer"](self)
         return self.buffer
 
-    def buffer_updated(self, nbytes):
+    def buffer_updated(self, nbytes: int) -> None:
         self.note("data", bytes(self.buffer[:nbytes]))
 
-    def eof_received(self):
+    def eof_received(self) -> bool:
         self.note("eof")
         return self.keep_open
 
@@ -102,44 +107,44 @@ class BufferedRecorder(_Notes, asyncio.BufferedProtocol):
 class DatagramRecorder(_Notes, asyncio.DatagramProtocol):
     """Records ``datagram`` (data, sender) and ``error`` events."""
 
-    def datagram_received(self, data, addr):
+    def datagram_received(self, data: bytes, addr: Any) -> None:
         self.note("datagram", data, addr)
 
-    def error_received(self, exc):
+    def error_received(self, exc: Exception) -> None:
         self.note("error", type(exc).__name__)
 
 
 class Echo(asyncio.Protocol):
     """Sends back what it gets, with back-pressure; half-closes when the peer does."""
 
-    def connection_made(self, transport):
+    def connection_made(self, transport: Any) -> None:
         self.transport = transport
 
-    def data_received(self, data):
+    def data_received(self, data: bytes) -> None:
         self.transport.write(data)
 
-    def pause_writing(self):
+    def pause_writing(self) -> None:
         self.transport.pause_reading()
 
-    def resume_writing(self):
+    def resume_writing(self) -> None:
         self.transport.resume_reading()
 
 
-def stock(loop):
+def stock(loop: asyncio.AbstractEventLoop) -> bool:
     """Whether this is asyncio's own loop."""
     return type(loop) is asyncio.SelectorEventLoop
 
 
-def decreed(outcome, *, because, when=True):
+def decreed(outcome: Any, *, because: str, when: bool = True) -> Callable[[Scenario], Scenario]:
     """Decorate a scenario whose outcome released versions of asyncio get wrong, for the reason given.
 
     asyncio's own loop is then not asked; the outcome is decreed, and the other loop is held to it.
     """
     assert because
 
-    def decorate(scenario):
+    def decorate(scenario: Scenario) -> Scenario:
         @functools.wraps(scenario)
-        async def asked(loop):
+        async def asked(loop: asyncio.AbstractEventLoop) -> Any:
             return outcome if when and stock(loop) else await scenario(loop)
 
         return asked
@@ -147,7 +152,7 @@ def decreed(outcome, *, because, when=True):
     return decorate
 
 
-def socket_pair(kind, *, small=False):
+def socket_pair(kind: str, *, small: bool = False) -> tuple[socket.socket, socket.socket]:
     """Two connected non-blocking sockets, ``tcp`` or ``unix``; ``small`` shrinks what the kernel buffers."""
     if kind == "unix":
         ours, peer = socket.socketpair()
@@ -167,11 +172,13 @@ def socket_pair(kind, *, small=False):
 
 
 @contextlib.asynccontextmanager
-async def connected(loop, protocol, kind="tcp", *, small=False):
+async def connected(
+    loop: asyncio.AbstractEventLoop, protocol: Any, kind: str = "tcp", *, small: bool = False
+) -> AsyncIterator[tuple[asyncio.Transport, socket.socket]]:
     """A transport driven by ``protocol`` and, as its peer, a plain non-blocking socket."""
     ours, peer = socket_pair(kind, small=small)
     with peer:
-        connect = loop.create_unix_connection if kind == "unix" else loop.create_connection
+        connect: Any = loop.create_unix_connection if kind == "unix" else loop.create_connection
         transport, _ = await connect(lambda: protocol, sock=ours)
         try:
             yield transport, peer
@@ -188,7 +195,7 @@ async def connected(loop, protocol, kind="tcp", *, small=False):
                 await settle()
 
 
-async def drain(sock, transport, size=0):
+async def drain(sock: socket.socket, transport: asyncio.WriteTransport, size: int = 0) -> int:
     """Read from a transport's peer until the transport buffers at most ``size`` bytes; return how many came."""
     count = 0
     while transport.get_write_buffer_size() > size:
@@ -201,7 +208,7 @@ async def drain(sock, transport, size=0):
     return count
 
 
-async def receive(sock, nbytes=sys.maxsize):
+async def receive(sock: socket.socket, nbytes: int = sys.maxsize) -> bytes:
     """Read that many bytes from a non-blocking socket, or all up to the end of the stream."""
     got = bytearray()
     while len(got) < nbytes:
@@ -216,13 +223,13 @@ async def receive(sock, nbytes=sys.maxsize):
     return bytes(got)
 
 
-async def condition(met):
+async def condition(met: Callable[[], object]) -> None:
     """Wait until ``met()`` is true."""
     while not met():
         await asyncio.sleep(PATIENCE)
 
 
-async def settle():
+async def settle() -> None:
     """Give the loop the chance to do what it should not do: poll the kernel, run what is ready."""
     for _ in range(5):
         await asyncio.sleep(0)
@@ -230,7 +237,7 @@ async def settle():
     await asyncio.sleep(0)
 
 
-async def jam(transport):
+async def jam(transport: asyncio.WriteTransport) -> int:
     """Write until the kernel takes no more; return the size of what stays in the transport's buffer.
 
     The high-water mark is out of reach afterwards, so that the test can put it where it wants it.
@@ -244,11 +251,11 @@ async def jam(transport):
     return transport.get_write_buffer_size()
 
 
-def reports(loop):
+def reports(loop: asyncio.AbstractEventLoop) -> list[tuple[Any, ...]]:
     """Collect what reaches the loop's exception handler: (message, exception type and text, context keys)."""
-    seen = []
+    seen: list[tuple[Any, ...]] = []
 
-    def handler(_, context):
+    def handler(_: object, context: dict[str, Any]) -> None:
         exc = context.get("exception")
         message = context["message"]
         if message.startswith("Exception in callback"):
@@ -259,7 +266,7 @@ def reports(loop):
     return seen
 
 
-def outcome_of(call, *args, **kwargs):
+def outcome_of(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """The value of a plain call, or the type name and text of what it raised."""
     try:
         return call(*args, **kwargs)
@@ -267,7 +274,7 @@ def outcome_of(call, *args, **kwargs):
         return type(exc).__name__, str(exc)
 
 
-async def aoutcome_of(awaitable):
+async def aoutcome_of(awaitable: Awaitable[Any]) -> Any:
     """The same for an awaitable."""
     try:
         return await awaitable

@@ -1,13 +1,18 @@
 """A server for a test, and somebody who talks to it."""
 
+import asyncio
 import contextlib
 import socket
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 from recorders import Echo, receive
 
 
 @contextlib.asynccontextmanager
-async def serving(loop, factory=Echo, **options):
+async def serving(
+    loop: asyncio.AbstractEventLoop, factory: Callable[[], asyncio.BaseProtocol] = Echo, **options: Any
+) -> AsyncIterator[tuple[asyncio.Server, Any]]:
     """A server on a port of its own, and its address; closed, with its connections, afterwards."""
     server = await loop.create_server(factory, "127.0.0.1", 0, **options)
     try:
@@ -19,7 +24,7 @@ async def serving(loop, factory=Echo, **options):
     await server.wait_closed()
 
 
-async def talks(loop, address, family=socket.AF_INET):
+async def talks(loop: asyncio.AbstractEventLoop, address: Any, family: socket.AddressFamily = socket.AF_INET) -> bool:
     """Whether somebody at that address echoes."""
     with socket.socket(family) as sock:
         sock.setblocking(False)

@@ -112,7 +112,7 @@ class Stress:
 
     # ------------------------------------------------------------ operations
     def sleeps(self, who: str) -> None:
-        self.look(who, (time.sleep(self.random.uniform(0, 0.02)), self.inside)[1])
+        self.look(who, (time.sleep(self.random.uniform(0, 0.02)), self.inside)[1])  # type: ignore[func-returns-value]
 
     def reads_socket(self, who: str) -> None:
         ours, theirs = socket.socketpair()
@@ -302,7 +302,8 @@ class Stress:
                 os.close(fd)
 
     async def main(self, seconds: float, fault: str | None) -> None:
-        self.loop = loop = asyncio.get_running_loop()
+        loop: Any = asyncio.get_running_loop()
+        self.loop = loop
         threads = [threading.Thread(target=self.feed_fifo)]
         if fault == "rogue":
             threads.append(threading.Thread(target=self.rogue))

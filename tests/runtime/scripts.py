@@ -6,7 +6,7 @@ import sys
 import textwrap
 
 
-def run_script(code, *, timeout=60, **env):
+def run_script(code: str, *, timeout: float = 60, **env: str) -> tuple[int, str, str]:
     """Run Python code in a fresh interpreter; return (status, stdout, stderr)."""
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-c", textwrap.dedent(code)],
