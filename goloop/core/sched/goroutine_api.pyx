@@ -16,6 +16,9 @@ from goloop.core.sched.goroutine import GoExit
 
 import time as _time
 
+cdef extern from "../system/native/sealed.h":
+    int gl_seal(object type, const char *reason) except -1
+
 
 def goexit():
     """End the goroutine that calls, running its finally blocks; that is no error (Go: runtime.Goexit).
@@ -76,9 +79,12 @@ cdef class Completion:
             self.waiter.wake()
 
 
+gl_seal(Completion, b"a Completion is made by wait()")
+
+
 cdef Outcome park_for(object future, double seconds) except *:
     """Park until a future of this worker's loop is done; how that ended."""
-    cdef Completion done = Completion()
+    cdef Completion done = Completion.__new__(Completion)
     cdef Waiter waiter = blocking_waiter("wait()", "await")
     done.waiter = waiter
     future.add_done_callback(done)

@@ -22,6 +22,9 @@ from goloop.core.sched.waiter cimport (
 
 from goloop.errors import ChannelClosed
 
+cdef extern from "../system/native/sealed.h":
+    int gl_seal(object type, const char *reason) except -1
+
 cdef object NOTHING = object()        # receive_now(): it would have to wait
 cdef object CLOSED = object()         # receive_now(): closed and drained
 
@@ -349,9 +352,6 @@ cdef class Chan:
 cdef class Case:
     """A case of select(); made by recv() and send()."""
 
-    def __init__(self, *args, **kwargs):
-        raise TypeError("cases are made by goloop.recv(chan) and goloop.send(chan, value)")
-
     def __repr__(self):
         return f"send({self.chan!r}, {self.value!r})" if self.sends else f"recv({self.chan!r})"
 
@@ -370,6 +370,9 @@ cdef class Case:
         if value is NOTHING:
             return None
         return (index, None, False) if value is CLOSED else (index, value, True)
+
+
+gl_seal(Case, b"cases are made by goloop.recv(chan) and goloop.send(chan, value)")
 
 
 cdef Case new_case(object chan, bint sends, object value):

@@ -13,6 +13,9 @@ from goloop.core.sched.waiter cimport (
     raise_outcome, seconds_of,
 )
 
+cdef extern from "../system/native/sealed.h":
+    int gl_seal(object type, const char *reason) except -1
+
 
 # --------------------------------------------------------------- standing in line
 cdef class Locker:
@@ -74,7 +77,7 @@ cdef class Locker:
         return 0
 
 
-async def obtain_async(Locker locker, Py_ssize_t n, double seconds, str method):
+async def obtain_async(Locker locker not None, Py_ssize_t n, double seconds, str method):
     """As obtain(), in a coroutine; for one who has tried acquire_if_free() in vain."""
     cdef Waiter waiter = async_waiter()
     cdef WaitNode node
@@ -347,9 +350,6 @@ cdef class RWMutex(Locker):
 cdef class RLocker:
     """The readers' side of an RWMutex; made by RWMutex.rlocker()."""
 
-    def __init__(self, *args, **kwargs):
-        raise TypeError("an RLocker is made by RWMutex.rlocker()")
-
     def __repr__(self):
         return f"<RLocker of {self.of!r}>"
 
@@ -386,6 +386,9 @@ cdef class RLocker:
 
     async def __aexit__(self, *exc):
         self.of.runlock()
+
+
+gl_seal(RLocker, b"an RLocker is made by RWMutex.rlocker()")
 
 
 # ---------------------------------------------------------------------- Semaphore

@@ -23,6 +23,9 @@ cdef extern from "Python.h":
     void PyErr_WriteUnraisable(object where)
     object PyContext_CopyCurrent()
 
+cdef extern from "../system/native/sealed.h":
+    int gl_seal(object type, const char *reason) except -1
+
 cdef enum:
     BATCH = 64  # timers that fire before other threads get a chance to run
 
@@ -237,12 +240,14 @@ cdef class Timer:
     needs to stop it: what nobody refers to any more, nor to its channel, is collected. From any thread.
     """
 
-    def __init__(self, seconds):
-        cdef double when = time_in(seconds)
-        if self.entry is not None:
-            raise RuntimeError("a Timer is set again with reset()")
+    def __cinit__(self, *args, **kwargs):
         self.chan = Chan(1)
         self.entry = new_channel_timer(self.chan, 0)
+
+    def __init__(self, seconds):
+        cdef double when = time_in(seconds)
+        if self.entry.when != 0:
+            raise RuntimeError("a Timer is set again with reset()")
         self.entry.arm(when)
 
     def __repr__(self):
@@ -277,12 +282,15 @@ cdef class Ticker:
     the time as time.monotonic() gives it. What nobody refers to any more is collected. From any thread.
     """
 
+    def __cinit__(self, *args, **kwargs):
+        self.chan = Chan(1)
+        self.entry = new_channel_timer(self.chan, 0)
+
     def __init__(self, seconds):
         cdef double period = period_of(seconds)
-        if self.entry is not None:
+        if self.entry.when != 0:
             raise RuntimeError("a Ticker is set again with reset()")
-        self.chan = Chan(1)
-        self.entry = new_channel_timer(self.chan, period)
+        self.entry.period = period
         self.entry.arm(now() + period)
 
     def __repr__(self):
@@ -311,9 +319,6 @@ cdef class Ticker:
 cdef class FuncTimer:
     """Calls a function in a goroutine of its own, after a while; made by after_func()."""
 
-    def __init__(self, *args, **kwargs):
-        raise TypeError("a FuncTimer is made by after_func()")
-
     def __repr__(self):
         return f"<FuncTimer of {self.entry.function!r}, {state_of(self.entry)}>"
 
@@ -328,6 +333,9 @@ cdef class FuncTimer:
         cdef bint active = self.entry.disarm()
         self.entry.arm(when)
         return active
+
+
+gl_seal(FuncTimer, b"a FuncTimer is made by after_func()")
 
 
 cdef str state_of(TimerEntry entry):

@@ -46,9 +46,12 @@ cdef class Acceptor(Pollable):
     cdef int backlog, family, kind, proto, fd
     cdef bint cancelled
 
+    def __cinit__(self, LoopCore loop not None, *args, **kwargs):
+        self.loop_core = loop
+        self.fd = -1
+
     def __init__(self, LoopCore loop not None, sock, factory, server, int backlog, tls):
         """tls: None, or a callable that makes a TLS connection of an accepted socket (a coroutine)."""
-        self.loop_core = loop
         self.sock = sock
         self.fd = fd_of(sock)
         self.factory = factory

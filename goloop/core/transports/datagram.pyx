@@ -62,7 +62,7 @@ cdef class DatagramTransport(Transport):
 
     max_size = READ_SIZE
 
-    def __init__(self, LoopCore loop, sock, protocol, address=None, waiter=None, extra=None):
+    def __init__(self, LoopCore loop not None, sock, protocol, address=None, waiter=None, extra=None):
         self.setup(sock, protocol, extra)
         self.buffer = collections.deque()
         self.address = address

@@ -29,7 +29,7 @@ cdef object _write = os.write
 cdef class PipeTransport(Transport):
     """What both directions have in common."""
 
-    def __init__(self, LoopCore loop, pipe, protocol, waiter=None, extra=None):
+    def __init__(self, LoopCore loop not None, pipe, protocol, waiter=None, extra=None):
         mode = os.fstat(pipe.fileno()).st_mode
         if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)):
             raise ValueError(self.refusal())
@@ -143,6 +143,9 @@ cdef class WritePipeTransport(PipeTransport):
     cdef bytearray buffer
     cdef bint watches_reader      # the poll set tells when the reading end goes away
 
+    def __cinit__(self, *args, **kwargs):
+        self.buffer = bytearray()
+
     @property
     def __class__(self):
         return _WriteStandIn
@@ -155,7 +158,6 @@ cdef class WritePipeTransport(PipeTransport):
         return "Pipe transport is only for pipes, sockets and character devices"
 
     cdef int prepare(self, int mode) except -1:
-        self.buffer = bytearray()
         self.watches_reader = not stat.S_ISCHR(mode)
         return 0
 

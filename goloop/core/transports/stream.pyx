@@ -98,7 +98,7 @@ cdef class StreamTransport(Transport):
     _sendfile_compatible = _constants._SendfileMode.TRY_NATIVE
     max_size = READ_SIZE
 
-    def __init__(self, LoopCore loop, sock, protocol, waiter=None, extra=None, server=None):
+    def __init__(self, LoopCore loop not None, sock, protocol, waiter=None, extra=None, server=None):
         cdef int family
         self.setup(sock, protocol, extra)
         self.buffered = isinstance(protocol, _BufferedProtocol)
