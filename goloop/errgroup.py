@@ -6,6 +6,7 @@ as any goroutine's exception is.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
@@ -31,9 +32,10 @@ class Group:
     with_context(), that first exception cancels it. Without one, the others are not told.
 
     `with group:` in a goroutine or a plain thread and `async with group:` in a coroutine wait at the end, as wait()
-    does. An exception of the body's own ends the goroutines first: the context is cancelled with it as the cause, each
-    goroutine is cancelled and waited for, and the exception goes on. What they raised besides is in errors(), or else
-    reported. Without such an exception nobody is cancelled, as in Go and unlike asyncio.TaskGroup.
+    does. An exception of the body, or one that interrupts this wait (a cancellation, a timeout around it, Ctrl-C),
+    ends the goroutines first, as in asyncio.TaskGroup: the context is cancelled with it as the cause, each goroutine
+    is cancelled and waited for, and the exception goes on. What they raised besides is in errors(), or else reported.
+    Without such an exception nobody is cancelled, as in Go and unlike asyncio.TaskGroup.
     """
 
     def __init__(self) -> None:
@@ -42,7 +44,7 @@ class Group:
         self._members: dict[Goroutine[Any], None] = {}  # that run, oldest first; each leaves in its own thread
         self._failed: list[Goroutine[Any]] = []  # in the order in which they ended; appended to in their threads
         self._cancel: context.CancelCauseFunc | None = None
-        self._aborting = False  # the body of a `with` has failed: who starts now is cancelled at once
+        self._aborting = False  # a `with` is left by an exception: what starts now is cancelled at once
 
     def __repr__(self) -> str:
         limit = "" if self._limit is None else f" of at most {self._limit.size}"
@@ -151,14 +153,25 @@ class Group:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if exc is None:
-            self.wait()
-        else:
-            self._abort(exc)
-            try:
-                self._running.wait()
-            finally:
-                self._aborting = False
+        late: BaseException | None = None
+        try:
+            if exc is not None:
+                self._abort(exc)
+            while True:
+                try:
+                    self._running.wait()
+                    break
+                except BaseException as why:
+                    if not self._interrupted(why, exc or late):
+                        raise
+                    late = late or why
+            if late is not None:
+                raise late
+        finally:
+            self._aborting = False
+            del exc, late  # their tracebacks refer to this frame
+        if kind is None:
+            self._finish()
 
     async def __aenter__(self) -> Self:
         return self
@@ -166,15 +179,35 @@ class Group:
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if exc is None:
-            await self.async_wait()
-        else:
-            self._abort(exc)
-            try:
-                if not isinstance(exc, GeneratorExit):  # a coroutine that is thrown away cannot wait any more
+        late: BaseException | None = None
+        try:
+            if exc is not None:
+                self._abort(exc)
+            while not isinstance(exc, GeneratorExit):  # a coroutine that is thrown away cannot wait any more
+                try:
                     await self._running.async_wait()
-            finally:
-                self._aborting = False
+                    break
+                except BaseException as why:
+                    if not self._interrupted(why, exc or late):
+                        raise
+                    late = late or why
+            if late is not None:
+                raise late
+        finally:
+            self._aborting = False
+            del exc, late
+        if kind is None:
+            self._finish()
+
+    def _interrupted(self, why: BaseException, before: BaseException | None) -> bool:
+        """The wait at the end of a `with` was interrupted: end the goroutines. Returns whether to go on waiting.
+
+        before: the exception that ends them already. Another cancellation is for them, too; a second Ctrl-C leaves.
+        """
+        self._abort(why)
+        if isinstance(why, GeneratorExit):
+            return False
+        return before is None or isinstance(why, asyncio.CancelledError)
 
     def _abort(self, cause: BaseException) -> None:
         self._aborting = True

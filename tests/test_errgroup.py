@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import signal
 import threading
 
 import pytest
@@ -341,5 +342,137 @@ def test_a_cancelled_coroutine_ends_its_group():
         with pytest.raises(asyncio.CancelledError):
             await task
         assert all(g.cancelled() for g in members)
+
+    goloop.run(main())
+
+
+def async_body(group, end):
+    """A coroutine that starts members which wait for ever, and leaves them to the end of its `async with`."""
+
+    async def body():
+        async with group:
+            for _ in range(3):
+                group.go(goloop.Chan().recv)
+        end.append("the group has ended")
+
+    return body()
+
+
+def all_wait(group):
+    return len(group._members) == 3 and all(g.state == "chan receive" for g in group._members)
+
+
+@pytest.mark.parametrize("loop", [goloop.new_event_loop, asyncio.SelectorEventLoop])
+def test_a_timeout_at_the_end_of_async_with_ends_the_goroutines_first(loop):
+    group, ctx = errgroup.with_context(context.background())
+    end = []
+
+    async def main():
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(async_body(group, end), 0.05)
+        assert not group._members and end == []
+        assert isinstance(context.cause(ctx), asyncio.CancelledError)
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(main())
+
+
+@pytest.mark.parametrize("kind", [InGoroutine, InCoroutine])
+def test_a_cancellation_at_the_end_of_with_ends_the_goroutines_first(kind):
+    group = Group()
+    members = []
+
+    def start(group):
+        members.extend(group.go(goloop.Chan().recv) for _ in range(3))
+
+    actor = with_group(kind, group, start)
+    until(lambda: all_wait(group) and "1 waiting" in repr(group._running))
+    actor.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        actor.join()
+    assert [g.cancelled() for g in members] == [True] * 3
+    assert group.try_go(int)  # it may be used again
+    until(lambda: not group._members)
+
+
+def test_ctrl_c_at_the_end_of_with_ends_the_goroutines_first():
+    group = Group()
+
+    def interrupt():
+        until(lambda: all_wait(group) and "1 waiting" in repr(group._running))
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    members = []
+    with pytest.raises(KeyboardInterrupt):
+        with group:
+            members.extend(group.go(goloop.Chan().recv) for _ in range(3))
+            thread = threading.Thread(target=interrupt)
+            thread.start()
+    thread.join()
+    assert [g.cancelled() for g in members] == [True] * 3
+
+
+def test_another_cancellation_while_the_goroutines_end_is_for_them_too():
+    group = Group()
+    caught = goloop.Chan(10)
+
+    def stubborn():
+        try:
+            goloop.Chan().recv()
+        except asyncio.CancelledError:
+            caught.send(1)
+            goloop.Chan().recv()
+
+    async def main():
+        async def body():
+            async with group:
+                group.go(stubborn)
+
+        task = asyncio.create_task(body())
+        while not group._members or next(iter(group._members)).state != "chan receive":
+            await asyncio.sleep(0.001)
+        task.cancel()
+        await caught.async_recv()
+        assert not task.done()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not group._members
+
+    goloop.run(main())
+
+
+def test_a_cancellation_while_the_body_s_exception_ends_the_goroutines_does_not_leave_them():
+    group = Group()
+    cleans, go_on = goloop.Chan(1), goloop.Chan(1)
+
+    def member():
+        try:
+            goloop.Chan().recv()
+        except asyncio.CancelledError:
+            cleans.send(1)
+            try:
+                go_on.recv()
+            except asyncio.CancelledError:
+                go_on.recv()
+            raise
+
+    async def main():
+        async def body():
+            async with group:
+                g = group.go(member)
+                while g.state != "chan receive":
+                    await asyncio.sleep(0.001)
+                raise Failed("body")
+
+        task = asyncio.create_task(body())
+        await cleans.async_recv()
+        task.cancel()
+        await asyncio.sleep(0.01)
+        assert not task.done()
+        await go_on.async_send(1)
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+        assert isinstance(caught.value.__context__, Failed)
 
     goloop.run(main())
