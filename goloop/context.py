@@ -161,6 +161,22 @@ class _AfterFunc(_Node):
         return stopped
 
 
+class _Told(_Node):
+    """A function to be called when the context is cancelled, there and then: it must not wait."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        super().__init__()
+        self._function = {"": function}
+
+    def take(self, err: _Err, cause: BaseException | None) -> list[_Node]:
+        function = self._function.pop("", None)
+        if function is not None:
+            function()
+        return []
+
+
 class Context:
     """Made by background(), todo() and the with_…() functions. Immutable; may be used by any number of goroutines,
     coroutines and threads at once."""
@@ -211,6 +227,13 @@ class Context:
     def deadline(self) -> float | None:
         """Return when it will be cancelled at the latest, in seconds of time.monotonic(); None: it has no deadline."""
         return self._deadline
+
+    def _on_cancel(self, function: Callable[[], None]) -> Callable[[], None]:
+        """For core.net: call function() when this context is cancelled, in the thread that does it, or at once if it
+        is. Returns what undoes it."""
+        node = _Told(function)
+        node.join(self._scope)
+        return node.leave
 
     def value(self, key: object) -> Any:
         """Return the value that with_value() gave to the key, the innermost one; None if there is none."""

@@ -14,12 +14,14 @@ import ssl
 import stat
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from time import monotonic
 from types import TracebackType
 from typing import Any, Literal, overload
 
+from goloop import context as _context
 from goloop.chan import Chan, recv, select
+from goloop.context import Context
 from goloop.core.net.conn import Conn
 from goloop.core.net.listener import Listener
 from goloop.core.net.packet_conn import PacketConn
@@ -27,8 +29,9 @@ from goloop.core.net.polldesc import PollDesc, may_wait
 from goloop.core.net.tls_conn import TLSConn
 from goloop.core.sched.goroutine import Goroutine, go
 from goloop.core.sched.goroutine_api import sleep
-from goloop.errors import ClosedError
+from goloop.errors import Canceled, ClosedError, DeadlineExceeded
 from goloop.net._address import ResolvedAddress, parse, resolve, unix_path
+from goloop.net._limit import Limit, limit
 
 __all__ = [
     "ClosedError",
@@ -54,28 +57,38 @@ Packet = Literal["udp", "udp4", "udp6", "unixgram"]
 
 # ------------------------------------------------------------------------ dial
 @overload
-def dial(network: Stream, address: str | os.PathLike[str], timeout: float | None = None) -> Conn: ...
+def dial(
+    network: Stream, address: str | os.PathLike[str], timeout: float | None = None, *, ctx: Context | None = None
+) -> Conn: ...
 @overload
-def dial(network: Packet, address: str | os.PathLike[str], timeout: float | None = None) -> PacketConn: ...
+def dial(
+    network: Packet, address: str | os.PathLike[str], timeout: float | None = None, *, ctx: Context | None = None
+) -> PacketConn: ...
 @overload
-def dial(network: str, address: str | os.PathLike[str], timeout: float | None = None) -> Any: ...
-def dial(network: str, address: str | os.PathLike[str], timeout: float | None = None) -> Any:
+def dial(
+    network: str, address: str | os.PathLike[str], timeout: float | None = None, *, ctx: Context | None = None
+) -> Any: ...
+def dial(
+    network: str, address: str | os.PathLike[str], timeout: float | None = None, *, ctx: Context | None = None
+) -> Any:
     """Connect to an address (Go: net.Dial).
 
     network: "tcp", "udp", either with 4 or 6 for one family only, "unix" or "unixgram". address: "host:port",
     "[::1]:port", ":port" for this machine; a name of a host or of a service will do, and is looked up without stopping
     other goroutines. For Unix sockets a path, or "@name" for an abstract one. timeout: seconds for all of it,
-    TimeoutError when it is over; None: the system's. Returns a Conn, or a PacketConn for datagrams.
+    TimeoutError when it is over; None: the system's. ctx: a Context that ends the dial with its own end, by its error
+    (Go: Dialer.DialContext); the connection outlives it. Returns a Conn, or a PacketConn for datagrams.
 
     All addresses of a name are tried; if it has both families, the second one gets its chance after 0.3 s (RFC
     6555). ValueError for a bad network or address, OSError with the first error when none answers. Connections have
     TCP_NODELAY and keep-alive set, as in Go.
     """
     in_goroutine = may_wait("dial()", "asyncio.open_connection()")
-    until = None if timeout is None else monotonic() + timeout
+    until = limit(timeout, ctx, "dial()")
+    wanted = parse(network, address, passive=False)
     what = f"dial {network} {os.fspath(address)}"
     try:
-        targets = resolve(parse(network, address, passive=False), in_goroutine, _left(until))
+        targets = resolve(wanted, in_goroutine, until)
         families = {target.family for target in targets}
         if len(families) == 1 or targets[0].kind != socket.SOCK_STREAM:
             return _dial_each(targets, until)
@@ -84,30 +97,23 @@ def dial(network: str, address: str | os.PathLike[str], timeout: float | None = 
             [t for t in targets if t.family != targets[0].family],
             until,
         )
+    except (Canceled, DeadlineExceeded) as exc:
+        raise type(exc)(f"{what}: {exc}") from exc.__cause__
     except TimeoutError as exc:
         if exc.errno is not None:
             raise  # the system's
         raise TimeoutError(f"{what}: timed out") from None
 
 
-def _left(until: float | None) -> float | None:
-    if until is None:
-        return None
-    left = until - monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
-
-
-def _dial_each(targets: list[ResolvedAddress], until: float | None) -> Any:
+def _dial_each(targets: list[ResolvedAddress], until: Limit) -> Any:
     """Try one after the other, each with its share of the time (Go: dialSerial)."""
     first: OSError | None = None
     for i, target in enumerate(targets):
         try:
-            left = _left(until)
-            if left is not None:
-                left = max(left / (len(targets) - i), min(left, 2.0))  # Go: partialDeadline
-            return _connect(target, left)
+            left = until.left()
+            if left is None:
+                return _connect(target, until)
+            return _connect(target, until.within(max(left / (len(targets) - i), min(left, 2.0))))  # Go: partialDeadline
         except OSError as exc:
             if first is None:
                 first = exc
@@ -120,7 +126,7 @@ def _dial_each(targets: list[ResolvedAddress], until: float | None) -> Any:
         del first  # or it would keep this frame alive, and be kept by it
 
 
-def _dial_race(first: list[ResolvedAddress], second: list[ResolvedAddress], until: float | None) -> Any:
+def _dial_race(first: list[ResolvedAddress], second: list[ResolvedAddress], until: Limit) -> Any:
     """Happy eyeballs: the second list starts when the first has had its head start, or has failed."""
     race = _Race(until)
     racers = [go(race.run, first)]
@@ -137,17 +143,17 @@ def _dial_race(first: list[ResolvedAddress], second: list[ResolvedAddress], unti
 class _Race:
     """Two goroutines that dial; the first connection wins, and another one is closed."""
 
-    def __init__(self, until: float | None) -> None:
+    def __init__(self, until: Limit) -> None:
         self.until = until
         self.lock = threading.Lock()
         self.over = False  # guarded by lock
         self.winner: Chan[Any] = Chan(1)
-        self.failures: Chan[OSError] = Chan(2)
+        self.failures: Chan[Exception] = Chan(2)
 
     def run(self, targets: list[ResolvedAddress]) -> None:
         try:
             conn = _dial_each(targets, self.until)
-        except OSError as exc:
+        except (OSError, Canceled) as exc:
             self.failures.send(exc)
             return
         with self.lock:
@@ -158,7 +164,7 @@ class _Race:
             conn.close()
 
     def referee(self, racers: list[Goroutine[None]], start_second: Callable[[], Goroutine[None]]) -> Any:
-        error: OSError | None = None
+        error: Exception | None = None
         for finished in range(2):
             while True:
                 head_start = _HEAD_START if len(racers) == 1 else None
@@ -186,8 +192,7 @@ class _Race:
             conn.close()
 
 
-def _connect(target: ResolvedAddress, timeout: float | None) -> Any:
-    until = None if timeout is None else monotonic() + timeout
+def _connect(target: ResolvedAddress, until: Limit) -> Any:
     for _ in range(3):
         sock = socket.socket(target.family, target.kind)
         try:
@@ -209,20 +214,22 @@ def _connect(target: ResolvedAddress, timeout: float | None) -> Any:
     raise ConnectionRefusedError(errno.ECONNREFUSED, f"Connection refused: dial {target}")
 
 
-def _finish_connect(sock: socket.socket, target: ResolvedAddress, until: float | None) -> None:
+def _finish_connect(sock: socket.socket, target: ResolvedAddress, until: Limit) -> None:
     pause = 0.001
     while True:
         error = sock.connect_ex(target.sockaddr)
         if error != errno.EAGAIN:  # a Unix socket whose backlog is full: there is nothing to wait for
             break
-        left = _left(until)
+        left = until.left()
         sleep(pause if left is None else min(pause, left))
         pause = min(2 * pause, 0.05)
     if error in (errno.EINPROGRESS, errno.EINTR):
         desc = PollDesc(sock)
         try:
-            desc.wait_write(_left(until))
-        except TimeoutError:
+            desc.set_write_deadline(until.context)
+            desc.wait_write(until.left())
+        except (TimeoutError, Canceled):
+            until.left()  # says whose time it was
             raise TimeoutError from None
         finally:
             desc.close()
@@ -248,7 +255,7 @@ def _bound(
         raise ValueError(f"{network!r} is not a network for this: use {'listen' if kind == 2 else 'listen_packet'}()")
     targets = wanted.numeric()
     if targets is None:
-        targets = resolve(wanted, may_wait("listen() with a name to look up", "a number"), None)
+        targets = resolve(wanted, may_wait("listen() with a name to look up", "a number"), Limit(None, None))
     error: OSError | None = None
     for target in sorted(targets, key=lambda t: t.rank):
         try:
@@ -356,7 +363,7 @@ def _pack(family: int, dual: bool, address: str) -> bytes:
     wanted = parse(network, address, passive=False, mapped=dual)
     targets = wanted.numeric()
     if targets is None:
-        targets = resolve(wanted, may_wait("write_to() with a name to look up", "a number"), None)
+        targets = resolve(wanted, may_wait("write_to() with a name to look up", "a number"), Limit(None, None))
     return targets[0].raw()
 
 
@@ -368,30 +375,36 @@ def dial_tls(
     *,
     server_hostname: str | None = None,
     timeout: float | None = None,
+    ctx: Context | None = None,
 ) -> TLSConn:
     """Connect and do the TLS handshake (Go: tls.Dial).
 
     context: None for ssl.create_default_context(). server_hostname: whose certificate it must be; None: the host
-    in the address. timeout: seconds for all of it. The rest is as for dial(); ssl.SSLError if TLS fails.
+    in the address. timeout: seconds for all of it. ctx: a goloop.context.Context that ends it with its own end. The
+    rest is as for dial(); ssl.SSLError if TLS fails.
     """
-    until = None if timeout is None else monotonic() + timeout
+    until = limit(timeout, ctx, "dial_tls()")
     if network not in ("tcp", "tcp4", "tcp6", "unix"):
         raise ValueError(f"{network!r} is not a network for TLS")
     if context is None:
         context = ssl.create_default_context()
+    _check_context(context, ssl.PROTOCOL_TLS_SERVER, "dial_tls() needs a client's context")
+    wanted = parse(network, address, passive=False)
     if server_hostname is None and network != "unix":
-        server_hostname = parse(network, address, passive=False).host
-    conn = dial(network, address, timeout)
+        server_hostname = wanted.host
+    if not server_hostname and context.check_hostname:
+        raise ValueError("a context with check_hostname needs a server_hostname: whose certificate is it to be?")
+    conn = dial(network, address, timeout, ctx=ctx)
     try:
         secure = TLSConn(conn, context, server_hostname=server_hostname)
     except BaseException:
         conn.close()
         raise
     try:
-        if until is not None:
-            secure.set_deadline(until - monotonic())
-        secure.handshake()
-        secure.set_deadline(None)
+        with _deadline_of(until) as deadline:
+            secure.set_deadline(deadline)
+            secure.handshake()
+            secure.set_deadline(None)
         return secure
     except BaseException:
         secure.close()
@@ -406,9 +419,27 @@ def listen_tls(
     context: the server's, with its certificate. accept() returns a TLSConn at once; the handshake happens at its
     first read or write, so a slow client keeps nobody from being accepted. The rest is as for listen().
     """
+    _check_context(context, ssl.PROTOCOL_TLS_CLIENT, "listen_tls() needs a server's context")
+    return TLSListener(listen(network, address, reuse_port=reuse_port), context)
+
+
+def _check_context(context: ssl.SSLContext, wrong: int, what: str) -> None:
     if not isinstance(context, ssl.SSLContext):
         raise TypeError(f"an ssl.SSLContext is needed, got {context!r}")
-    return TLSListener(listen(network, address, reuse_port=reuse_port), context)
+    if context.protocol == wrong:
+        raise ValueError(f"{what}, and this one is made with {context.protocol.name}")
+
+
+@contextmanager
+def _deadline_of(until: Limit) -> Iterator[Context | float | None]:
+    """A limit as a connection's deadline."""
+    if until.context is None:
+        yield until.left()
+    elif until.until is None:
+        yield until.context
+    else:
+        with _context.with_deadline(until.context, until.until) as deadline:
+            yield deadline
 
 
 class TLSListener:

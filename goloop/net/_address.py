@@ -8,8 +8,11 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
+from goloop.chan import Chan, recv, select
 from goloop.core.sched import scheduler
+from goloop.core.sched.goroutine import go
 from goloop.core.sched.goroutine_api import wait
+from goloop.net._limit import Limit
 
 _FAMILIES = {
     "tcp": (socket.AF_UNSPEC, socket.SOCK_STREAM),
@@ -135,12 +138,15 @@ def parse(network: str, address: str | os.PathLike[str], *, passive: bool, mappe
 
     passive: it is to be bound to. mapped: it is for an IPv6 socket that takes IPv4 as well.
     """
-    if network not in _FAMILIES:
+    if not isinstance(network, str) or network not in _FAMILIES:
         raise ValueError(f"unknown network {network!r}: it is one of {', '.join(_FAMILIES)}")
     family, kind = _FAMILIES[network]
-    text = os.fspath(address)
+    text = os.fspath(address) if isinstance(address, os.PathLike) else address
     if not isinstance(text, str):
-        raise TypeError(f"an address is a str, got {address!r}")
+        example = (
+            "a path" if family == socket.AF_UNIX else f'such as ":{address}"' if type(address) is int else "host:port"
+        )
+        raise TypeError(f"an address is a str, {example}, got {address!r}")
     if family == socket.AF_UNIX:
         if not text or "\0" in text:
             raise ValueError(f"a Unix socket needs a path, got {text!r}")
@@ -169,12 +175,44 @@ def _split(text: str) -> tuple[str, str]:
     return host, port
 
 
-def resolve(wanted: AddressSpec, in_goroutine: bool, timeout: float | None) -> list[ResolvedAddress]:
+def resolve(wanted: AddressSpec, in_goroutine: bool, until: Limit) -> list[ResolvedAddress]:
     """What an address stands for. A goroutine parks while a name is looked up in a thread, a plain thread blocks."""
+    timeout = until.left()
     targets = wanted.numeric()
     if targets is not None:
         return targets
-    worker = scheduler.this_worker()
-    if not in_goroutine or worker is None:
+    if until.context is None and in_goroutine:
+        return _look_up(wanted, timeout)
+    if until.context is None and timeout is None:
         return wanted.look_up()
+    # The system's function cannot be interrupted: leave it behind when the time is over.
+    found: Chan[tuple[list[ResolvedAddress], Exception | None]] = Chan(1)
+    asks = go(_answer, wanted, found)
+    try:
+        done = None if until.context is None else recv(until.context.done())
+        index, answer, _ = select(recv(found), done, timeout=timeout)
+    except TimeoutError:
+        until.left()  # says whose time it was
+        raise
+    finally:
+        asks.cancel()
+    if index == 1:
+        until.left()
+    targets, error = answer
+    if error is not None:
+        raise error
+    return targets
+
+
+def _look_up(wanted: AddressSpec, timeout: float | None) -> list[ResolvedAddress]:
+    """In a goroutine."""
+    worker = scheduler.this_worker()
+    assert worker is not None
     return wait(worker.loop.run_in_executor(None, wanted.look_up), timeout)
+
+
+def _answer(wanted: AddressSpec, found: Chan[tuple[list[ResolvedAddress], Exception | None]]) -> None:
+    try:
+        found.try_send((_look_up(wanted, None), None))
+    except Exception as exc:
+        found.try_send(([], exc))

@@ -396,21 +396,23 @@ cdef class Conn:
         """Whether close() was called."""
         return self.desc.closed
 
-    def set_deadline(self, seconds):
-        """End all reads and writes, under way and to come, with TimeoutError so many seconds from now; None: no end.
+    def set_deadline(self, deadline):
+        """End all reads and writes, under way and to come.
 
-        It stays until it is set again; set it before each read for a timeout of each. 0: at once.
+        deadline: a number of seconds from now, after which they raise TimeoutError (0: at once); a
+        goloop.context.Context, with whose end they raise its error; None: no end. It stays until it is set again; set
+        it before each read for a timeout of each. ValueError for a negative number, and for a time of the clock.
         """
-        self.desc.set_deadline(self.desc.reading, seconds)
-        self.desc.set_deadline(self.desc.writing, seconds)
+        self.desc.set_deadline(self.desc.reading, deadline)
+        self.desc.set_deadline(self.desc.writing, deadline)
 
-    def set_read_deadline(self, seconds):
+    def set_read_deadline(self, deadline):
         """As set_deadline(), for reads."""
-        self.desc.set_deadline(self.desc.reading, seconds)
+        self.desc.set_deadline(self.desc.reading, deadline)
 
-    def set_write_deadline(self, seconds):
+    def set_write_deadline(self, deadline):
         """As set_deadline(), for writes."""
-        self.desc.set_deadline(self.desc.writing, seconds)
+        self.desc.set_deadline(self.desc.writing, deadline)
 
     def fileno(self):
         """The descriptor, which stays the connection's; -1 once closed."""

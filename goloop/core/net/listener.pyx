@@ -138,9 +138,9 @@ cdef class Listener:
         """Where it listens, "127.0.0.1:8080" or a path; also when it is closed."""
         return format_sockaddr(self.local)
 
-    def set_deadline(self, seconds):
-        """End all accept() calls, under way and to come, with TimeoutError so many seconds from now; None: no end."""
-        self.desc.set_deadline(self.desc.reading, seconds)
+    def set_deadline(self, deadline):
+        """End all accept() calls, under way and to come; as Conn.set_deadline()."""
+        self.desc.set_deadline(self.desc.reading, deadline)
 
     def fileno(self):
         """The descriptor, which stays the listener's; -1 once closed."""

@@ -10,7 +10,7 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdlib cimport malloc
 
 from goloop.core.net.conn cimport format_sockaddr, os_error, sockaddr_of, with_socket
-from goloop.core.net.polldesc cimport Direction, PollDesc, never_opened, new_polldesc
+from goloop.core.net.polldesc cimport Direction, PollDesc, closed_error, never_opened, new_polldesc
 
 
 cdef extern from *:
@@ -143,6 +143,8 @@ cdef class PacketConn:
 
         ValueError for an address that is none. A name is looked up each time: give a number.
         """
+        if self.desc.closed:
+            raise closed_error()
         return self.send(data, self.pack(address))
 
     def write(self, data):
@@ -163,18 +165,18 @@ cdef class PacketConn:
         """Whether close() was called."""
         return self.desc.closed
 
-    def set_deadline(self, seconds):
-        """End all reads and writes, under way and to come, with TimeoutError so many seconds from now; None: no end."""
-        self.desc.set_deadline(self.desc.reading, seconds)
-        self.desc.set_deadline(self.desc.writing, seconds)
+    def set_deadline(self, deadline):
+        """End all reads and writes, under way and to come; as Conn.set_deadline()."""
+        self.desc.set_deadline(self.desc.reading, deadline)
+        self.desc.set_deadline(self.desc.writing, deadline)
 
-    def set_read_deadline(self, seconds):
+    def set_read_deadline(self, deadline):
         """As set_deadline(), for reads."""
-        self.desc.set_deadline(self.desc.reading, seconds)
+        self.desc.set_deadline(self.desc.reading, deadline)
 
-    def set_write_deadline(self, seconds):
+    def set_write_deadline(self, deadline):
         """As set_deadline(), for writes."""
-        self.desc.set_deadline(self.desc.writing, seconds)
+        self.desc.set_deadline(self.desc.writing, deadline)
 
     def fileno(self):
         """The descriptor, which stays the connection's; -1 once closed."""

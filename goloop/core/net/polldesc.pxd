@@ -14,6 +14,8 @@ cdef class Direction:
     cdef WaitQueue lock_queue     # operations that wait for their turn, each woken with waiter.success; None: never any
     cdef WaitQueue waiting        # who waits for an edge; woken to look again
     cdef double deadline          # seconds on the monotonic clock; 0: none
+    cdef object context           # the Context whose end it is; None: it is a time alone,
+    cdef object unbind            # and what takes leave of the Context
     cdef TimerHandle timer        # of the loop it is registered with; goes off at `deadline` or before
 
 
@@ -35,12 +37,14 @@ cdef class PollDesc(Pollable):
     cdef int check(self, Direction side) except -1
     cdef int begin_use(self) except -1  # around a system call that gives up the GIL
     cdef int end_use(self) except -1
-    cdef int set_deadline(self, Direction side, object seconds) except -1
+    cdef int set_deadline(self, Direction side, object deadline) except -1
 
     cdef int lock_direction(self, Direction side) except -1
     cdef int register_with(self, LoopCore loop) except -1
     cdef int unregister(self) except -1
     cdef int close_owned(self) except -1
+    cdef int leave_context(self, Direction side) except -1
+    cdef int raise_passed(self, Direction side) except -1
     cdef int arm(self, Direction side) except -1
     cdef int block_thread(self, Direction side, double until) except -1
     cdef int wait_for(self, Direction side, double seconds) except -1

@@ -8,11 +8,12 @@ code between them.
 """
 
 import asyncio
+from functools import partial
 
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EBADF, EINTR
-from libc.math cimport isnan
+from libc.math cimport isinf, isnan
 from libc.stdint cimport int64_t
 
 from goloop.core.loop.loop_core cimport fd_of
@@ -25,7 +26,7 @@ from goloop.core.sched.waiter cimport (
     CANCELLED, COMPLETED, WaitNode, Waiter, blocking_waiter, may_block, new_wait_node, seconds_of,
 )
 
-from goloop.errors import ClosedError
+from goloop.errors import ClosedError, DeadlineExceeded
 
 
 cdef extern from "poll.h" nogil:
@@ -58,6 +59,7 @@ cdef extern from *:
 cdef str INSTEAD = "asyncio's streams"
 cdef str REASON = "IO wait"
 cdef double SLACK = 1e-9         # seconds; a loop's timer may go off that much before its time
+cdef double LONGEST = 1e9        # seconds from now, some 30 years; the clock's time, since 1970, is more
 cdef enum:
     STREAK = 16                  # operations that need not wait, after which the others get their turn
 
@@ -78,6 +80,29 @@ def may_wait(str what, str instead="asyncio's streams"):
 
 cdef inline double now() noexcept:
     return now_ns() / 1e9
+
+
+cdef double deadline_in(object seconds) except -1:
+    """When it is that many seconds from now; 0: never."""
+    cdef double wanted
+    try:
+        wanted = seconds
+    except TypeError:
+        raise TypeError(
+            f"a deadline is a number of seconds from now, a goloop.context.Context or None, got {seconds!r}"
+        ) from None
+    if isnan(wanted):
+        raise ValueError("a deadline cannot be NaN")
+    if wanted < 0:
+        raise ValueError(f"a deadline is a number of seconds from now, and not negative, got {seconds!r}")
+    if isinf(wanted):
+        return 0
+    if wanted > LONGEST:
+        raise ValueError(
+            f"a deadline is a number of seconds from now, and {seconds!r} is more than 30 years: for a time of the "
+            "clock subtract time.time()"
+        )
+    return now() + wanted
 
 
 cdef object closed_error():
@@ -142,8 +167,16 @@ cdef class PollDesc(Pollable):
         if self.closed:
             raise closed_error()
         if side.deadline != 0 and now() + SLACK >= side.deadline:
-            raise TimeoutError(f"{side.what}: the deadline has passed")
+            self.raise_passed(side)
         return 0
+
+    cdef int raise_passed(self, Direction side) except -1:
+        cdef object context = side.context, err
+        if context is None:
+            raise TimeoutError(f"{side.what}: the deadline has passed")
+        # Its own alarm, on another thread, may come a moment later.
+        err = context.err() or DeadlineExceeded("context deadline exceeded")
+        raise type(err)(f"{side.what}: {err}") from err.__cause__
 
     cdef int begin(self, Direction side) except -1:
         """Take the turn for an operation, waiting for it; end() passes it on. First come, first served."""
@@ -375,20 +408,38 @@ cdef class PollDesc(Pollable):
         """Seconds to the deadline, -1 for none."""
         return -1 if side.deadline == 0 else max(side.deadline - now(), 0)
 
-    cdef int set_deadline(self, Direction side, object seconds) except -1:
-        """Set it to so many seconds from now; None: none. Absolute, and there until it is set again."""
+    cdef int set_deadline(self, Direction side, object deadline) except -1:
+        """Set it to so many seconds from now, or to the end of a Context; None: none. Absolute, and there until it is
+        set again."""
         cdef double before = side.deadline, wanted = 0
-        if seconds is not None:
-            wanted = seconds
-            if isnan(wanted):
-                raise ValueError("a deadline cannot be NaN")
-            wanted = 0 if wanted > 1e9 else now() + max(wanted, 0)
+        cdef object bind = getattr(deadline, "_on_cancel", None)      # only a Context has that
+        if bind is not None:
+            wanted = deadline.deadline() or 0
+        elif deadline is not None:
+            wanted = deadline_in(deadline)
         if self.closed:
             raise closed_error()
+        self.leave_context(side)
         side.deadline = wanted
-        if wanted != 0 and (before == 0 or wanted < before):
+        if bind is not None:
+            side.context = deadline
+            side.unbind = bind(partial(self._context_ended, side, deadline))       # called at once if it is cancelled
+        if side.deadline != 0 and (before == 0 or side.deadline < before):
             self.wake(side)
         return 0
+
+    cdef int leave_context(self, Direction side) except -1:
+        cdef object unbind = side.unbind
+        side.context = side.unbind = None
+        if unbind is not None:
+            unbind()
+        return 0
+
+    def _context_ended(self, Direction side not None, context):
+        """A Context that is a deadline was cancelled. On whatever thread did that."""
+        if side.context is context and not self.closed:
+            side.deadline = now()
+            self.wake(side)
 
     cdef int arm(self, Direction side) except -1:
         if side.timer is not None:
@@ -399,7 +450,7 @@ cdef class PollDesc(Pollable):
         side.timer = self.loop_core.schedule(side.deadline, self._timer_went_off, (side,), None)
         return 0
 
-    def _timer_went_off(self, Direction side):
+    def _timer_went_off(self, Direction side not None):
         side.timer = None
         if side.deadline == 0 or side.waiting.first is None:
             return
@@ -435,6 +486,8 @@ cdef class PollDesc(Pollable):
         live -= 1
         self.unregister()
         self.fd = -1
+        self.leave_context(self.reading)
+        self.leave_context(self.writing)
         self.wake(self.reading)
         self.wake(self.writing)
         if self.uses == 0:
@@ -485,13 +538,13 @@ cdef class PollDesc(Pollable):
         """As wait_read(), until writing would not block: there is room, a connection is made, or an error."""
         self.wait_for(self.writing, seconds_of(timeout))
 
-    def set_read_deadline(self, seconds):
-        """End every wait_read(), under way or to come, with TimeoutError so many seconds from now; None: no end."""
-        self.set_deadline(self.reading, seconds)
+    def set_read_deadline(self, deadline):
+        """End every wait_read(), under way or to come; as Conn.set_deadline()."""
+        self.set_deadline(self.reading, deadline)
 
-    def set_write_deadline(self, seconds):
+    def set_write_deadline(self, deadline):
         """As set_read_deadline(), for wait_write()."""
-        self.set_deadline(self.writing, seconds)
+        self.set_deadline(self.writing, deadline)
 
 
 # Closed for good, and so the same for everybody: even what was made without its __init__() raises, and does not crash.

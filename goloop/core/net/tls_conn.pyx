@@ -15,6 +15,8 @@ from libc.string cimport memcpy
 from goloop.core.net.conn cimport Conn
 from goloop.core.net.polldesc cimport PollDesc, closed_error, never_opened
 
+from goloop.errors import Canceled
+
 
 cdef extern from "sys/socket.h" nogil:
     enum:
@@ -154,7 +156,7 @@ cdef class TLSConn(Conn):
                         self.flush()
                     finally:
                         desc.end(desc.writing)
-                except TimeoutError:
+                except (TimeoutError, Canceled):
                     pass                         # the writer's deadline; the next write sends it
                 except BaseException:
                     if data:
