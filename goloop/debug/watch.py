@@ -1,4 +1,4 @@
-"""The watch: reports of callbacks that are stuck, made while they are.
+"""The watch: reports of callbacks and goroutines that keep others waiting, made while they do.
 
 The monitor calls tell() with the stuck thread's stack; what it makes of it goes to the log and to the hooks in a
 thread of its own. Enabled by goloop.run(..., watch=True), Loop(watch=True), GOLOOP_WATCH=1, and debug mode.
@@ -18,18 +18,20 @@ from typing import Any, TypeVar
 
 logger = logging.getLogger("goloop")
 
-INTERVAL = 60.0  # seconds between two reports of one call site
+INTERVAL = 60.0  # seconds between two lines in the log for one call site
 SITES = 4096  # call sites that are remembered
 
 
 @dataclasses.dataclass(frozen=True)
 class SlowCallback:
-    """A callback that keeps its loop from running others, or did.
+    """A callback that keeps its loop from running others, or did; or a goroutine that keeps its worker from that.
 
     phase: "stuck" while it runs, "ended" afterwards. seconds: for how long it has run, in all. blocking: whether
     the thread waits in a call, rather than computes. handed_off: whether other callbacks run meanwhile. stack: where
-    the thread was when the report was made, outermost frame first; the same for both phases. callback: what the
-    loop runs; task and coroutine: their names, None if it is no task. thread: its name.
+    the thread was when the report was made, outermost frame first; the same for both phases. For a function without
+    Python code, where it was scheduled or started, if that is known, else what runs the loop. callback: what the
+    loop runs; task and coroutine: their names, None if it is no task. thread: its name. goroutine: its repr(), None if
+    it is none.
     """
 
     phase: str
@@ -41,14 +43,16 @@ class SlowCallback:
     task: str | None
     coroutine: str | None
     thread: str
+    goroutine: str | None = None
 
     def __str__(self) -> str:
-        what = self.callback if self.task is None else f"task {self.task!r} ({self.coroutine})"
+        what = self.goroutine or (self.callback if self.task is None else f"task {self.task!r} ({self.coroutine})")
         how = "blocks" if self.blocking else "computes"
         if self.phase == "ended":
             how = "blocked" if self.blocking else "computed"
             return f"{what} {how} for {self.seconds:.3f} s{' without the loop' if self.handed_off else ''}"
-        meanwhile = "handed off; others run meanwhile" if self.handed_off else "its loop waits"
+        waits = "its loop waits" if self.goroutine is None else "others wait behind it"
+        meanwhile = "handed off; others run meanwhile" if self.handed_off else waits
         where = "".join(self.stack.format()).rstrip()
         text = f"{what} {how} since {self.seconds:.3f} s in thread {self.thread} ({meanwhile})"
         return f"{text}. Stack (most recent call last):\n{where}"
@@ -56,20 +60,21 @@ class SlowCallback:
 
 _Hook = TypeVar("_Hook", bound=Callable[[SlowCallback], object])
 
-carry: Callable[[Callable[[], None], str], bool] | None = None  # runtime.handoff's: lets a thread do something
+carry: Callable[[Callable[[], None]], bool] | None = None  # runtime.handoff's: lets a thread do something
 
 _lock = _thread.allocate_lock()  # guards all below; never held while something else runs
 _hooks: list[Callable[[SlowCallback], object]] = []
-_sites: dict[tuple[str, int | None], float] = {}  # when a call site was reported last
-_queue: deque[SlowCallback] = deque()
+_sites: dict[tuple[str, int | None], float] = {}  # when a call site was in the log last
+_queue: deque[tuple[SlowCallback | str, bool]] = deque()  # the report, or text for the log alone; whether to log it
+_used_up = False  # threads_used_up() has said so
 _delivering = False  # a thread empties the queue
 
 
 def on_slow(callback: _Hook) -> _Hook:
     """Call callback(report) with a SlowCallback for each report of the watch; usable as a decorator.
 
-    It is called in a thread without a loop, once while a callback is stuck and once when it has ended, and not more
-    often than once a minute for one call site. What it raises is logged. From any thread.
+    It is called in a thread without a loop, once while a callback is stuck and once when it has ended. It gets every
+    report; the log has one a minute for one call site. What it raises is logged. From any thread.
     """
     if not callable(callback):
         raise TypeError(f"a callable object was expected by on_slow(), got {callback!r}")
@@ -90,13 +95,12 @@ def remove_slow(callback: Callable[[SlowCallback], object]) -> bool:
 class _Running:
     """The report of a callback that has not ended."""
 
-    def __init__(self, report: SlowCallback, silent: bool) -> None:
+    def __init__(self, report: SlowCallback, logged: bool) -> None:
         self.report = report
-        self.silent = silent
+        self.logged = logged
 
     def end(self, seconds: float) -> None:
-        if not self.silent:
-            _post(dataclasses.replace(self.report, phase="ended", seconds=seconds))
+        _post(dataclasses.replace(self.report, phase="ended", seconds=seconds), self.logged)
 
 
 def tell(
@@ -109,14 +113,15 @@ def tell(
     seconds: float,
     computes: bool,
     handed_off: bool,
+    goroutine: Any,
+    function: str | None,
 ) -> _Running:
-    """The monitor's report; returns what is told when the callback ends."""
-    frames = []
-    while frame is not None and frame is not base:
-        frames.append((frame, frame.f_lineno))
-        frame = frame.f_back
-    stack = traceback.StackSummary.extract(iter(frames[::-1]), lookup_lines=False)
-    site = (stack[-1].filename, stack[-1].lineno) if stack else ("", None)
+    """The monitor's report; returns what is told when the callback ends. function: the goroutine's."""
+    name = _name(item) if function is None else function
+    stack = _stack(frame, base)
+    site = (stack[-1].filename, stack[-1].lineno) if stack else (name, None)
+    if not stack:
+        stack = _origin(item, goroutine, base)
     coroutine = None
     if task is not None:
         coroutine = getattr(task.get_coro(), "__qualname__", None) or repr(task.get_coro())
@@ -126,22 +131,54 @@ def tell(
         not computes,
         handed_off,
         stack,
-        _name(item),
+        name,
         None if task is None else task.get_name(),
         coroutine,
         next((t.name for t in threading.enumerate() if t.ident == thread), str(thread)),
+        None if goroutine is None else repr(goroutine),
     )
     now = time.monotonic()
     with _lock:
         last = _sites.get(site)
-        silent = last is not None and now - last < INTERVAL
-        if not silent:
+        logged = last is None or now - last >= INTERVAL
+        if logged:
             if len(_sites) >= SITES:
                 _sites.clear()
             _sites[site] = now
-    if not silent:
-        _post(report)
-    return _Running(report, silent)
+    _post(report, logged)
+    return _Running(report, logged)
+
+
+def _stack(frame: Any, base: Any) -> traceback.StackSummary:
+    """The frames above `base`, outermost first."""
+    frames = []
+    while frame is not None and frame is not base:
+        frames.append((frame, frame.f_lineno))
+        frame = frame.f_back
+    return traceback.StackSummary.extract(iter(frames[::-1]), lookup_lines=False)
+
+
+def _origin(item: Any, goroutine: Any, base: Any) -> traceback.StackSummary:
+    """A stack for what has no Python frame of its own: where it comes from."""
+    if goroutine is not None:
+        started: traceback.StackSummary = goroutine.creator()
+        return started
+    scheduled = getattr(item, "_source_traceback", None)  # in debug mode
+    return traceback.StackSummary.from_list(scheduled) if scheduled else _stack(base, None)
+
+
+def threads_used_up(limit: int) -> None:
+    """A goroutine waits for a thread, and there may be no more: say so once. From any thread."""
+    global _used_up
+    with _lock:
+        if _used_up:
+            return
+        _used_up = True
+    _post(
+        f"GOLOOP_MAXTHREADS is reached: {limit} threads run goroutines or are stuck in what they call. "
+        "What is not started waits until one of them is free.",
+        True,
+    )
 
 
 def abandoned(loop: Any, thread: int, frame: Any, item: Any) -> None:
@@ -160,14 +197,14 @@ def _name(item: Any) -> str:
     return getattr(callback, "__qualname__", None) or type(callback).__name__
 
 
-def _post(report: SlowCallback) -> None:
+def _post(report: SlowCallback | str, logged: bool) -> None:
     global _delivering
     with _lock:
-        _queue.append(report)
+        _queue.append((report, logged))
         if _delivering:
             return
         _delivering = True
-    if carry is None or not carry(_deliver, "reports"):
+    if carry is None or not carry(_deliver):
         with _lock:
             _delivering = False  # no thread to be had: with the next report
 
@@ -179,10 +216,11 @@ def _deliver() -> None:
             if not _queue:
                 _delivering = False
                 return
-            report = _queue.popleft()
+            report, logged = _queue.popleft()
             hooks = list(_hooks)
-        logger.warning("%s", report)
-        for hook in hooks:
+        if logged:
+            logger.warning("%s", report)
+        for hook in hooks if isinstance(report, SlowCallback) else ():
             try:
                 hook(report)
             except Exception:

@@ -21,6 +21,7 @@ from goloop.core.sched import handoff as core
 from goloop.debug import watch
 from goloop.runtime import workers
 
+REPORTS = "reports"
 IDLE = 10.0  # seconds without work after which a thread ends
 
 _lock = _thread.allocate_lock()
@@ -74,7 +75,8 @@ def _give(job: Callable[[], None], name: str) -> bool:
             helper.job = job
             helper.ready.release()
             return True
-        if len(_threads) + workers.thread_count() >= workers.MAX_THREADS:
+        # The report that there are no more must find one.
+        if len(_threads) + workers.thread_count() >= workers.MAX_THREADS and name != REPORTS:
             return False
         _started += 1
         thread = threading.Thread(target=_Helper(job).run, name=f"goloop-{name}-{_started}", daemon=True)
@@ -162,7 +164,7 @@ def _after_fork_in_child() -> None:
     watch.after_fork()
 
 
-watch.carry = _give
+watch.carry = lambda job: _give(job, REPORTS)
 core.set_runtime(_request, watch.tell, watch.abandoned)
 workers.shutdown_callbacks.append(shutdown)
 os.register_at_fork(after_in_child=_after_fork_in_child, after_in_parent=core.after_fork_in_parent)

@@ -99,7 +99,7 @@ def test_one_that_was_handed_off_is_reported_too(reports):
     assert reports.get(timeout=LONG).phase == "ended"
 
 
-def test_one_report_a_call_site(reports):
+def test_a_hook_gets_every_stall_and_the_log_one_a_minute_for_each_call_site(reports, caplog):
     async def main():
         loop = asyncio.get_running_loop()
         loop.slow_callback_duration = 0.02
@@ -109,9 +109,185 @@ def test_one_report_a_call_site(reports):
         time.sleep(0.05)  # another site
 
     goloop.run(main(), watch=True)
-    got = [reports.get(timeout=LONG) for _ in range(4)]
-    assert [report.phase for report in got] == ["stuck", "ended"] * 2
-    assert got[0].stack[-1].lineno != got[2].stack[-1].lineno
+    got = [reports.get(timeout=LONG) for _ in range(8)]
+    assert [report.phase for report in got] == ["stuck", "ended"] * 4
+    lines = [report.stack[-1].lineno for report in got[::2]]
+    assert lines[0] == lines[1] == lines[2] != lines[3]
+    wait_until(lambda: len([r for r in caplog.records if r.name == "goloop"]) >= 4)
+    assert reports.empty()
+    assert len([record for record in caplog.records if record.name == "goloop"]) == 4
+
+
+def wait_until(condition):
+    until = time.monotonic() + LONG
+    while not condition():
+        assert time.monotonic() < until, "it never came true"
+        time.sleep(0.001)
+
+
+def test_a_builtin_callback_has_the_stack_of_what_runs_the_loop(reports):
+    def main():
+        loop = goloop.Loop(watch=True)
+        loop.slow_callback_duration = 0.02
+        loop.call_soon(time.sleep, 0.08)
+        loop.call_later(0.09, loop.stop)
+        loop.run_forever()
+        loop.close()
+
+    main()
+    report = reports.get(timeout=LONG)
+    assert (report.callback, report.blocking) == ("sleep", True)
+    assert "main" in [frame.name for frame in report.stack]
+
+
+def test_a_builtin_callback_has_in_debug_mode_the_stack_that_scheduled_it(reports):
+    def schedules(loop):
+        loop.call_soon(time.sleep, 0.08)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.slow_callback_duration = 0.02
+        schedules(loop)
+        await asyncio.sleep(0.1)
+
+    goloop.run(main(), debug=True)
+    report = reports.get(timeout=LONG)
+    assert report.callback == "sleep" and report.stack[-1].name == "schedules"
+
+
+# ------------------------------------------------------------------------ goroutines
+def blocks_in_a_lock(stop):
+    stop.acquire(True, LONG)
+
+
+def blocks_in_a_sleep(stop):
+    while not stop.acquire(False):
+        time.sleep(0.2)
+
+
+def computes(stop):
+    while not stop.acquire(False):
+        pass
+
+
+@pytest.fixture
+def watching():
+    """A loop that watches runs in a thread of its own, and with it the workers are watched."""
+    started, end = threading.Event(), threading.Event()
+
+    async def main():
+        asyncio.get_running_loop().slow_callback_duration = 0.03
+        started.set()
+        while not end.is_set():
+            await asyncio.sleep(0.005)
+
+    thread = threading.Thread(target=lambda: goloop.run(main(), watch=True))
+    thread.start()
+    assert started.wait(LONG)
+    yield
+    end.set()
+    thread.join(LONG)
+
+
+def of_goroutines(reports):
+    """The next report of a goroutine; the machine may be slow, and so may be callbacks."""
+    while True:
+        report = reports.get(timeout=LONG)
+        if report.goroutine is not None:
+            return report
+
+
+@pytest.mark.parametrize("body", [blocks_in_a_lock, blocks_in_a_sleep, computes])
+def test_a_goroutine_that_keeps_others_waiting_is_reported(one_worker, watching, reports, body):
+    stop, wakes = threading.Lock(), goloop.Chan(1)
+    stop.acquire()
+    waits = goloop.go(wakes.recv)
+    wait_until(lambda: waits.state == "chan receive")
+    g = goloop.go(body, stop)
+    wait_until(lambda: g.state == "running")
+    wakes.try_send(1)  # now it has somebody behind it
+    report = of_goroutines(reports)
+    stop.release()
+    assert (report.phase, report.blocking, report.handed_off) == ("stuck", body is not computes, False)
+    assert report.callback == body.__name__ and repr(g).rpartition(" [")[0] in report.goroutine
+    assert report.stack[-1].name == body.__name__
+    assert report.thread.startswith("goloop-worker") and "others wait behind it" in str(report)
+    ended = of_goroutines(reports)
+    assert ended.phase == "ended" and ended.seconds >= report.seconds and ended.goroutine == report.goroutine
+    g.join(timeout=LONG)
+    waits.join(timeout=LONG)
+
+
+def test_a_timer_that_is_due_waits_behind_a_goroutine_too(one_worker, watching, reports):
+    stop = threading.Lock()
+    stop.acquire()
+    sleeps = goloop.go(goloop.sleep, 0.05)
+    wait_until(lambda: sleeps.state == "sleep")
+    g = goloop.go(blocks_in_a_lock, stop)
+    assert of_goroutines(reports).callback == "blocks_in_a_lock"
+    stop.release()
+    g.join(timeout=LONG)
+    sleeps.join(timeout=LONG)
+
+
+def test_a_goroutine_with_nobody_behind_it_may_block(one_worker, watching, reports):
+    g = goloop.go(time.sleep, 0.2)
+    g.join(timeout=LONG)
+    wakes, ends = goloop.Chan(1), threading.Lock()
+    waits = goloop.go(wakes.recv)
+    wait_until(lambda: waits.state == "chan receive")
+    ends.acquire()
+    g = goloop.go(blocks_in_a_lock, ends)
+    time.sleep(0.1)
+    assert [r for r in drain(reports) if r.goroutine] == []
+    wakes.try_send(1)  # later than a look at it
+    assert of_goroutines(reports).phase == "stuck"
+    ends.release()
+    g.join(timeout=LONG)
+    waits.join(timeout=LONG)
+
+
+def drain(reports):
+    found = []
+    while not reports.empty():
+        found.append(reports.get())
+    return found
+
+
+def test_goroutines_that_take_turns_are_not_one_long_callback(one_worker, watching, reports):
+    def body():
+        for _ in range(40):
+            until = time.monotonic() + 0.003
+            while time.monotonic() < until:
+                pass
+            goloop.gosched()
+
+    for g in [goloop.go(body) for _ in range(3)]:
+        g.join(timeout=LONG)
+    assert [r for r in drain(reports) if r.goroutine and r.seconds > 0.1] == []
+
+
+def test_a_goroutine_of_a_builtin_function_has_the_stack_of_its_go(one_worker, watching, reports):
+    def starts():
+        return goloop.go(time.sleep, 0.3)
+
+    wakes = goloop.Chan(1)
+    waits = goloop.go(wakes.recv)
+    wait_until(lambda: waits.state == "chan receive")
+    g = starts()
+    wait_until(lambda: g.state == "running")
+    wakes.try_send(1)
+    report = of_goroutines(reports)
+    assert report.callback == "sleep" and report.stack[-1].name == "starts"
+    g.join(timeout=LONG)
+    waits.join(timeout=LONG)
+
+
+def test_workers_are_not_watched_when_no_loop_is(one_worker, reports):
+    g = goloop.go(time.sleep, 0.25)
+    behind = goloop.go(int)
+    g.join(timeout=LONG)
+    behind.join(timeout=LONG)
     assert reports.empty()
 
 

@@ -109,7 +109,7 @@ cdef LoopThread loop_thread_here():
 
 
 cdef class LoopThread(Pollable):
-    def __cinit__(self, LoopOwnership ownership):
+    def __cinit__(self, LoopOwnership ownership not None):
         self.ownership = ownership
         self.lock = PyThread_allocate_lock()
         if self.lock == NULL:
@@ -154,7 +154,7 @@ cdef class LoopThread(Pollable):
 
 
 cdef class LoopOwnership:
-    def __cinit__(self, loop, PollSet pollset):
+    def __cinit__(self, loop, PollSet pollset not None):
         self.loop = weakref.ref(loop)
         self.pollset = pollset
         self.away = []
@@ -175,6 +175,17 @@ cdef class LoopOwnership:
             self.stall.slow = max(1, <int64_t>(min(seconds, 1e9) * 1e9))
         elif on == 0:
             self.stall.slow = 0
+        if hooks.slow != NULL:
+            hooks.slow()
+        return 0
+
+    cdef int switched(self) except -1:
+        """What ran in a worker's turn gives way to another goroutine: with that, what was reported of it has ended."""
+        cdef LoopThread loop_thread = self.holder
+        if loop_thread is not None and loop_thread.report is not None:
+            hooks.ended(loop_thread)
+            loop_thread.since = 0
+            self.refresh()
         return 0
 
     cdef void awake(self) noexcept nogil:

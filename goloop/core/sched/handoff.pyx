@@ -21,7 +21,8 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from goloop.core.loop.handles cimport Handle
 from goloop.core.loop.loop_core cimport LoopCore
 from goloop.core.poll.pollset cimport now_ns
-from goloop.core.sched.scheduler cimport monitor_look, monitor_poke
+from goloop.core.sched.goroutine cimport Goroutine
+from goloop.core.sched.scheduler cimport G, Kick, Worker, backlog, monitor_look, monitor_poke
 from goloop.core.loop.ownership cimport (
     GL_FOR_GIL, GL_SLEEPS, GL_SLOW, GL_RETAKE, GL_PROBE, GL_UNKNOWN, REGION, RUNNING, RETAKEN, Hooks, PyFrameObject,
     PyThreadState, LoopThread, LoopOwnership, learn_gil, loop_thread_here, set_hooks,
@@ -62,6 +63,15 @@ cdef extern from "time.h" nogil:
     int clock_gettime(int clock, timespec *now)
     int nanosleep(const timespec *wanted, timespec *left)
 
+cdef extern from "poll.h" nogil:
+    enum:
+        POLLIN
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    int poll(pollfd *fds, unsigned long n, int timeout)
+
 cdef extern from "pthread.h" nogil:
     ctypedef unsigned long pthread_t
     int pthread_create(pthread_t *thread, void *attributes, void *(*start)(void *) noexcept, void *argument)
@@ -80,6 +90,8 @@ cdef object events                # sys.monitoring.events
 cdef dict armed = {}              # code object -> threads that wait to be trapped in it
 cdef int traps = 0                # threads that wait to be trapped
 cdef list monitored = []             # of watched loops
+cdef list worker_tokens = []      # of the workers' loops
+cdef int64_t always = 0           # ns after which what a worker runs is slow, whatever loops say; 0: only they do
 cdef object request_thread = None     # runtime.handoff's: request_thread(loop) brings a substitute, if it can
 # goloop.debug's: (loop, thread ident, frame, base frame, item, task, seconds, computes, handed off) -> a report.
 cdef object report_slow_callback = None
@@ -436,8 +448,35 @@ cdef int report_slow(LoopOwnership ownership) except -1:
     if (loop_thread is not None and not ownership.stall.idle and ownership.item != NULL
             and loop_thread.report is None and ownership.stall.slow
             and ownership.stall.seen == ownership.stall.beat and now - ownership.stall.since >= ownership.stall.slow):
-        describe(ownership, loop_thread, loop_thread.since if loop_thread.since else ownership.stall.since, False)
+        if ownership.worker and not others_wait(ownership.loop(), worker_of(<object>ownership.item)):
+            ownership.stall.due = now + ownership.stall.slow  # it keeps nobody waiting yet
+        else:
+            describe(ownership, loop_thread, loop_thread.since if loop_thread.since else ownership.stall.since, False)
     return 0
+
+
+cdef Worker worker_of(object item):
+    """The worker whose turn an item of its loop is; None: the item is a callback."""
+    if isinstance(item, Worker):
+        return item
+    if isinstance(item, Kick):
+        return (<Kick>item).worker
+    return (<G>item).worker if isinstance(item, G) else None
+
+
+cdef bint others_wait(LoopCore loop, Worker worker) except -1:
+    """Whether something could run on a worker's loop now if its thread were not held."""
+    cdef pollfd look
+    if loop is None or loop.pollset is None or loop.pollset.ps == NULL:
+        return False
+    if backlog.count or loop.count or not loop.pollset.inbox_empty():
+        return True
+    if worker is not None and worker.runnable.count:
+        return True
+    if loop.timers.size and loop.timers.first() <= now_ns() / 1e9:
+        return True
+    look = pollfd(loop.pollset.ps.epfd, POLLIN, 0)
+    return poll(&look, 1, 0) > 0
 
 
 cdef object task_of(object item):
@@ -451,20 +490,24 @@ cdef object task_of(object item):
 cdef int describe(LoopOwnership ownership, LoopThread loop_thread, int64_t since, bint away) except -1:
     cdef object loop = ownership.loop()
     cdef object item = loop_thread.item if away else <object>ownership.item
-    cdef object frame, task, base, report
+    cdef object frame = None, task, base, report, goroutine = None
+    cdef Worker worker = worker_of(item) if ownership.worker else None
     cdef bint computes
     cdef uint64_t beat = ownership.stall.beat
     cdef PyObject *innermost
     if report_slow_callback is None or loop_thread.tstate == NULL:
         return 0
     innermost = <PyObject *>PyThreadState_GetFrame(loop_thread.tstate)
-    if innermost == NULL:
-        return 0
-    frame = <object>innermost
-    Py_DECREF(frame)
-    task = loop_thread.task if away else asyncio.current_task(loop)
-    if sys.version_info >= (3, 14):            # where a task is its thread's, and this is another thread
-        task = task_of(item)
+    if innermost != NULL:                      # a goroutine of a built-in function has none
+        frame = <object>innermost
+        Py_DECREF(frame)
+    if worker is not None and worker.current is not None:
+        goroutine = worker.current
+        task = None
+    else:
+        task = loop_thread.task if away else asyncio.current_task(loop)
+        if sys.version_info >= (3, 14):        # where a task is its thread's, and this is another thread
+            task = task_of(item)
     if away:
         computes = False
     else:
@@ -472,8 +515,9 @@ cdef int describe(LoopOwnership ownership, LoopThread loop_thread, int64_t since
                     or thread_does(loop_thread.tid) not in (GL_SLEEPS, GL_UNKNOWN))
     base = <object><PyObject *>loop_thread.base if loop_thread.base != NULL else None
     # Runs Python code, so that the callback may go on meanwhile, and end.
-    report = report_slow_callback(
-        loop, loop_thread.ident, frame, base, item, task, (now_ns() - since) / 1e9, computes, away
+    report = tell(
+        loop, loop_thread.ident, frame, base, item, task, (now_ns() - since) / 1e9, computes, away, goroutine,
+        None if goroutine is None else (<Goroutine>goroutine).what(),
     )
     if loop_thread in ownership.away if away else ownership.holder is loop_thread and ownership.stall.beat == beat:
         loop_thread.report = report
@@ -519,7 +563,7 @@ cdef void poke() noexcept nogil:
     monitor_poke()
 
 
-def start_monitoring(LoopCore loop):
+def start_monitoring(LoopCore loop not None):
     """Let the monitor watch a loop that runs."""
     cdef LoopOwnership ownership = loop.ownership
     if not ownership.is_monitored:
@@ -528,17 +572,54 @@ def start_monitoring(LoopCore loop):
         monitored.append(ownership)
         ownership.set_monitored(True)
         monitor_poke()
+        if not ownership.worker:
+            watch_workers()
 
 
-def stop_monitoring(LoopCore loop):
+def stop_monitoring(LoopCore loop not None):
     """Let the monitor forget a loop; run_forever() returns."""
     cdef LoopOwnership ownership = loop.ownership
     if ownership.is_monitored:
         ownership.set_monitored(False)
         monitored.remove(ownership)
+        if not ownership.worker:
+            watch_workers()
 
 
-def configure(LoopCore loop, bint handoff, bint watch):
+cdef int watch_workers() except -1:
+    """Let the monitor watch the workers while a loop's slow callbacks are reported: by the shortest time of any."""
+    cdef LoopOwnership ownership
+    cdef int64_t slow = always
+    for ownership in monitored:
+        if not ownership.worker and ownership.stall.slow and (slow == 0 or ownership.stall.slow < slow):
+            slow = ownership.stall.slow
+    for ownership in list(worker_tokens):
+        ownership.stall.slow = slow
+        if slow and not ownership.is_monitored:
+            start_monitoring(ownership.loop())
+        elif slow == 0 and ownership.is_monitored:
+            ignore(ownership.loop())
+    return 0
+
+
+def add_worker(LoopCore loop not None, bint watch):
+    """A worker's loop is about to run, in its thread. watch: whether to watch it, whatever loops say."""
+    global always
+    loop.ownership.worker = True
+    worker_tokens.append(loop.ownership)
+    if watch:
+        always = <int64_t>(loop.slow_callback_duration * 1e9)
+    watch_workers()
+
+
+def remove_worker(LoopCore loop not None):
+    """The worker has ended."""
+    if loop.ownership in worker_tokens:
+        worker_tokens.remove(loop.ownership)
+    ignore(loop)
+
+
+def configure(LoopCore loop not None, bint handoff, bint watch):
     """Say whether a loop may be handed off, and whether its slow callbacks are reported."""
     loop.ownership.handoff = handoff
     loop.ownership.report_slow(watch)
@@ -566,6 +647,7 @@ def after_fork_in_child():
     for ownership in monitored:
         ownership.is_monitored = False
     monitored.clear()
+    worker_tokens.clear()
     if not GL_TRACES:
         for code in list(armed):
             _monitoring.set_local_events(tool, code, 0)
@@ -579,6 +661,7 @@ given.disarm = disarm
 given.ended = ended
 given.abandoned = abandoned
 given.region = first_region
+given.slow = watch_workers
 given.poke = poke
 set_hooks(given)
 monitor_look(look)

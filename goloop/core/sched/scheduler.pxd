@@ -95,6 +95,7 @@ cdef class Worker(Pollable):
     cdef int make_locals(self, G g) except -1
     cdef int switch_away(self) except -1
     cdef int prepare(self) except -1
+    cdef int report_end(self) except -1
     cdef int park(self, G g, str reason) except -1
     cdef int yield_(self, G g) except -1
     cdef bint idle(self) noexcept

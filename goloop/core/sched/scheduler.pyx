@@ -154,7 +154,7 @@ cdef class BacklogNotice(Pollable):
 cdef class Worker:
     """A thread's loop and hub. Made and run by the thread itself: enter(), then the loop, then leave_thread()."""
 
-    def __cinit__(self, LoopCore loop):
+    def __cinit__(self, LoopCore loop not None):
         self.slow = True
         self.notice = BacklogNotice()
         self.notice.worker = self
@@ -232,6 +232,7 @@ cdef class Worker:
         """Choose what runs next, make it current, and return its greenlet; the hub's when it is the loop's turn."""
         cdef G g
         cdef object runner
+        self.loop.token.watch.beat += 1
         if self.budget > 0:
             if self.can_start() and (self.prefer_backlog or self.runnable.head is None):
                 self.prefer_backlog = False
@@ -314,6 +315,9 @@ cdef class Worker:
                 _unraisable(exc)
             self.live -= 1
             self.current = None
+            self.loop.token.watch.beat += 1
+            if self.loop.token.wanted:
+                self.report_end()
             if own_locals:
                 self.use_locals(None)
                 g.locals = None
@@ -336,6 +340,16 @@ cdef class Worker:
         """Do what may fail, or run a finalizer, while the current goroutine's state is still "running"."""
         if not self.spare and self.can_start():
             self.spare.append(new_greenlet(self._runner, self.hub))
+        if self.loop.token.wanted:
+            self.report_end()
+        return 0
+
+    cdef int report_end(self) except -1:
+        """To the watch, that the goroutine does not keep the others waiting any more."""
+        try:
+            self.loop.token.switched()
+        except BaseException as exc:
+            _unraisable(exc)
         return 0
 
     cdef int park(self, G g, str reason) except -1:
@@ -439,6 +453,11 @@ cdef int wake_one() except -1:
     """See that some worker will look at the backlog. If that one turns out to be stuck, the monitor finds out."""
     cdef Worker worker
     cdef Worker chosen = None
+    while backlog.head is not None and backlog.head.status != UNSTARTED:       # cancelled: no worker is needed for them
+        backlog.pop()
+        gl_monitor_backlog(-1)
+    if backlog.count == 0:
+        return 0
     for worker in workers:
         if worker.locked or worker.in_blocking_region():
             continue
