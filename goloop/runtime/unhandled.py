@@ -42,6 +42,22 @@ def report(message: str, exception: BaseException, g: goroutine.Goroutine[Any], 
         log(message, exception, g)
 
 
+def at_once(exception: BaseException, g: goroutine.Goroutine[Any]) -> None:
+    """A goroutine has ended with an exception, and nobody waits for it: end the process if GOLOOP_PANIC=crash."""
+    if PANIC == "crash" and not sys.is_finalizing():
+        crash("a goroutine raised an exception, and nobody waited for it", exception, g)
+
+
+def report_held() -> None:
+    """At exit: report what goroutines whose handles are still held have raised, and nobody has asked for; the process
+    then exits with status 1 instead of 0."""
+    for g in goroutine.unobserved():
+        goroutine.fail_at_exit()
+        exception = g.exception()  # observed from here on
+        if exception is not None:
+            report("Goroutine exception was never retrieved", exception, g, None)
+
+
 def log(message: str, exception: BaseException, g: goroutine.Goroutine[Any]) -> None:
     created = "".join(traceback.format_list(g.spawn_stack))
     text = f"{message}\ngoroutine: {g!r}\nObject created at (most recent call last):\n{created.rstrip()}"

@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 import time
+import weakref
 from asyncio.log import logger
 from collections.abc import Callable
 from typing import Any
@@ -21,15 +22,31 @@ import goloop._eventloop.loop
 from goloop import _environment
 from goloop._eventloop.loop import Loop
 from goloop.core.patch.hook import plain
-from goloop.core.sched import goroutine, scheduler
+from goloop.core.sched import goroutine, handoff, scheduler
+from goloop.debug import watch
 from goloop.runtime import timer_thread, unhandled
 
 IDLE = 10.0  # seconds without a goroutine after which a worker's thread ends
-# Seconds that cancelled goroutines have for their finally blocks, at exit and when a loop closes.
-SHUTDOWN_TIMEOUT = 5.0
+ANNOUNCE = 1.0  # seconds of waiting for cancelled goroutines after which the log says so
+
+
+def _patience(setting: str) -> float:
+    try:
+        seconds = float(setting)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise ValueError(f"GOLOOP_PATIENCE is a number of seconds, at least 0, not {setting!r}")
+    return seconds
+
+
+# Seconds that cancelled goroutines have for their finally blocks, once, when their loop closes or at exit.
+SHUTDOWN_TIMEOUT = _patience(os.environ.get("GOLOOP_PATIENCE", "5"))
 
 
 MAX_THREADS: int = _environment.get("GOLOOP_MAXTHREADS")
+
+WATCHED = os.environ.get("GOLOOP_WATCH", "0") not in ("", "0")  # goroutines that hold up others are reported always
 
 _lock = _thread.allocate_lock()
 _threads: set[threading.Thread] = set()  # of workers, from before their start to their end
@@ -37,7 +54,10 @@ _ending: set[scheduler.Worker] = set()  # told to stop
 _starting = 0  # of these, such that have not yet looked at the backlog
 _started = 0  # ever, for their names
 _at_exit = False  # shutdown() is registered
-shutdown_callbacks: list[Callable[[], None]] = []  # what shutdown() ends besides workers
+shutdown_callbacks: list[
+    Callable[[float], None]
+] = []  # what shutdown() ends besides workers; they take seconds of timeout
+_given_up: weakref.WeakSet[goroutine.Goroutine[Any]] = weakref.WeakSet()  # they have had their timeout
 
 
 def _start_worker() -> bool:
@@ -54,12 +74,15 @@ def _start_worker_here() -> bool:
     with _lock:
         if _starting:
             return True
-        if len(_threads) >= MAX_THREADS:
-            return False
-        _starting += 1
-        _started += 1
-        name = f"goloop-worker-{_started}"
-        shut_down_at_exit()
+        full = len(_threads) >= MAX_THREADS
+        if not full:
+            _starting += 1
+            _started += 1
+            name = f"goloop-worker-{_started}"
+            shut_down_at_exit()
+    if full:
+        watch.threads_used_up(MAX_THREADS)
+        return False
     loop = thread = None
     try:
         scheduler.start_monitor()
@@ -70,7 +93,7 @@ def _start_worker_here() -> bool:
         with _lock:
             _threads.add(thread)
         thread.start()
-    except BaseException:
+    except BaseException as exc:
         # An exception from a signal handler may come when the thread runs: then the rest is the thread's.
         if thread is None or thread.ident is None:
             with _lock:
@@ -79,6 +102,8 @@ def _start_worker_here() -> bool:
                     _threads.discard(thread)
             if loop is not None:
                 loop.close()
+        if isinstance(exc, RuntimeError) and "interpreter shutdown" in str(exc) and scheduler.all_workers():
+            return False  # Python 3.12 and later start no thread once the main thread has ended: as with MAX_THREADS
         raise
     return True
 
@@ -95,6 +120,7 @@ def _work(loop: Loop) -> None:
                 _starting -= 1
         loop.call_soon(worker.notify_self)
         loop.call_later(IDLE, _retire_if_idle, worker, worker.rounds)
+        handoff.add_worker(loop, WATCHED)
         _run(worker)
         _end_loop(loop)
     except RuntimeError:
@@ -106,11 +132,12 @@ def _work(loop: Loop) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
     finally:
+        handoff.remove_worker(loop)
         worker.exit()
         loop.close()
-        left = goroutine.abandon(worker)
+        left = [g for g in goroutine.abandon(worker) if g not in _given_up]
         if left:
-            _complain(left, "the end of a worker")
+            _complain(left, "the end of a worker", 0)
         with _lock:
             _threads.discard(threading.current_thread())
             _ending.discard(worker)
@@ -160,27 +187,44 @@ def _is_used(worker: scheduler.Worker) -> bool:
 
 
 # ------------------------------------------------------------------------- end
-def _end(goroutines: Any, timeout: float) -> list[goroutine.Goroutine[Any]]:
-    """Cancel what goroutines() returns until there are none; return those that are left after `timeout` seconds."""
-    until = time.monotonic() + timeout
+def _end(goroutines: Callable[[], list[goroutine.Goroutine[Any]]], timeout: float, when: str) -> None:
+    """Cancel what goroutines() returns until there are none, or `timeout` seconds are over. Those that are left then
+    have had their time: nobody waits for them again."""
+    begun = time.monotonic()
+    announced = False
     told: dict[int, float] = {}
     nap = 0.0002
     while True:
-        left: list[goroutine.Goroutine[Any]] = goroutines()
-        if not left or time.monotonic() > until:
-            return left
+        left = [g for g in goroutines() if g not in _given_up]
+        now = time.monotonic()
+        if not left or now > begun + timeout:
+            break
         for g in left:
             # Again after a while: it may have swallowed the first one in a clean-up.
-            if told.get(g.id, 0.0) < time.monotonic() - 1.0:
-                told[g.id] = time.monotonic()
+            if told.get(g.id, 0.0) < now - 1.0:
+                told[g.id] = now
                 g.cancel()
+        if now > begun + ANNOUNCE and not announced:
+            announced = True
+            rest = begun + timeout - now
+            logger.warning("%s waits for cancelled goroutines, %.1f s more at most:\n%s", when, rest, _describe(left))
         time.sleep(nap)
         nap = min(2 * nap, 0.01)
+    if left:
+        _given_up.update(left)
+        _complain(left, when, timeout)
 
 
-def _complain(left: list[goroutine.Goroutine[Any]], when: str) -> None:
+def _describe(left: list[goroutine.Goroutine[Any]]) -> str:
+    texts = [f"{g!r}\n{''.join(g.stack().format())}".rstrip() for g in left[:10]]
+    if len(left) > 10:
+        texts.append(f"and {len(left) - 10} more")
+    return "\n".join(texts)
+
+
+def _complain(left: list[goroutine.Goroutine[Any]], when: str, timeout: float) -> None:
     for g in left[:10]:
-        logger.warning("%s: goroutine did not end in %.0f s after its cancellation: %r", when, SHUTDOWN_TIMEOUT, g)
+        logger.warning("%s: goroutine did not end in %.1f s after its cancellation: %r", when, timeout, g)
     if len(left) > 10:
         logger.warning("%s: and %d more", when, len(left) - 10)
 
@@ -188,8 +232,7 @@ def _complain(left: list[goroutine.Goroutine[Any]], when: str) -> None:
 def _end_goroutines(loop: Loop) -> None:
     """Cancel the goroutines that were started from a loop, and wait for their ends."""
     if goroutine.num_goroutine() and scheduler.this_worker() is None and not sys.is_finalizing():
-        left = _end(lambda: goroutine.goroutines_of(loop), SHUTDOWN_TIMEOUT)
-        _complain(left, f"closing {loop!r}")
+        _end(lambda: goroutine.goroutines_of(loop), SHUTDOWN_TIMEOUT, f"closing {loop!r}")
 
 
 def shutdown(timeout: float = SHUTDOWN_TIMEOUT) -> None:
@@ -202,8 +245,9 @@ def shutdown(timeout: float = SHUTDOWN_TIMEOUT) -> None:
         raise RuntimeError("a goroutine cannot shut down the pool that it runs on")
     until = time.monotonic() + timeout
     timer_thread.stop(timeout)  # what rings could start goroutines
-    left = _end(goroutine.all_goroutines, timeout)
-    _complain(left, "shutdown")
+    _end(goroutine.all_goroutines, timeout, "shutdown")
+    if goroutine.num_goroutine():
+        until = min(until, time.monotonic() + 0.1)  # they keep their threads, and the others end at once
     while True:
         for worker in scheduler.all_workers():
             _ending.add(worker)
@@ -229,7 +273,7 @@ def shutdown(timeout: float = SHUTDOWN_TIMEOUT) -> None:
     timer_thread.stop(timeout)
     scheduler.stop_monitor()
     for end in shutdown_callbacks:
-        end()
+        end(max(0.0, min(1.0, until - time.monotonic())))
 
 
 def shut_down_at_exit() -> None:
@@ -237,6 +281,7 @@ def shut_down_at_exit() -> None:
     global _at_exit
     if not _at_exit:
         _at_exit = True
+        atexit.register(unhandled.report_held)  # after shutdown(), in which goroutines may end
         atexit.register(shutdown)
 
 
@@ -278,6 +323,6 @@ def gomaxprocs(n: int | None = None) -> int:
 
 scheduler.set_starter(_start_worker)
 scheduler.set_procs(len(os.sched_getaffinity(0)))
-goroutine.set_reporter(unhandled.report)
+goroutine.set_reporter(unhandled.report, unhandled.at_once)
 goloop._eventloop.loop.end_goroutines = _end_goroutines
 os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)

@@ -344,8 +344,39 @@ def test_one_that_is_still_held_at_exit_is_reported_too():
             goloop.gosched()
         """
     )
-    assert (status, out) == (0, "")
-    assert "KeyError: 'held'" in err
+    assert (status, out) == (1, "")
+    assert "Goroutine exception was never retrieved" in err and "KeyError: 'held'" in err
+    assert 'raise KeyError("held")' in err or "in bad" in err
+
+
+@pytest.mark.parametrize(("ends", "status"), [("pass", 1), ("sys.exit(0)", 1), ("sys.exit(3)", 3), ("1 / 0", 1)])
+def test_one_that_is_held_makes_the_exit_status_nonzero_and_loses_no_other(ends, status):
+    assert run_script(
+        f"""
+            import atexit, sys, goloop
+            atexit.register(print, "the other functions at exit run")
+            g = goloop.go(int, "x")
+            while not g.done():
+                goloop.gosched()
+            {ends}
+            """
+    )[:2] == (status, "the other functions at exit run\n")
+
+
+def test_one_that_was_asked_for_leaves_the_exit_status_alone():
+    status, out, err = run_script(
+        """
+        import goloop
+        g = goloop.go(int, "x")
+        try:
+            g.result()
+        except ValueError as exc:
+            held = exc
+        cancelled = goloop.go(goloop.Chan().recv)
+        cancelled.cancel()
+        """
+    )
+    assert (status, out, err) == (0, "", "")
 
 
 def test_a_cancellation_is_no_failure(caplog):
@@ -395,6 +426,119 @@ def test_panic():
     assert (status, out) == (2, "out\n")
     assert err.startswith("panic: ") and "KeyError: 'unheard'" in err
     assert "created at" in err and "waits [chan receive]" in err
+
+
+def test_panic_comes_at_once_also_while_the_handle_is_held():
+    status, out, err = run_script(
+        """
+        import goloop, time
+        def bad():
+            raise KeyError("unheard")
+        g = goloop.go(bad)
+        time.sleep(30)
+        print("too late")
+        """,
+        GOLOOP_PANIC="crash",
+    )
+    assert (status, out) == (2, "")
+    assert err.startswith("panic: ") and "KeyError: 'unheard'" in err and "in bad" in err
+
+
+def test_what_somebody_waits_for_is_no_panic():
+    status, out, err = run_script(
+        """
+        import asyncio, goloop
+        from goloop import errgroup
+        def bad(chan):
+            chan.recv()
+            raise KeyError("heard")
+        def waits(g):
+            try:
+                g.result()
+            except KeyError:
+                return "goroutine"
+        async def main():
+            chan = goloop.Chan()
+            g = goloop.go(bad, chan)
+            task = asyncio.create_task(g._join())
+            await asyncio.sleep(0)
+            await chan.async_send(1)
+            try:
+                await task
+            except KeyError:
+                print("coroutine")
+        chan = goloop.Chan()
+        g = goloop.go(bad, chan)
+        w = goloop.go(waits, g)
+        while w.state != "goroutine join":
+            goloop.gosched()
+        chan.send(1)
+        print(w.result())
+        goloop.run(main())
+        group = errgroup.Group()
+        group.go(bad, chan)
+        chan.send(1)
+        try:
+            group.wait()
+        except KeyError:
+            print("group")
+        """,
+        GOLOOP_PANIC="crash",
+    )
+    assert (status, out, err) == (0, "goroutine\ncoroutine\ngroup\n", "")
+
+
+# --------------------------------------------------------------------- the wait at exit
+STUCK = """
+    import goloop, time
+    def stuck():
+        time.sleep(1000)
+    async def main():
+        global g
+        g = goloop.go(stuck)
+        while g.state == "not started":
+            time.sleep(0.001)
+    {run}
+    """
+
+
+def test_the_wait_at_exit_says_what_it_waits_for_and_how_long():
+    status, out, err = run_script(STUCK.format(run="import asyncio; asyncio.run(main())"), GOLOOP_PATIENCE="1.5")
+    assert (status, out) == (0, "")
+    assert "shutdown waits for cancelled goroutines, 0." in err and "s more at most:" in err
+    assert "stuck [running]" in err and "in stuck" in err
+    assert err.count("did not end in 1.5 s after its cancellation") == 1
+
+
+def test_exit_does_not_wait_again_for_what_the_close_of_a_loop_has_waited_for():
+    status, out, err = run_script(STUCK.format(run="goloop.run(main())"), GOLOOP_PATIENCE="1.2")
+    assert (status, out) == (0, "")
+    assert err.count("waits for cancelled goroutines") == err.count("did not end in 1.2 s") == 1
+    assert "closing <Loop" in err and "shutdown" not in err
+
+
+@pytest.mark.parametrize("setting", ["-1", "x", "nan", "inf"])
+def test_a_patience_that_is_none_is_refused(setting):
+    status, out, err = run_script("import goloop", GOLOOP_PATIENCE=setting)
+    assert status == 1 and "GOLOOP_PATIENCE is a number of seconds, at least 0" in err
+
+
+def test_an_exit_while_goroutines_block_their_workers_and_others_wait_makes_no_noise():
+    status, out, err = run_script(
+        """
+        import threading, goloop
+        goloop.gomaxprocs(1)
+        lock = threading.Lock()
+        lock.acquire()
+        blocked = [goloop.go(lock.acquire, True, 0.5) for _ in range(4)]
+        def more():
+            for _ in range(20):
+                goloop.go(goloop.sleep, 1000)
+            lock.acquire(True, 0.5)
+        goloop.go(more)
+        """
+    )
+    assert (status, out, err) == (0, "", "")
 
 
 def test_shutdown_waits_for_a_worker_that_is_being_started(monkeypatch):

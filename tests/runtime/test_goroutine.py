@@ -351,17 +351,172 @@ def test_many_waiters_of_all_kinds():
     assert seen == ["v"] * 5
 
 
-def test_cancelling_a_waiter_leaves_the_goroutine_alone():
+LOOPS = pytest.mark.parametrize("new_loop", [goloop.new_event_loop, asyncio.SelectorEventLoop])
+
+
+def run_on(new_loop, main):
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        return runner.run(main())
+
+
+@LOOPS
+def test_cancelling_who_awaits_cancels_the_goroutine_and_waits_for_its_end(new_loop):
+    trace = []
+
+    def body():
+        try:
+            Chan().recv()
+        finally:
+            goloop.sleep(0.01)
+            trace.append("cleaned up")
+
+    async def coroutine():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.01)
+            trace.append("cleaned up")
+
+    async def main():
+        for function in (body, coroutine):
+            g = go(function)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(g, 0.05)
+            assert g.cancelled() and trace == ["cleaned up"]
+            trace.clear()
+            g = go(function)
+            task = asyncio.create_task(g._join())
+            while g.state not in ("chan receive", "running"):
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.005)
+            task.cancel("gone")
+            with pytest.raises(asyncio.CancelledError, match="gone"):
+                await task
+            assert g.cancelled() and trace == ["cleaned up"]
+            trace.clear()
+
+    run_on(new_loop, main)
+
+
+@LOOPS
+def test_what_a_goroutine_makes_of_the_cancellation_is_the_outcome_as_with_a_task(new_loop):
+    def returns():
+        try:
+            Chan().recv()
+        except asyncio.CancelledError:
+            return "kept"
+
+    def raises():
+        try:
+            Chan().recv()
+        except asyncio.CancelledError:
+            raise KeyError("while ending") from None
+
+    async def main():
+        assert await asyncio.wait_for(go(returns), 0.05) == "kept"
+        with pytest.raises(KeyError, match="while ending"):
+            await asyncio.wait_for(go(raises), 0.05)
+
+    run_on(new_loop, main)
+
+
+@LOOPS
+def test_a_shielded_goroutine_goes_on_when_who_awaits_it_is_cancelled(new_loop):
     g, chan = held()
 
     async def main():
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.01):
-                await g
+            await asyncio.wait_for(asyncio.shield(g), 0.02)
+        assert not g.done()
         await chan.async_send(1)
         return await g
 
-    assert goloop.run(main()) == 1
+    assert run_on(new_loop, main) == 1
+
+
+@LOOPS
+def test_asyncio_s_functions_take_goroutines(new_loop):
+    def fails():
+        raise KeyError("bad")
+
+    async def main():
+        a, b = go(int, "1"), go(int, "2")
+        done, pending = await asyncio.wait({a, b}, timeout=20)
+        assert done == {a, b} and not pending
+        assert await asyncio.gather(go(int, "3"), go(int, "4")) == [3, 4]
+        assert {await each for each in asyncio.as_completed([go(int, "5"), go(int, "6")])} == {5, 6}
+        assert await asyncio.ensure_future(go(int, "7")) == 7
+        assert await asyncio.shield(go(int, "8")) == 8
+        assert await asyncio.wait_for(go(int, "9"), 20) == 9
+        held_one, chan = await go(held)
+        failing = go(fails)
+        done, pending = await asyncio.wait({held_one, failing}, return_when=asyncio.FIRST_EXCEPTION)
+        assert done == {failing} and pending == {held_one}
+        done, pending = await asyncio.wait({held_one}, timeout=0.01)
+        assert not done and pending == {held_one} and not held_one.done()
+        await chan.async_send(10)
+        done, pending = await asyncio.wait({held_one, asyncio.create_task(asyncio.sleep(0))})
+        assert len(done) == 2 and held_one.result() == 10
+
+    run_on(new_loop, main)
+
+
+def test_a_gather_that_is_cancelled_cancels_its_goroutines():
+    async def main():
+        gs = [go(Chan().recv) for _ in range(3)]
+        task = asyncio.gather(*gs)
+        while not all(g.state == "chan receive" for g in gs):
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        while not all(g.done() for g in gs):
+            await asyncio.sleep(0.001)
+        assert all(g.cancelled() for g in gs)
+
+    goloop.run(main())
+
+
+def test_done_callbacks_can_be_removed():
+    g, chan = held()
+    called = []
+    for callback in (called.append, print, called.append):
+        g.add_done_callback(callback)
+    assert g.remove_done_callback(called.append) == 2
+    assert g.remove_done_callback(called.append) == 0
+    assert g.remove_done_callback(print) == 1
+    chan.send(1)
+    assert g.result(timeout=10) == 1
+    assert called == [] and g.remove_done_callback(print) == 0
+
+
+def test_a_stack_says_where_a_goroutine_is():
+    async def inner():
+        await asyncio.Event().wait()
+
+    async def outer():
+        await inner()
+
+    def computes():
+        started.try_send(1)
+        while not stop:
+            pass
+
+    stop, started = [], Chan(1)
+    parked, chan = held()
+    assert [frame.name for frame in parked.stack()] == ["body"]
+    waits = go(outer)
+    while [frame.name for frame in waits.stack()] != ["outer", "inner", "wait"]:
+        goloop.sleep(0.001)
+    busy = go(computes)
+    started.recv(timeout=10)
+    assert "computes" in [frame.name for frame in busy.stack()]
+    stop.append(1)
+    busy.join(timeout=10)
+    assert list(busy.stack()) == []
+    waits.cancel()
+    chan.send(1)
+    parked.join(timeout=10)
 
 
 def test_a_cancellation_that_comes_with_the_end_is_not_put_off():

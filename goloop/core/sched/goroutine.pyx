@@ -6,8 +6,10 @@ scheduler.pyx's matter, what it can do for itself goroutine_api.pyx's.
 """
 
 import asyncio
+import sys
 import traceback
 import types
+import weakref
 from asyncio import events as _events
 from collections.abc import Coroutine
 from contextvars import ContextVar
@@ -38,6 +40,38 @@ cdef extern from "Python.h":
     PyCodeObject *PyFrame_GetCode(PyFrameObject *frame)
     int PyFrame_GetLasti(PyFrameObject *frame)
 
+cdef extern from *:
+    """
+    #include <features.h>
+    #include <stdio.h>
+    #include <stdlib.h>
+    #include <unistd.h>
+    static int gl_failed;
+    #ifdef __GLIBC__
+    static void gl_at_exit(int status, void *unused) {
+        (void)unused;
+        if (status == 0)
+            exit(1); /* glibc goes on with the handlers that are left */
+    }
+    static void gl_fail_at_exit(void) {
+        if (!gl_failed && on_exit(gl_at_exit, NULL) == 0)
+            gl_failed = 1;
+    }
+    #else
+    static void gl_fail_at_exit(void) { gl_failed = 1; }
+    __attribute__((destructor)) static void gl_at_exit(void) {
+        if (gl_failed) {
+            fflush(NULL);
+            _exit(1);
+        }
+    }
+    #endif
+    """
+    void gl_fail_at_exit()
+
+cdef extern from "../system/native/sealed.h":
+    int gl_seal(object type, const char *reason) except -1
+
 cdef enum:
     ORIGIN_FRAMES = 10       # remembered of the stack that called go()
 
@@ -45,6 +79,8 @@ cdef long long last_id = 0
 cdef set alive = set()            # every goroutine that is not done
 cdef list stacks = []             # greenlets of abandoned goroutines: letting go of one would run it
 cdef object report_unobserved = None      # runtime.pool's
+cdef object panic = None          # runtime.pool's
+cdef set failures = set()         # weak references to those that have raised; what was observed stays until it goes
 cdef object _Coroutine = Coroutine
 cdef object _origin_loop = ContextVar("goloop.origin_loop")  # set in coroutine goroutines, for the tasks that they make
 
@@ -96,9 +132,6 @@ cdef Goroutine goroutine_here():
 
 cdef class Goroutine(G):
     """A goroutine started by go(). Await it, join it, or ask for its result, from any thread."""
-
-    def __init__(self, *args, **kwargs):
-        raise TypeError("goroutines are made by go()")
 
     __class_getitem__ = classmethod(types.GenericAlias)
 
@@ -169,7 +202,10 @@ cdef class Goroutine(G):
 
     cdef int finish(self, object outcome, bint failed) except -1:
         """Make it done, and tell whoever waits. Once; on its worker's thread, or before it was started on any."""
-        cdef list callbacks = self.callbacks
+        cdef list callbacks = None if self.callbacks is None else list(self.callbacks)
+        cdef bint heard = callbacks is not None or self.observed or (
+            self.joiners is not None and self.joiners.waiting()
+        )
         self.outcome = outcome
         if failed:
             self.failed = True
@@ -189,6 +225,10 @@ cdef class Goroutine(G):
             self.call_all(callbacks)
         self.function = self.what() if failed else None       # a name for who is told of the failure
         self.args = self.kwargs = self.context = None
+        if failed and not self.cancelled_ and not self.observed:
+            failures.add(weakref.ref(self, failures.discard))
+            if not heard and panic is not None:
+                panic(outcome, self)
         return 0
 
     cdef int call_all(self, list callbacks) except -1:
@@ -291,26 +331,34 @@ cdef class Goroutine(G):
     async def _join(self):
         cdef Waiter waiter
         cdef WaitNode node
-        if self.status != DONE:
+        cdef object cancelled = None
+        if goroutine_here() is self:
+            raise RuntimeError("a goroutine cannot wait for its own end")
+        while self.status != DONE:
             waiter = async_waiter()
             waiter.gives_back_on_cancel = True
             node = new_wait_node(waiter, 0, None)
             if self.joiners is None:
                 self.joiners = WaitQueue()
-            if goroutine_here() is self:
-                raise RuntimeError("a goroutine cannot wait for its own end")
-            if self.status != DONE:
-                self.check_here()
-                self.joiners.join(node)
-                try:
-                    await waiter.suspend(-1)
-                finally:
-                    node.unlink()
+            if self.status == DONE:
+                break
+            self.check_here()
+            self.joiners.join(node)
+            try:
+                await waiter.suspend(-1)
+            except asyncio.CancelledError as exc:
+                if not self.cancel():         # it has just ended, or its loop has
+                    raise
+                cancelled = exc
+            finally:
+                node.unlink()
+        if cancelled is not None and self.cancelled_:
+            raise cancelled
         return self.get()
 
     def __await__(self):
-        """Wait for the end in a coroutine, on any loop; as result(). Cancelling the coroutine that waits does not
-        cancel the goroutine."""
+        """Wait for the end in a coroutine, on any loop; as result(). As with a Task, cancelling the coroutine that
+        waits cancels the goroutine, and waits for its end; asyncio.shield() keeps it from that."""
         return self._join().__await__()
 
     # ------------------------------------------------------------------ state
@@ -354,15 +402,27 @@ cdef class Goroutine(G):
             self.cancelling = True
         return True
 
-    def add_done_callback(self, callback):
+    def add_done_callback(self, callback, *, context=None):
         """Call callback(goroutine) when it is done: in the running loop of the thread that adds it, or, where
         there is none and in a goroutine, in the thread that ends the goroutine, where it must not wait. One that is
-        done calls at once, or in the loop's next iteration. In the caller's context. From any thread."""
+        done calls at once, or in the loop's next iteration. In a contextvars context; None: a copy of the caller's.
+        From any thread."""
         if not callable(callback):
             raise TypeError(f"a callable object was expected, got {callback!r}")
-        self.call_when_done(
-            callback, None if current_g() is not None else _events._get_running_loop(), PyContext_CopyCurrent()
-        )
+        if context is None:
+            context = PyContext_CopyCurrent()
+        self.call_when_done(callback, None if current_g() is not None else _events._get_running_loop(), context)
+
+    def remove_done_callback(self, callback):
+        """Undo add_done_callback(), all of them; returns how many. One that is about to be called still is."""
+        cdef Py_ssize_t removed = 0
+        cdef list entries = self.callbacks
+        if entries is not None:
+            for entry in list(entries):
+                if entry[0] == callback and entry in entries:
+                    entries.remove(entry)
+                    removed += 1
+        return removed
 
     cdef int call_when_done(self, object callback, object loop, object context) except -1:
         cdef list entry = [(callback, loop, context)]      # now: nobody else may run between the look and the entry
@@ -373,6 +433,27 @@ cdef class Goroutine(G):
         else:
             self.callbacks.extend(entry)
         return 0
+
+    def stack(self):
+        """Return where it is, as a traceback.StackSummary, outermost frame first; empty before its start and after its
+        end. From any thread."""
+        cdef list frames = []
+        cdef object frame = None
+        cdef object coroutine = None if self.task is None else self.task.get_coro()
+        if self.status == DONE or self.status == UNSTARTED:
+            pass
+        elif coroutine is not None:
+            while getattr(coroutine, "cr_frame", None) is not None:
+                frames.append((coroutine.cr_frame, coroutine.cr_frame.f_lineno))
+                coroutine = coroutine.cr_await
+        elif self.greenlet is not None:
+            frame = self.greenlet.gr_frame
+        elif self.worker.current is self:
+            frame = sys._current_frames().get(self.worker.thread)
+        while frame is not None:
+            frames.insert(0, (frame, frame.f_lineno))
+            frame = frame.f_back
+        return traceback.StackSummary.extract(iter(frames), lookup_lines=False)
 
     @property
     def spawn_stack(self):
@@ -385,6 +466,9 @@ cdef class Goroutine(G):
                     line = number
             frames.append(traceback.FrameSummary(code.co_filename, line, code.co_name, lookup_line=False))
         return traceback.StackSummary.from_list(frames)
+
+
+gl_seal(Goroutine, b"goroutines are made by go()")
 
 
 # ------------------------------------------------------------------- functions
@@ -437,12 +521,12 @@ cdef int when_done(Goroutine g, object callback) except -1:
     return 0
 
 
-def on_end(Goroutine g, callback):
+def on_end(Goroutine g not None, callback):
     """For errgroup: when_done()."""
     when_done(g, callback)
 
 
-def failure(Goroutine g):
+def failure(Goroutine g not None):
     """For errgroup: what a goroutine that is done has raised, None if nothing. It still counts as unobserved."""
     return g.outcome if g.failed else None
 
@@ -458,10 +542,28 @@ def num_goroutine():
 
 
 # ------------------------------------------------------------- for runtime.pool
-def set_reporter(reporter):
-    """Say who is told of an exception that nobody can observe: reporter(message, exception, goroutine, loop)."""
-    global report_unobserved
+def set_reporter(reporter, at_once):
+    """Say who is told of an exception that nobody can observe: reporter(message, exception, goroutine, loop), and of one
+    that nobody waits for when the goroutine ends: at_once(exception, goroutine)."""
+    global report_unobserved, panic
     report_unobserved = reporter
+    panic = at_once
+
+
+def unobserved():
+    """Return those that have raised what nobody has asked for, and whose handles are held, oldest first."""
+    cdef Goroutine g
+    found = []
+    for reference in list(failures):
+        g = reference()
+        if g is not None and not g.observed:
+            found.append(g)
+    return sorted(found, key=_by_id)
+
+
+def fail_at_exit():
+    """Let the process exit with status 1 if it would with 0; the interpreter has no way to say so at its end."""
+    gl_fail_at_exit()
 
 
 def all_goroutines():
@@ -484,11 +586,11 @@ def last_goroutine_id():
     return last_id
 
 
-def _by_id(Goroutine g):
+def _by_id(Goroutine g not None):
     return g.id
 
 
-def abandon(Worker worker):
+def abandon(Worker worker not None):
     """Its loop has ended for good, with goroutines that did not: let nobody wait for them in vain.
 
     They are done, with a RuntimeError that says so. What is left of their stacks is never run again. Returns them.
@@ -502,8 +604,8 @@ def abandon(Worker worker):
             waiter.claim(CANCELLED)
         if g.greenlet is not None:
             stacks.append(g.greenlet)
+        g.observed = True                 # runtime.pool reports it
         g.finish(RuntimeError("the goroutine was left behind: it had not ended when its worker's loop did"), True)
-        g.observed = True                 # runtime.pool has reported it
     return left
 
 
