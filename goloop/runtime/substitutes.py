@@ -20,6 +20,7 @@ from goloop._eventloop.loop import Loop
 from goloop.core.sched import handoff as core
 from goloop.debug import watch
 from goloop.runtime import workers
+from goloop.runtime.real_threads import require_threads
 
 REPORTS = "reports"
 IDLE = 10.0  # seconds without work after which a thread ends
@@ -112,6 +113,7 @@ def enable(loop: Loop) -> None:
     """Let a loop be handed off. RuntimeError where that is not possible."""
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
         raise RuntimeError("handoff needs the GIL: without it, use `with goloop.blocking():`")
+    require_threads()
     core.prepare()
     _enabled.add(loop)
 

@@ -11,6 +11,7 @@ import threading
 import time
 
 from goloop.core.sync import timer_thread
+from goloop.runtime.real_threads import require_threads
 
 _thread: threading.Thread | None = None  # the last one started; guard: only one is started at a time, by core.clock
 _at_exit = False  # stop() is registered
@@ -18,6 +19,7 @@ _at_exit = False  # stop() is registered
 
 def _start() -> None:
     global _thread, _at_exit
+    require_threads()
     if not _at_exit:
         _at_exit = True
         atexit.register(stop)

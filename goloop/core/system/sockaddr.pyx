@@ -6,6 +6,7 @@ IPv4, IPv6 and Unix. Any thread may call.
 """
 
 import socket as _socket_module
+from _socket import SocketType as _CSocket  # not through socket, where gevent puts its own
 from os import fsdecode as _fsdecode
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -46,7 +47,7 @@ cdef extern from "arpa/inet.h" nogil:
 
 # The C socket type's own attributes. socket.socket puts enums in front of them, which cost more to make than a
 # connection's other bookkeeping together.
-cdef type _Socket = _socket_module.SocketType
+cdef type _Socket = _CSocket
 cdef type _PythonSocket = _socket_module.socket
 cdef object _family = _Socket.__dict__["family"].__get__
 cdef object _kind = _Socket.__dict__["type"].__get__
