@@ -598,3 +598,119 @@ def test_wait_for_another_loops_future():
             await go(goloop.wait, future)
 
     goloop.run(main())
+
+
+def test_wait_runs_an_awaitable_on_the_loop_that_it_belongs_to():
+    seen = []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        queue, answers, lock = asyncio.Queue(), asyncio.Queue(), asyncio.Lock()
+
+        async def critical():
+            async with lock:
+                seen.append(asyncio.get_running_loop() is loop)
+
+        def body():
+            assert goloop.wait(queue.get(), loop=loop) == "first"
+            goloop.wait(critical(), loop=loop)
+            goloop.wait(answers.put("second"), 10, loop=loop)
+            future = loop.create_future()
+            loop.call_soon_threadsafe(future.set_result, "a future")
+            return goloop.wait(future, loop=loop)
+
+        g = go(body)
+        queue.put_nowait("first")
+        assert await answers.get() == "second"
+        return await g
+
+    assert goloop.run(main()) == "a future" and seen == [True]
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        assert runner.run(main()) == "a future"
+
+
+def test_wait_on_another_loop_raises_times_out_and_is_cancelled_as_on_the_worker_s():
+    trace = []
+
+    async def fails():
+        raise KeyError("there")
+
+    async def cleans():
+        try:
+            await asyncio.sleep(100)
+        finally:
+            await asyncio.sleep(0.005)
+            trace.append("cleaned up")
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        with pytest.raises(KeyError, match="there"):
+            await go(goloop.wait, fails(), loop=loop)
+        with pytest.raises(TimeoutError, match="wait: timed out"):
+            await go(goloop.wait, cleans(), 0.02, loop=loop)
+        assert trace == ["cleaned up"]
+        g = go(goloop.wait, cleans(), loop=loop)
+        while g.state != "wait":
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)
+        g.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await g
+        assert trace == ["cleaned up"] * 2
+
+    goloop.run(main())
+
+
+def test_wait_on_a_loop_that_does_not_run_is_an_error():
+    loop = goloop.new_event_loop()
+    try:
+        with pytest.raises(RuntimeError, match="needs a loop that runs, and this one does not: <Loop"):
+            go(lambda: goloop.wait(asyncio.sleep(0), loop=loop)).result(10)
+    finally:
+        loop.close()
+
+
+class Session:
+    """As aiohttp's: it belongs to a loop, and what its methods return is awaited."""
+
+    def __init__(self):
+        self._loop = asyncio.get_running_loop()
+
+    async def _request(self):
+        return "answer"
+
+    def get(self):
+        return Request(self._request())
+
+
+class Request:
+    def __init__(self, coroutine):
+        self._coro = coroutine
+
+    def __await__(self):
+        return self._coro.__await__()
+
+    def close(self):
+        self._coro.close()
+
+
+def test_in_debug_mode_what_belongs_to_another_loop_is_an_error_that_names_both():
+    async def main():
+        loop = asyncio.get_running_loop()
+        queue, session = asyncio.Queue(), Session()
+        waits = asyncio.create_task(queue.get())  # from here on it belongs to this loop
+        await asyncio.sleep(0)
+        queue.put_nowait(1)
+        await waits
+        queue.put_nowait(2)
+        for make in (queue.get, session._request):
+            with pytest.raises(RuntimeError, match=r"belongs to a different loop, <Loop .*, than the worker's, <Loop"):
+                await go(lambda make=make: goloop.wait(make()))
+        request = session.get()
+        with pytest.raises(RuntimeError, match=r"use wait\(..., loop=...\)"):
+            await go(goloop.wait, request)
+        request.close()
+        assert await go(lambda: goloop.wait(queue.get(), loop=loop)) == 2
+        assert await go(lambda: goloop.wait(session.get(), loop=loop)) == "answer"
+
+    goloop.run(main(), debug=True)

@@ -6,6 +6,7 @@ Each says what to do instead where there is no goroutine. Guard: the GIL, as in 
 
 import asyncio
 from asyncio import events as _events
+from concurrent.futures import Future
 
 from goloop.core.sched.goroutine cimport Goroutine, goroutine_here
 from goloop.core.sched.scheduler cimport G, Worker, backlog, current_g, here, wake_one
@@ -96,30 +97,110 @@ cdef Outcome park_for(object future, double seconds) except *:
     return waiter.outcome
 
 
-def wait(awaitable, timeout=None):
+class _Elsewhere:
+    """An awaitable on another loop than the worker's: as much of a future as wait() needs. `_task` is that loop's
+    until it is done."""
+
+    def __init__(self, awaitable, loop):
+        self._awaitable = awaitable
+        self._loop = loop
+        self._task = None
+        self._end = Future()
+        loop.call_soon_threadsafe(self._start)
+        self.done = self._end.done
+        self.add_done_callback = self._end.add_done_callback
+
+    def _start(self):
+        try:
+            self._task = asyncio.ensure_future(self._awaitable, loop=self._loop)
+            self._task.add_done_callback(lambda task: self._end.set_result(None))
+        except BaseException as exc:
+            self._end.set_exception(exc)
+
+    def remove_done_callback(self, callback):
+        pass                                  # one that is called late claims nothing any more
+
+    def cancel(self):
+        try:
+            self._loop.call_soon_threadsafe(lambda: self._task is not None and self._task.cancel())
+        except RuntimeError:                  # closed: nothing runs it any more
+            if not self._end.done():
+                self._end.set_exception(asyncio.CancelledError())
+
+    def cancelled(self):
+        return self._task is None or self._task.cancelled()
+
+    def exception(self):
+        return self._task.exception()
+
+    def result(self):
+        self._end.result()
+        return self._task.result()
+
+
+def _close(awaitable):
+    if asyncio.iscoroutine(awaitable):
+        awaitable.close()
+
+
+def _check_loop(awaitable, loop, bint thorough):
+    """ValueError for a future of another loop than it is to run on. thorough: RuntimeError for a coroutine that is a
+    method of what belongs to another one."""
+    owner = coroutine = None
+    if asyncio.isfuture(awaitable):
+        owner = awaitable.get_loop()
+    elif thorough:
+        coroutine = getattr(awaitable, "_coro", awaitable)       # aiohttp's session.get() is one that has another
+        frame = getattr(coroutine, "cr_frame", None)
+        owner = None if frame is None else getattr(frame.f_locals.get("self"), "_loop", None)
+    if owner is not loop and isinstance(owner, asyncio.AbstractEventLoop):
+        _close(awaitable)
+        raise (ValueError if coroutine is None else RuntimeError)(
+            f"{awaitable!r} belongs to a different loop, {owner!r}, than the worker's, {loop!r}: use "
+            "wait(..., loop=...) with the one that it belongs to"
+        )
+
+
+def wait(awaitable, timeout=None, *, loop=None):
     """Park the goroutine until an awaitable is done, on its worker's loop; return the result, or raise its exception.
 
     timeout: seconds; when it is over the awaitable is cancelled and TimeoutError raised, as asyncio.wait_for()
     does. Cancelling the goroutine cancels the awaitable, too. A Goroutine may be waited for as well, and
-    is not cancelled. RuntimeError outside of a plain goroutine; a coroutine simply awaits.
+    is not cancelled. loop: run it on this loop, which another thread runs, and to which a queue, a lock or a session
+    that it uses belongs; None: the worker's. In debug mode what belongs to another loop is a RuntimeError.
+    RuntimeError outside of a plain goroutine; a coroutine simply awaits.
     """
     cdef G g = current_g()
     cdef Outcome how = COMPLETED
-    cdef double seconds = seconds_of(timeout)
+    cdef double seconds
+    try:
+        seconds = seconds_of(timeout)
+    except BaseException:
+        _close(awaitable)
+        raise
     if isinstance(awaitable, Goroutine):
         return awaitable.result(timeout)
     if g is None:
-        if asyncio.iscoroutine(awaitable):
-            awaitable.close()
+        _close(awaitable)
         raise RuntimeError(
             "wait() parks a goroutine, and this is none: await it in a coroutine, or start what calls wait() with "
             "go(). Plain code called by a coroutine cannot wait; call it with `await go(f, ...)`"
         )
-    g.worker.current = None               # an eager task factory runs it up to its first await
-    try:
-        future = asyncio.ensure_future(awaitable, loop=g.worker.loop)
-    finally:
-        g.worker.current = g
+    if loop is None or loop is g.worker.loop:
+        home = (<Goroutine>g).home
+        _check_loop(awaitable, g.worker.loop, g.worker.loop._debug or (home is not None and home.get_debug()))
+        g.worker.current = None           # an eager task factory runs it up to its first await
+        try:
+            future = asyncio.ensure_future(awaitable, loop=g.worker.loop)
+        finally:
+            g.worker.current = g
+    else:
+        if not isinstance(loop, asyncio.AbstractEventLoop) or not loop.is_running():
+            _close(awaitable)
+            if isinstance(loop, asyncio.AbstractEventLoop):
+                raise RuntimeError(f"wait() needs a loop that runs, and this one does not: {loop!r}")
+            raise TypeError(f"wait() takes an event loop, got {loop!r}")
+        future = _Elsewhere(awaitable, loop)
     if not future.done():
         how = park_for(future, seconds)
     if how == COMPLETED:
@@ -152,6 +233,9 @@ cdef class blocking:
     cdef LoopThread loop_thread  # or the loop thread
     cdef unsigned int regions
     cdef int depth            # how often this object is entered
+
+    def __init__(self):
+        pass                  # so that arguments are an error
 
     def __enter__(self):
         cdef Worker worker = here()
