@@ -40,6 +40,8 @@ __all__ = [
     "without_cancel",
 ]
 
+_FURTHEST: Final = 1e9  # seconds; the clock's time is further away
+
 _Err = type[Canceled] | type[DeadlineExceeded]
 _TEXT: Final[dict[_Err, str]] = {Canceled: "context canceled", DeadlineExceeded: "context deadline exceeded"}
 
@@ -325,6 +327,8 @@ def _check(parent: Context) -> None:
 
 
 def _seconds(value: float, name: str) -> float:
+    if isinstance(value, str) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name} is a number of seconds, got {value!r}")
     seconds = float(value)
     if math.isnan(seconds):
         raise ValueError(f"{name} cannot be NaN")
@@ -357,14 +361,21 @@ def with_deadline(parent: Context, deadline: float, cause: BaseException | None 
     """As with_cancel(); it is cancelled with DeadlineExceeded at the deadline at the latest (Go: context.WithDeadline).
 
     deadline: in seconds of time.monotonic(); the parent's if that is earlier. cause: what cause(ctx) returns after
-    this deadline (Go: WithDeadlineCause).
+    this deadline (Go: WithDeadlineCause). ValueError for a deadline that is more than 30 years away, as one in seconds
+    of time.time() is.
     """
-    return _with_deadline(parent, _seconds(deadline, "a deadline"), cause, "with_deadline")
+    when = _seconds(deadline, "a deadline")
+    if _FURTHEST < when - time.monotonic() < math.inf:
+        raise ValueError(f"a deadline is in seconds of time.monotonic(), and {deadline!r} is more than 30 years away")
+    return _with_deadline(parent, when, cause, "with_deadline")
 
 
 def with_timeout(parent: Context, seconds: float, cause: BaseException | None = None) -> WithCancel:
     """As with_deadline(), that many seconds from now (Go: context.WithTimeout, WithTimeoutCause)."""
-    return _with_deadline(parent, time.monotonic() + _seconds(seconds, "a timeout"), cause, "with_timeout")
+    timeout = _seconds(seconds, "a timeout")
+    if _FURTHEST < timeout < math.inf:
+        raise ValueError(f"a timeout is a number of seconds from now, and {seconds!r} is more than 30 years")
+    return _with_deadline(parent, time.monotonic() + timeout, cause, "with_timeout")
 
 
 def _with_deadline(parent: Context, deadline: float, cause: BaseException | None, name: str) -> WithCancel:

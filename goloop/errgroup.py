@@ -7,6 +7,7 @@ as any goroutine's exception is.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
@@ -96,6 +97,10 @@ class Group:
         """
         if self._running.counter:
             raise RuntimeError(f"the limit of a Group is set before its goroutines start: {self._running.counter} run")
+        if n is not None and not isinstance(n, int):
+            raise TypeError(f"set_limit() takes an int or None, got {n!r}")
+        if n is not None and not 1 <= n <= sys.maxsize:
+            raise ValueError(f"set_limit() takes at least 1, or None for any number, got {n}")
         self._limit = None if n is None else Semaphore(n)
 
     def _start(

@@ -402,12 +402,15 @@ def test_ctrl_c_at_the_end_of_with_ends_the_goroutines_first():
         until(lambda: all_wait(group) and "1 waiting" in repr(group._running))
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
-    members = []
-    with pytest.raises(KeyboardInterrupt):
+    def body():
         with group:
             members.extend(group.go(goloop.Chan().recv) for _ in range(3))
-            thread = threading.Thread(target=interrupt)
             thread.start()
+
+    members = []
+    thread = threading.Thread(target=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        body()
     thread.join()
     assert [g.cancelled() for g in members] == [True] * 3
 

@@ -220,7 +220,9 @@ def _deliver() -> None:
             hooks = list(_hooks)
         if logged:
             logger.warning("%s", report)
-        for hook in hooks if isinstance(report, SlowCallback) else ():
+        if isinstance(report, str):
+            continue
+        for hook in hooks:
             try:
                 hook(report)
             except Exception:

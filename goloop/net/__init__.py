@@ -253,6 +253,8 @@ def _bound(
     wanted = parse(network, address, passive=True)
     if wanted.kind != kind:
         raise ValueError(f"{network!r} is not a network for this: use {'listen' if kind == 2 else 'listen_packet'}()")
+    if reuse_port and wanted.family == socket.AF_UNIX:
+        raise ValueError("reuse_port is for ports: a Unix socket has none")
     targets = wanted.numeric()
     if targets is None:
         targets = resolve(wanted, may_wait("listen() with a name to look up", "a number"), Limit(None, None))
@@ -446,6 +448,8 @@ class TLSListener:
     """A Listener whose connections are TLSConns; made by listen_tls()."""
 
     def __init__(self, listener: Listener, context: ssl.SSLContext) -> None:
+        if not isinstance(listener, Listener):
+            raise TypeError(f"a Listener is needed, got {listener!r}")
         self._listener = listener
         self._context = context
         self.close = listener.close

@@ -143,9 +143,8 @@ def parse(network: str, address: str | os.PathLike[str], *, passive: bool, mappe
     family, kind = _FAMILIES[network]
     text = os.fspath(address) if isinstance(address, os.PathLike) else address
     if not isinstance(text, str):
-        example = (
-            "a path" if family == socket.AF_UNIX else f'such as ":{address}"' if type(address) is int else "host:port"
-        )
+        port = f'such as ":{address}"' if isinstance(address, int) else "host:port"
+        example = "a path" if family == socket.AF_UNIX else port
         raise TypeError(f"an address is a str, {example}, got {address!r}")
     if family == socket.AF_UNIX:
         if not text or "\0" in text:
@@ -198,17 +197,19 @@ def resolve(wanted: AddressSpec, in_goroutine: bool, until: Limit) -> list[Resol
         asks.cancel()
     if index == 1:
         until.left()
-    targets, error = answer
+    addresses: list[ResolvedAddress]
+    addresses, error = answer
     if error is not None:
         raise error
-    return targets
+    return addresses
 
 
 def _look_up(wanted: AddressSpec, timeout: float | None) -> list[ResolvedAddress]:
     """In a goroutine."""
     worker = scheduler.this_worker()
     assert worker is not None
-    return wait(worker.loop.run_in_executor(None, wanted.look_up), timeout)
+    found: list[ResolvedAddress] = wait(worker.loop.run_in_executor(None, wanted.look_up), timeout)
+    return found
 
 
 def _answer(wanted: AddressSpec, found: Chan[tuple[list[ResolvedAddress], Exception | None]]) -> None:

@@ -25,8 +25,10 @@ from goloop.core.patch.hook import plain
 from goloop.core.sched import goroutine, handoff, scheduler
 from goloop.debug import watch
 from goloop.runtime import timer_thread, unhandled
+from goloop.runtime.real_threads import require_threads
 
 IDLE = 10.0  # seconds without a goroutine after which a worker's thread ends
+_MOST_PROCS = 2**31 - 1  # an int in C
 ANNOUNCE = 1.0  # seconds of waiting for cancelled goroutines after which the log says so
 
 
@@ -65,6 +67,7 @@ def _start_worker() -> bool:
 
     A goroutine that starts another must not park in here, with the standard library patched: scheduling goes on.
     """
+    require_threads()
     with plain():
         return _start_worker_here()
 
@@ -316,8 +319,8 @@ def gomaxprocs(n: int | None = None) -> int:
         return scheduler.get_procs()
     if not isinstance(n, int):
         raise TypeError(f"gomaxprocs() takes an int, got {n!r}")
-    if n < 1:
-        raise ValueError(f"gomaxprocs() takes at least 1, got {n}")
+    if not 1 <= n <= _MOST_PROCS:
+        raise ValueError(f"gomaxprocs() takes at least 1, and at most {_MOST_PROCS}, got {n}")
     return scheduler.set_procs(n)
 
 

@@ -1,4 +1,4 @@
-"""What is made without its __init__(), by __new__() or by a subclass that forgets super().__init__(), crashes nothing."""
+"""What is made without its __init__(), by __new__() or a careless subclass, is whole, or refused; nothing crashes."""
 
 import pathlib
 import subprocess

@@ -87,7 +87,7 @@ cdef double deadline_in(object seconds) except -1:
     cdef double wanted
     try:
         wanted = seconds
-    except TypeError:
+    except (TypeError, OverflowError):
         raise TypeError(
             f"a deadline is a number of seconds from now, a goloop.context.Context or None, got {seconds!r}"
         ) from None

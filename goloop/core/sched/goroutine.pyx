@@ -543,8 +543,8 @@ def num_goroutine():
 
 # ------------------------------------------------------------- for runtime.pool
 def set_reporter(reporter, at_once):
-    """Say who is told of an exception that nobody can observe: reporter(message, exception, goroutine, loop), and of one
-    that nobody waits for when the goroutine ends: at_once(exception, goroutine)."""
+    """Say who is told of an exception that nobody can observe: reporter(message, exception, goroutine, loop), and of
+    one that nobody waits for when the goroutine ends: at_once(exception, goroutine)."""
     global report_unobserved, panic
     report_unobserved = reporter
     panic = at_once

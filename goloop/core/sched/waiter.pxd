@@ -59,5 +59,6 @@ cdef WaitNode new_wait_node(Waiter waiter, Py_ssize_t index, object value)
 cdef int may_block(str what, str instead) except -1
 cdef Waiter blocking_waiter(str what, str instead)
 cdef Waiter async_waiter()
+cdef double number_of_seconds(object seconds) except? -2
 cdef double seconds_of(object timeout) except -2     # None: -1
 cdef int raise_outcome(Outcome outcome, str what) except -1

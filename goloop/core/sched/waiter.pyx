@@ -26,12 +26,22 @@ cdef double LONGEST = 24 * 3600.0 * 365       # seconds; what a lock's acquire()
 cdef unsigned int forks = 0                   # how many there were between this process and the first one
 
 
+cdef double number_of_seconds(object seconds) except? -2:
+    """It as a double. TypeError if it is none."""
+    if type(seconds) is float:
+        return seconds
+    try:
+        return seconds
+    except TypeError:
+        raise TypeError(f"a number of seconds is needed, got {seconds!r}") from None
+
+
 cdef double seconds_of(object timeout) except -2:
     """A timeout as seconds; -1 for None, 0 for one that is over already."""
     cdef double seconds
     if timeout is None:
         return -1
-    seconds = timeout
+    seconds = number_of_seconds(timeout)
     if isnan(seconds):
         raise ValueError("a timeout cannot be NaN")
     return 0 if seconds < 0 else min(seconds, LONGEST)

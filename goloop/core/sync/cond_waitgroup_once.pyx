@@ -216,6 +216,9 @@ cdef class WaitGroup:
     def __cinit__(self):
         self.waiters = WaitQueue()
 
+    def __init__(self):
+        pass                      # so that arguments are an error, which __cinit__() would ignore
+
     def __repr__(self):
         return f"<WaitGroup of {self.count}, {self.waiters.count} waiting>"
 
@@ -350,6 +353,9 @@ cdef class Once:
 
     def __cinit__(self):
         self.waiters = WaitQueue()
+
+    def __init__(self):
+        pass                      # so that arguments are an error, which __cinit__() would ignore
 
     def __repr__(self):
         state = "new" if self.state == NEW else "running" if self.state == RUNNING else "done"

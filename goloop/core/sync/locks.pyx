@@ -108,6 +108,9 @@ cdef class Mutex(Locker):
     def __cinit__(self):
         self.waiters = WaitQueue()
 
+    def __init__(self):
+        pass                      # so that arguments are an error, which __cinit__() would ignore
+
     def __repr__(self):
         return f"<Mutex {'locked' if self.locked_ else 'unlocked'}, {self.waiters.count} waiting>"
 
@@ -190,6 +193,9 @@ cdef class RWMutex(Locker):
     def __cinit__(self):
         self.to_read = WaitQueue()
         self.to_write = WaitQueue()
+
+    def __init__(self):
+        pass                      # so that arguments are an error, which __cinit__() would ignore
 
     def __repr__(self):
         state = "locked" if self.writing else f"{self.readers_} reading"

@@ -14,6 +14,7 @@ from _thread import allocate_lock
 from libc.math cimport floor, isinf, isnan
 
 from goloop.core.sync.chan cimport Chan
+from goloop.core.sched.waiter cimport number_of_seconds
 from goloop.core.sched.goroutine cimport check_function, origin_loop_here, origin_here, start
 from goloop.core.poll.pollset cimport now_ns
 from goloop.core.poll.timer_heap cimport TimerHeap
@@ -47,10 +48,7 @@ cdef double now() noexcept:
 
 cdef double time_in(object seconds) except? -1:
     """When it is that many seconds from now."""
-    cdef double delay
-    if seconds is None:
-        raise TypeError("a number of seconds is needed, got None")
-    delay = seconds
+    cdef double delay = number_of_seconds(seconds)
     if isnan(delay):
         raise ValueError("a number of seconds cannot be NaN")
     return now() + max(min(delay, LONGEST), 0)
@@ -343,10 +341,7 @@ cdef str state_of(TimerEntry entry):
 
 
 cdef double period_of(object seconds) except -1:
-    cdef double period
-    if seconds is None:
-        raise TypeError("a number of seconds is needed, got None")
-    period = seconds
+    cdef double period = number_of_seconds(seconds)
     if not period > 0 or isinf(period):
         raise ValueError(f"a Ticker's period is a positive number of seconds, got {seconds!r}")
     return max(SHORTEST, min(period, LONGEST))
