@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from goloop.core.patch.hook import plain
+
 logger = logging.getLogger("goloop")
 
 INTERVAL = 60.0  # seconds between two lines in the log for one call site
@@ -199,14 +201,15 @@ def _name(item: Any) -> str:
 
 def _post(report: SlowCallback | str, logged: bool) -> None:
     global _delivering
-    with _lock:
-        _queue.append((report, logged))
-        if _delivering:
-            return
-        _delivering = True
-    if carry is None or not carry(_deliver):
+    with plain():  # a goroutine that is about to park must not park here
         with _lock:
-            _delivering = False  # no thread to be had: with the next report
+            _queue.append((report, logged))
+            if _delivering:
+                return
+            _delivering = True
+        if carry is None or not carry(_deliver):
+            with _lock:
+                _delivering = False  # no thread to be had: with the next report
 
 
 def _deliver() -> None:

@@ -363,6 +363,23 @@ def test_one_that_is_held_makes_the_exit_status_nonzero_and_loses_no_other(ends,
     )[:2] == (status, "the other functions at exit run\n")
 
 
+def test_a_forked_child_leaves_the_report_to_its_parent():
+    status, out, err = run_script(
+        """
+        import os, sys, warnings, goloop
+        warnings.simplefilter("ignore")
+        g = goloop.go(int, "x")
+        while not g.done():
+            goloop.gosched()
+        pid = os.fork()
+        if pid:
+            print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        """
+    )
+    assert (status, out) == (1, "0\n")
+    assert err.count("Goroutine exception was never retrieved") == 1
+
+
 def test_one_that_was_asked_for_leaves_the_exit_status_alone():
     status, out, err = run_script(
         """

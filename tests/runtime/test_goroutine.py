@@ -420,6 +420,28 @@ def test_what_a_goroutine_makes_of_the_cancellation_is_the_outcome_as_with_a_tas
     run_on(new_loop, main)
 
 
+def test_a_cancelled_coroutine_that_waits_for_a_goroutine_which_goes_on_says_so(caplog):
+    go_on = threading.Event()
+
+    def blocks():
+        go_on.wait(30)
+        return "kept"
+
+    async def main():
+        task = asyncio.create_task(go(blocks)._join())
+        await asyncio.sleep(0.01)
+        task.cancel()
+        while not caplog.records:
+            await asyncio.sleep(0.01)
+        assert not task.done()
+        go_on.set()
+        return await task
+
+    assert goloop.run(main()) == "kept"
+    assert "a cancelled coroutine waits for a goroutine, which has not ended either" in caplog.text
+    assert "in blocks" in caplog.text
+
+
 @LOOPS
 def test_a_shielded_goroutine_goes_on_when_who_awaits_it_is_cancelled(new_loop):
     g, chan = held()

@@ -11,6 +11,7 @@ import traceback
 import types
 import weakref
 from asyncio import events as _events
+from asyncio.log import logger as _logger
 from collections.abc import Coroutine
 from contextvars import ContextVar
 
@@ -18,7 +19,7 @@ from cpython.ref cimport PyObject, Py_XDECREF
 
 from goloop.core.sched.scheduler cimport DONE, PARKED, UNSTARTED, G, Worker, current_g, here, enqueue_new
 from goloop.core.sched.waiter cimport (
-    CANCELLED, WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, new_wait_node, raise_outcome, seconds_of,
+    CANCELLED, TIMED_OUT, WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, new_wait_node, raise_outcome, seconds_of,
 )
 
 
@@ -74,6 +75,8 @@ cdef extern from "../system/native/sealed.h":
 
 cdef enum:
     ORIGIN_FRAMES = 10       # remembered of the stack that called go()
+
+cdef double ANNOUNCE = 1.0        # seconds that a cancelled goroutine has to end before the log says who waits for it
 
 cdef long long last_id = 0
 cdef set alive = set()            # every goroutine that is not done
@@ -332,6 +335,7 @@ cdef class Goroutine(G):
         cdef Waiter waiter
         cdef WaitNode node
         cdef object cancelled = None
+        cdef double seconds = -1
         if goroutine_here() is self:
             raise RuntimeError("a goroutine cannot wait for its own end")
         while self.status != DONE:
@@ -345,13 +349,20 @@ cdef class Goroutine(G):
             self.check_here()
             self.joiners.join(node)
             try:
-                await waiter.suspend(-1)
+                await waiter.suspend(seconds)
             except asyncio.CancelledError as exc:
                 if not self.cancel():         # it has just ended, or its loop has
                     raise
+                seconds = ANNOUNCE if cancelled is None else seconds
                 cancelled = exc
             finally:
                 node.unlink()
+            if waiter.outcome == TIMED_OUT:
+                seconds = -1
+                _logger.warning(
+                    "a cancelled coroutine waits for a goroutine, which has not ended either: %r\n%s",
+                    self, "".join(self.stack().format()).rstrip(),
+                )
         if cancelled is not None and self.cancelled_:
             raise cancelled
         return self.get()
@@ -610,6 +621,9 @@ def abandon(Worker worker not None):
 
 
 def after_fork_in_child():
-    """In a forked child: the goroutines stayed in the parent. The one that forked is none here: it goes on as what a
-    plain thread runs."""
+    """In a forked child: the goroutines stayed in the parent, which reports what they have raised. The one that forked
+    is none here: it goes on as what a plain thread runs."""
+    cdef Goroutine g
     alive.clear()
+    for g in unobserved():
+        g.observed = True
