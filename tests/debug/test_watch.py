@@ -18,14 +18,31 @@ LONG = 60
 def reports():
     """A queue that gets every report."""
     got = queue.Queue()
+    got.stuck = threading.Lock()  # free once something was reported as stuck: see stall()
+    got.stuck.acquire()
+
+    def hook(report):
+        got.put(report)
+        if report.phase == "stuck" and got.stuck.locked():
+            got.stuck.release()
+
     watch._sites.clear()  # another test may have reported the same call site
-    on_slow(got.put)
+    on_slow(hook)
     yield got
-    remove_slow(got.put)
+    remove_slow(hook)
 
 
 def block(event):
     event.wait(LONG)
+
+
+def stall(reports):
+    """Keep the loop from going on until that is reported."""
+    reports.stuck.acquire(True, LONG)
+
+
+def stall_elsewhere(reports):
+    reports.stuck.acquire(True, LONG)
 
 
 def test_a_stuck_callback_is_reported_while_it_is_stuck(reports, caplog):
@@ -102,17 +119,17 @@ def test_one_that_was_handed_off_is_reported_too(reports):
 def test_a_hook_gets_every_stall_and_the_log_one_a_minute_for_each_call_site(reports, caplog):
     async def main():
         loop = asyncio.get_running_loop()
-        loop.slow_callback_duration = 0.02
-        for _ in range(3):
-            time.sleep(0.05)
-            await asyncio.sleep(0)
-        time.sleep(0.05)  # another site
+        loop.slow_callback_duration = 0.05
+        for i in range(3):
+            stall(reports)
+            while reports.qsize() < 2 * (i + 1):  # it has ended
+                await asyncio.sleep(0.001)
+        stall_elsewhere(reports)
 
     goloop.run(main(), watch=True)
     got = [reports.get(timeout=LONG) for _ in range(8)]
     assert [report.phase for report in got] == ["stuck", "ended"] * 4
-    lines = [report.stack[-1].lineno for report in got[::2]]
-    assert lines[0] == lines[1] == lines[2] != lines[3]
+    assert [report.stack[-1].name for report in got[::2]] == ["stall"] * 3 + ["stall_elsewhere"]
     wait_until(lambda: len([r for r in caplog.records if r.name == "goloop"]) >= 4)
     assert reports.empty()
     assert len([record for record in caplog.records if record.name == "goloop"]) == 4
@@ -294,7 +311,7 @@ def test_workers_are_not_watched_when_no_loop_is(one_worker, reports):
 def test_debug_mode_watches(reports):
     async def main():
         asyncio.get_running_loop().slow_callback_duration = 0.02
-        time.sleep(0.05)
+        stall(reports)
 
     goloop.run(main(), debug=True)
     assert reports.get(timeout=LONG).phase == "stuck"
@@ -305,7 +322,7 @@ def test_the_environment_turns_it_on(reports, monkeypatch):
 
     async def main():
         asyncio.get_running_loop().slow_callback_duration = 0.02
-        time.sleep(0.05)
+        stall(reports)
 
     goloop.run(main())
     assert reports.get(timeout=LONG).phase == "stuck"
@@ -327,7 +344,7 @@ def test_a_hook_that_fails_is_logged_and_the_others_are_called(reports, caplog):
 
     async def main():
         asyncio.get_running_loop().slow_callback_duration = 0.02
-        time.sleep(0.05)
+        stall(reports)
 
     try:
         on_slow(reports.put)
