@@ -412,7 +412,9 @@ cdef class PollDesc(Pollable):
         """Set it to so many seconds from now, or to the end of a Context; None: none. Absolute, and there until it is
         set again."""
         cdef double before = side.deadline, wanted = 0
-        cdef object bind = getattr(deadline, "_on_cancel", None)      # only a Context has that
+        cdef object bind = None
+        if deadline is not None and type(deadline) is not float and type(deadline) is not int:
+            bind = getattr(deadline, "_on_cancel", None)      # only a Context has that
         if bind is not None:
             wanted = deadline.deadline() or 0
         elif deadline is not None:
