@@ -1,18 +1,21 @@
 """The socket methods of a loop: sock_recv and its kin, and sendfile.
 
 Each tries the call at once and waits only when the socket would block. A wait that is cancelled stops
-watching the descriptor before the cancellation is seen by anybody.
+watching the descriptor before the cancellation is seen by anybody, and leaves what has come where it is.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import os
 import socket
 from asyncio import exceptions
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from goloop._backoff import pauses
 
 if TYPE_CHECKING:
     from asyncio import BaseEventLoop as _Base
@@ -41,38 +44,38 @@ class SocketMethods(_Base):
         if self._debug and sock.gettimeout() != 0:
             raise ValueError("the socket must be non-blocking")
 
-    async def _when_ready(self, sock: socket.socket, write: bool, call: Callable[[], _T]) -> _T:
-        """The result of call(), tried again whenever the socket is ready until it does not block."""
+    async def _readiness(self, sock: socket.socket, write: bool) -> None:
+        """Wait until the socket is ready for reading, or for writing."""
         fd = sock.fileno()
-        done: asyncio.Future[_T] = self.create_future()
+        ready = self.create_future()
 
-        def attempt() -> None:
-            if done.done():
-                return
-            try:
-                result = call()
-            except _WOULD_BLOCK:
-                return
-            except (SystemExit, KeyboardInterrupt):
-                raise
-            except BaseException as exc:
-                stop()
-                done.set_exception(exc)
-            else:
-                stop()
-                done.set_result(result)
+        def tell() -> None:
+            stop()
+            if not ready.done():
+                ready.set_result(None)
 
         def stop() -> None:
             if not handle.cancelled():  # else somebody watches the descriptor in our place
                 (self._remove_writer if write else self._remove_reader)(fd)
 
         self._ensure_fd_no_transport(fd)
-        handle = (self._add_writer if write else self._add_reader)(fd, attempt)
+        handle = (self._add_writer if write else self._add_reader)(fd, tell)
         try:
-            return await done
+            await ready
         finally:
             stop()
-            done = None  # type: ignore[assignment]  # an exception in it refers to this frame
+
+    async def _when_ready(self, sock: socket.socket, write: bool, call: Callable[[], _T]) -> _T:
+        """The result of call(), tried again whenever the socket is ready until it does not block.
+
+        The waiting task itself makes the call, when it runs again. A wait that is cancelled has taken nothing.
+        """
+        while True:
+            await self._readiness(sock, write)
+            try:
+                return call()
+            except _WOULD_BLOCK:
+                pass
 
     async def sock_recv(self, sock: socket.socket, nbytes: int) -> bytes:
         """Receive up to nbytes bytes; b"" at the end of the stream."""
@@ -128,10 +131,17 @@ class SocketMethods(_Base):
     async def sock_sendto(self, sock: socket.socket, data: Any, address: Any) -> int:
         """Send a datagram; the number of bytes sent."""
         self._check_socket(sock)
-        try:
-            return sock.sendto(data, address)
-        except _WOULD_BLOCK:
-            return await self._when_ready(sock, True, lambda: sock.sendto(data, address))
+        waits = pauses()
+        waited = False
+        while True:
+            try:
+                return sock.sendto(data, address)
+            except _WOULD_BLOCK:
+                if sock.family == socket.AF_UNIX and waited:
+                    # Ready says that the sender has room, and nothing about a receiver that it is not connected to.
+                    await asyncio.sleep(next(waits))
+                waited = True
+            await self._readiness(sock, True)
 
     async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
         """Accept a connection: (non-blocking socket, address)."""
@@ -151,16 +161,22 @@ class SocketMethods(_Base):
                 address, family=sock.family, type=sock.type, proto=sock.proto, loop=self
             )
             address = resolved[0][4]
-        try:
-            sock.connect(address)
-        except _WOULD_BLOCK:
-            await self._when_ready(sock, True, lambda: _finish_connect(sock, address))
+        for pause in pauses():
+            try:
+                sock.connect(address)
+            except _WOULD_BLOCK as exc:
+                if exc.errno != errno.EAGAIN:
+                    break
+                if sock.family != socket.AF_UNIX:
+                    raise
+                await asyncio.sleep(pause)
+            else:
+                return
+        await self._readiness(sock, True)
+        _finish_connect(sock, address)
 
     async def _sock_sendfile_native(self, sock: socket.socket, file: Any, offset: int, count: int | None) -> int:
-        async def writable() -> None:
-            await self._when_ready(sock, True, lambda: None)
-
-        return await _sendfile(sock.fileno, writable, file, offset, count)
+        return await _sendfile(sock.fileno, lambda: self._readiness(sock, True), file, offset, count)
 
     async def _sock_sendfile_fallback(self, sock: socket.socket, file: Any, offset: int, count: int | None) -> int:
         if hasattr(file, "seek"):
@@ -235,6 +251,8 @@ async def _sendfile(
                 await writable()
                 continue
             except OSError as exc:
+                if total and exc.errno == errno.ENOTCONN:  # the connection was lost in the middle
+                    raise ConnectionError(exc.errno, "the connection was lost") from exc
                 if isinstance(exc, ConnectionError) or total:
                     raise
                 raise exceptions.SendfileNotAvailableError("os.sendfile call failed") from exc

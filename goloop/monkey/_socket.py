@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from goloop._backoff import pauses
 from goloop.core.patch import fd_wait, socket_io
 from goloop.core.patch.hook import hook, is_cooperative
 from goloop.core.sched.goroutine_api import sleep
@@ -29,7 +30,6 @@ from goloop.monkey._threadpool import offload
 
 _WOULD_BLOCK = _socket.MSG_DONTWAIT
 _BLOCKING = _socket.MSG_WAITALL | _socket.MSG_ERRQUEUE  # if that waits is a matter of the mode, and of the protocol
-_FIRST_PAUSE, _LAST_PAUSE = 0.001, 0.02  # seconds between attempts to connect to a Unix socket whose queue is full
 
 _METHODS = vars(_socket.socket)
 _family = _METHODS["family"].__get__
@@ -149,7 +149,7 @@ def _connect_within(
 ) -> int:
     """Connect; return 0 or an error number, EWOULDBLOCK when the time is over."""
     until = None if timeout is None else time.monotonic() + timeout
-    pause = _FIRST_PAUSE
+    waits = pauses()
     while True:
         with _without_timeout(sock) as second, _non_blocking(second.fileno()):
             error = attempt(second, address)
@@ -161,12 +161,11 @@ def _connect_within(
             return 0 if error == errno.EISCONN else error
         if error != errno.EAGAIN or _family(sock) != _socket.AF_UNIX:
             return error
-        # The queue of a listening Unix socket is full, and nothing becomes ready when there is room again.
+        pause = next(waits)
         if left is not None and left < pause:
             sleep(left)
             return errno.EWOULDBLOCK
         sleep(pause)
-        pause = min(2 * pause, _LAST_PAUSE)
 
 
 def _connect(self: Any, address: Any, /) -> None:

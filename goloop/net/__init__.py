@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, Literal, overload
 
 from goloop import context as _context
+from goloop._backoff import pauses
 from goloop.chan import Chan, recv, select
 from goloop.context import Context
 from goloop.core.net.conn import Conn
@@ -215,14 +216,12 @@ def _connect(target: ResolvedAddress, until: Limit) -> Any:
 
 
 def _finish_connect(sock: socket.socket, target: ResolvedAddress, until: Limit) -> None:
-    pause = 0.001
-    while True:
+    for pause in pauses():
         error = sock.connect_ex(target.sockaddr)
-        if error != errno.EAGAIN:  # a Unix socket whose backlog is full: there is nothing to wait for
+        if error != errno.EAGAIN or sock.family != socket.AF_UNIX:
             break
         left = until.left()
         sleep(pause if left is None else min(pause, left))
-        pause = min(2 * pause, 0.05)
     if error in (errno.EINPROGRESS, errno.EINTR):
         desc = PollDesc(sock)
         try:

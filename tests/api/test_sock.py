@@ -6,6 +6,7 @@ import socket
 
 import pytest
 from looptools import attempt, attempt_await, client, listening, parked, stream_pair
+from recorders import decreed
 
 
 @contextlib.contextmanager
@@ -112,6 +113,43 @@ def test_a_cancelled_receiver_is_unregistered_at_once_and_loses_nothing(both, re
             return outcome, registered, await again
 
     assert both(scenario) == (("CancelledError", ""), False, RECEIVERS[receiver])
+
+
+@each_receiver
+@pytest.mark.parametrize("turns", range(4))
+def test_a_cancellation_in_any_iteration_loses_nothing(both, receiver, turns):
+    """Among them the one between the data's arrival and the receiver's next step."""
+
+    @decreed(b"data", because="asyncio reads before the receiver can know, and drops that if it is cancelled")
+    async def scenario(loop):
+        with stream_pair() as (one, other):
+            task = await parked(receiver(loop, one))
+            other.send(b"data")
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            outcome = await attempt_await(task)
+            if outcome == ("CancelledError", ""):
+                return one.recv(100)
+            return b"data" if outcome == RECEIVERS[receiver] else outcome
+
+    assert both(scenario) == b"data"
+
+
+@each_receiver
+def test_a_receiver_goes_on_waiting_when_somebody_else_was_faster(both, receiver):
+    async def scenario(loop):
+        with stream_pair() as (one, other):
+            task = await parked(receiver(loop, one))
+            other.send(b"lost race")
+            one.recv(100)
+            for _ in range(5):
+                await asyncio.sleep(0)
+            waits = not task.done()
+            other.send(b"data")
+            return waits, await task
+
+    assert both(scenario) == (True, RECEIVERS[receiver])
 
 
 @each_receiver

@@ -8,6 +8,7 @@ import ssl
 
 import pytest
 from looptools import attempt_await, client, listening, parked, stream_pair
+from recorders import decreed
 
 
 @pytest.mark.parametrize(
@@ -75,6 +76,103 @@ def test_a_cancelled_accept_is_unregistered_at_once_and_a_new_one_works(both):
             return outcome, registered, peer.type
 
     assert both(scenario) == (("CancelledError", ""), False, socket.SOCK_STREAM)
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_an_accept_that_is_cancelled_in_any_iteration_loses_no_connection(both, turns):
+    @decreed(True, because="asyncio accepts before the waiting task can know, and drops that if it is cancelled")
+    async def scenario(loop):
+        with listening() as server, client() as sock:
+            task = await parked(loop.sock_accept(server))
+            await loop.sock_connect(sock, server.getsockname())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            peer, name = server.accept() if task.cancelled() else task.result()
+            peer.close()
+            return name == sock.getsockname()
+
+    assert both(scenario) is True
+
+
+@contextlib.contextmanager
+def full_queue(path):
+    """A listening Unix socket whose queue is full."""
+    with listening(socket.AF_UNIX, path) as server, contextlib.ExitStack() as stack:
+        server.listen(1)
+        waiting = []
+        while True:
+            sock = stack.enter_context(client(socket.AF_UNIX))
+            try:
+                sock.connect(path)
+            except BlockingIOError:
+                break
+            waiting.append(sock)
+        yield server, len(waiting)
+
+
+UNCONNECTED = "asyncio takes EAGAIN of a Unix socket for a connection that is under way, and reports success"
+
+
+def test_a_full_unix_queue_is_waited_for(both, tmp_path):
+    path = str(tmp_path / "socket")
+
+    @decreed((False, path, b"ping"), because=UNCONNECTED)
+    async def scenario(loop):
+        with full_queue(path) as (server, waiting), client(socket.AF_UNIX) as sock:
+            task = await parked(loop.sock_connect(sock, path))
+            await asyncio.sleep(0.01)
+            early = task.done()
+            for _ in range(waiting):
+                server.accept()[0].close()
+            await task
+            sock.send(b"ping")
+            peer, _ = await loop.sock_accept(server)
+            with peer:
+                return early, sock.getpeername(), await loop.sock_recv(peer, 10)
+
+    assert both(scenario) == (False, path, b"ping")
+
+
+def test_waiting_for_a_full_unix_queue_can_be_cancelled_and_can_fail(both, tmp_path):
+    path = str(tmp_path / "socket")
+
+    @decreed(("TimeoutError", "ConnectionRefusedError"), because=UNCONNECTED)
+    async def scenario(loop):
+        with client(socket.AF_UNIX) as sock:
+            with full_queue(path):
+                timeout = await attempt_await(
+                    asyncio.wait_for(loop.create_unix_connection(asyncio.Protocol, path), 0.01)
+                )
+                task = await parked(loop.sock_connect(sock, path))
+            refused = await attempt_await(task)  # nobody listens there any more
+            return timeout[0], refused[0]
+
+    assert both(scenario) == ("TimeoutError", "ConnectionRefusedError")
+
+
+def test_datagrams_to_a_full_unix_receiver_wait_for_room(both):
+    async def scenario(loop):
+        with (
+            client(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver,
+            client(socket.AF_UNIX, socket.SOCK_DGRAM) as filler,
+            client(socket.AF_UNIX, socket.SOCK_DGRAM) as sender,
+        ):
+            receiver.bind("")  # a name that the kernel chooses
+            name, count = receiver.getsockname(), 0
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    filler.sendto(b"x", name)
+                    count += 1
+            task = await parked(loop.sock_sendto(sender, b"last", name))
+            await asyncio.sleep(0.01)
+            early = task.done()
+            received = [receiver.recv(10) for _ in range(count)]
+            sent = await task
+            return early, set(received), sent, await loop.sock_recv(receiver, 10)
+
+    assert both(scenario) == (False, {b"x"}, 4, b"last")
 
 
 def test_a_refused_connection_names_the_address(both):

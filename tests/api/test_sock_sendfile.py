@@ -1,7 +1,9 @@
 """loop.sock_sendfile: by the system call, by its fallback, with offset and count, and what it refuses."""
 
 import asyncio
+import errno
 import io
+import os
 import socket
 
 import pytest
@@ -129,6 +131,25 @@ def test_a_peer_that_goes_away_is_an_error(both, path):
             return (await attempt_await(task))[0], loop.remove_writer(one)
 
     assert both(scenario) == ("BrokenPipeError", False)
+
+
+def test_a_connection_that_is_lost_in_the_middle_is_a_connection_error(both, path, monkeypatch):
+    @decreed(("ConnectionError", [0, 1000], 1000), because="asyncio says so only if it has waited in between")
+    async def scenario(loop):
+        real, calls = os.sendfile, []
+
+        def lost_in_the_middle(out, source, offset, count):
+            calls.append(offset)
+            if len(calls) > 1:
+                raise OSError(errno.ENOTCONN, "not connected")
+            return real(out, source, offset, 1000)
+
+        with stream_pair() as (one, _other), path.open("rb") as file, monkeypatch.context() as patch:
+            patch.setattr(os, "sendfile", lost_in_the_middle)
+            kind, _text = await attempt_await(loop.sock_sendfile(one, file, fallback=False))
+            return kind, calls, file.tell()
+
+    assert both(scenario) == ("ConnectionError", [0, 1000], 1000)
 
 
 @pytest.mark.parametrize(
