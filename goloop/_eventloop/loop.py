@@ -92,6 +92,7 @@ class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
         self._signal_sockets: tuple[socket.socket, socket.socket] | None = None
         self._acceptors: dict[int, Acceptor] = {}
         self._unix_server_sockets: dict[socket.socket, int] = {}
+        self._children: set[SubprocessTransport] = set()  # those whose exit has not been seen
         _loops.add(self)
         if self._handoff:
             try:
@@ -179,6 +180,8 @@ class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
             for sig in list(self._signal_handlers):
                 self.remove_signal_handler(sig)
         self._close_signal_sockets()
+        for child in list(self._children):
+            child._loop_closes()
         super().close()
         self._acceptors.clear()
         self._shutdown_core()

@@ -7,6 +7,7 @@ its own alone.
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 from asyncio import base_subprocess
 from asyncio.log import logger
@@ -16,11 +17,18 @@ if TYPE_CHECKING:
     from goloop._eventloop.loop import Loop
 
 
+KILLED = 5.0  # seconds that the end of a child that was killed may take; one that waits for a disk takes longer
+
+
 class SubprocessTransport(base_subprocess.BaseSubprocessTransport):
     """A child process and its pipes, as asyncio.SubprocessTransport."""
 
     _loop: Loop
     _proc: subprocess.Popen[bytes] | None
+    _returncode: int | None
+    _pipes: dict[int, Any]
+    _exit_waiters: Any  # a list, and from Python 3.14 on a set or None
+    _closed: bool
     _pidfd: int = -1
 
     def _start(self, args: Any, shell: bool, stdin: Any, stdout: Any, stderr: Any, bufsize: int, **kwargs: Any) -> None:
@@ -30,14 +38,18 @@ class SubprocessTransport(base_subprocess.BaseSubprocessTransport):
         try:
             self._pidfd = os.pidfd_open(self._proc.pid)
             self._loop._add_reader(self._pidfd, self._exited)
+        except ProcessLookupError:  # it has ended, and the kernel keeps no status of it: SIGCHLD is ignored
+            self._loop.call_soon(self._exited)
         except BaseException:
             # Nobody would see it exit: take it down rather than leave it behind.
             self._close_pidfd()
             self._proc.kill()
             self._proc.wait()
             raise
+        self._loop._children.add(self)
 
     def _close_pidfd(self) -> None:
+        self._loop._children.discard(self)
         if self._pidfd >= 0:
             self._loop._remove_reader(self._pidfd)
             os.close(self._pidfd)
@@ -45,12 +57,15 @@ class SubprocessTransport(base_subprocess.BaseSubprocessTransport):
 
     def _exited(self) -> None:
         proc = self._proc
+        known = self._pidfd >= 0
         self._close_pidfd()
         if proc is None or self._returncode is not None:
             return
         code = proc.returncode
         if code is None:
             try:
+                if not known:  # its number may be another child's by now
+                    raise ChildProcessError
                 _, status = os.waitpid(proc.pid, 0)  # does not wait: the pidfd said that it has exited
             except ChildProcessError:
                 code = 255
@@ -58,6 +73,44 @@ class SubprocessTransport(base_subprocess.BaseSubprocessTransport):
             else:
                 code = os.waitstatus_to_exitcode(status)
         self._process_exited(code)
+
+    def _process_exited(self, returncode: int) -> None:
+        # Up to Python 3.13 the base wakes those that wait() only when the pipes are closed, too, which a grandchild may
+        # keep open. Later versions have woken them all by now, and have None here.
+        super()._process_exited(returncode)
+        if self._exit_waiters:
+            for waiter in self._exit_waiters:
+                if not waiter.done():
+                    waiter.set_result(returncode)
+            self._exit_waiters.clear()
+
+    def _loop_closes(self) -> None:
+        """Nobody will see the child exit: end it, and read its status."""
+        proc = self._proc
+        if proc is not None and proc.returncode is None and self._pidfd >= 0 and not self._loop._is_foreign():
+            try:
+                proc.kill()
+            except PermissionError:  # it runs as another user, and goes on
+                pass
+            else:
+                ended = select.poll()
+                ended.register(self._pidfd, select.POLLIN)
+                ended.poll(KILLED * 1000)
+                self._returncode = proc.poll()
+        self._close_pidfd()
+
+    def close(self) -> None:
+        """Close the pipes, and kill the child if it has not ended; nothing if the loop has done so when it closed."""
+        if self._loop is None or not self._loop.is_closed():
+            super().close()
+        self._closed = True
+
+    def _close_unconnected(self) -> None:
+        """Close the pipes that have no transport: the task that was to connect them was cancelled."""
+        if self._proc is not None:
+            for number, pipe in enumerate((self._proc.stdin, self._proc.stdout, self._proc.stderr)):
+                if pipe is not None and self._pipes.get(number) is None:
+                    pipe.close()
 
     def __del__(self) -> None:
         try:
@@ -91,6 +144,7 @@ async def spawn(
         raise
     except BaseException:
         transport.close()
+        transport._close_unconnected()
         await transport._wait()
         raise
     finally:
