@@ -1,8 +1,7 @@
 """class Loop: what of an event loop stays in Python.
 
 The hot path is core.loop.LoopCore, first in the MRO; what is cold comes from the standard library of the
-running Python. This file has the rest: running, closing, the wake-up descriptor for signals, serving, and
-the factories for transports.
+running Python. This file has the rest: running, closing, serving, and the factories for transports.
 """
 
 from __future__ import annotations
@@ -10,12 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import selectors
-import signal
 import socket
 import sys
 import threading
-import warnings
-import weakref
 from asyncio import constants, events, unix_events
 from asyncio.log import logger
 from collections.abc import Callable
@@ -25,6 +21,7 @@ from os import stat, unlink
 from typing import Any
 
 from goloop import _environment
+from goloop._eventloop.signals import SignalMethods
 from goloop._eventloop.socket_methods import SocketMethods
 from goloop._eventloop.subprocesses import SubprocessTransport, spawn
 from goloop.core.loop.loop_core import LoopCore
@@ -58,7 +55,7 @@ def _close_unused(selector: selectors.BaseSelector) -> None:
     selector.close()
 
 
-class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
+class Loop(LoopCore, SignalMethods, SocketMethods, asyncio.BaseEventLoop):
     """An asyncio event loop that parks instead of polling.
 
     Drop-in for asyncio.SelectorEventLoop on Linux; see asyncio.AbstractEventLoop for the methods. All
@@ -88,12 +85,9 @@ class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
         super().__init__()
         self._handoff = handoff
         self._watch = watch
-        self._signal_handlers: dict[int, asyncio.Handle] = {}
-        self._signal_sockets: tuple[socket.socket, socket.socket] | None = None
         self._acceptors: dict[int, Acceptor] = {}
         self._unix_server_sockets: dict[socket.socket, int] = {}
         self._children: set[SubprocessTransport] = set()  # those whose exit has not been seen
-        _loops.add(self)
         if self._handoff:
             try:
                 runtime().enable(self)
@@ -167,19 +161,7 @@ class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
             return
         if end_goroutines is not None and not sys.is_finalizing():  # its module may be gone by then
             end_goroutines(self)
-        if sys.is_finalizing():
-            if self._signal_handlers:
-                warnings.warn(
-                    f"Closing the loop {self!r} on interpreter shutdown stage, skipping signal handlers removal",
-                    ResourceWarning,
-                    stacklevel=2,
-                    source=self,
-                )
-                self._signal_handlers.clear()
-        else:
-            for sig in list(self._signal_handlers):
-                self.remove_signal_handler(sig)
-        self._close_signal_sockets()
+        self._close_signals()
         for child in list(self._children):
             child._loop_closes()
         super().close()
@@ -188,69 +170,10 @@ class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
         if self._handoff:
             runtime().disable(self)
 
-    # ---------------------------------------------------------------- signals
-    # A signal's C handler writes its number to the wake-up descriptor, whatever the main thread does and
-    # whoever holds the GIL; the netpoller then wakes the loop. While the loop runs in the main thread it
-    # borrows the descriptor even without handlers of its own: a Ctrl-C that arrives just before the loop
-    # parks would otherwise wait for the next event.
-
-    @property
-    def _csock(self) -> socket.socket:
-        """The writing end of the signal sockets, made on first use."""
-        if self._signal_sockets is None:
-            reader, writer = socket.socketpair()
-            reader.setblocking(False)
-            writer.setblocking(False)
-            self._signal_sockets = reader, writer
-            self._add_reader(reader.fileno(), self._read_signals)
-        return self._signal_sockets[1]
-
-    def _close_signal_sockets(self) -> None:
-        if self._signal_sockets is not None:
-            reader, writer = self._signal_sockets
-            self._give_back_wakeup_fd()
-            self._signal_sockets = None
-            self._remove_reader(reader.fileno())
-            reader.close()
-            writer.close()
-
-    def _borrow_wakeup_fd(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            fd = self._csock.fileno()
-            before = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
-            if before not in (-1, fd):
-                signal.set_wakeup_fd(before)  # somebody else's: leave it
-
-    def _give_back_wakeup_fd(self) -> None:
-        if self._signal_sockets is not None and threading.current_thread() is threading.main_thread():
-            before = signal.set_wakeup_fd(-1)
-            if before not in (-1, self._signal_sockets[1].fileno()):
-                signal.set_wakeup_fd(before)
-
-    def _read_signals(self) -> None:
-        assert self._signal_sockets is not None
-        try:
-            numbers = self._signal_sockets[0].recv(4096)
-        except (BlockingIOError, InterruptedError):
-            return
-        for number in numbers:
-            self._handle_signal(number)
-
-    def remove_signal_handler(self, sig: int) -> bool:
-        """Put the signal's default handler back. Returns whether there was a handler to remove."""
-        removed: bool = _UnixLoop.remove_signal_handler(self, sig)
-        if removed and self.is_running():
-            self._borrow_wakeup_fd()
-        return removed
-
-    add_signal_handler = _UnixLoop.add_signal_handler
-    _handle_signal = _UnixLoop._handle_signal
-    _check_signal = _UnixLoop._check_signal
-
+    # ---------------------------------------------------------------- serving
     create_unix_connection = _UnixLoop.create_unix_connection
     create_unix_server = _UnixLoop.create_unix_server
 
-    # ---------------------------------------------------------------- serving
     def _start_serving(
         self,
         protocol_factory: Callable[[], asyncio.BaseProtocol],
@@ -399,16 +322,3 @@ class Loop(LoopCore, SocketMethods, asyncio.BaseEventLoop):
         self, protocol: Any, args: Any, *popen: Any, **kwargs: Any
     ) -> SubprocessTransport:
         return await spawn(self, protocol, args, *popen, **kwargs)
-
-
-# -------------------------------------------------------------------- processes
-_loops: weakref.WeakSet[Loop] = weakref.WeakSet()  # whose signal sockets a forked child must not write to
-
-
-def _after_fork_in_child() -> None:
-    """A signal in the child must not reach the parent's handlers through the sockets they share."""
-    for loop in list(_loops):
-        loop._give_back_wakeup_fd()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
