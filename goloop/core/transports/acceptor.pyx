@@ -2,7 +2,8 @@
 """Acceptor: takes connections from a listening socket, a whole batch in one iteration.
 
 A plain connection becomes a transport at once, without a task; a TLS one needs a task that waits for its
-handshake. asyncio makes a task for each.
+handshake. asyncio makes a task for each. As there, each connection has its own copy of the context in which the server
+was started: for the protocol factory, the transport, and the task.
 """
 
 import socket
@@ -10,6 +11,7 @@ from asyncio import constants as _constants
 from asyncio import trsock as _trsock
 from asyncio.log import logger as _logger
 from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
+from functools import partial as _partial
 from os import strerror as _strerror
 
 cimport cython
@@ -23,9 +25,11 @@ from goloop.core.system.sockaddr cimport (
     SOCK_CLOEXEC, SOCK_NONBLOCK, Address, known, sockaddr, sockaddr_storage, socklen_t, unpack,
 )
 from goloop.core.transports.base cimport enter_context, leave_context
+from goloop.core.transports.stream cimport StreamTransport
 
 
 cdef extern from "Python.h":
+    object PyContext_Copy(object context)
     object PyContext_CopyCurrent()
 
 cdef extern from "sys/socket.h" nogil:
@@ -36,14 +40,21 @@ cdef tuple OUT_OF_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
 cdef double RETRY = _constants.ACCEPT_RETRY_DELAY      # seconds
 
 
+def _close_if_cancelled(conn, task):
+    """A task that is cancelled before it has begun cannot close its connection. One that has begun does."""
+    if task.cancelled():
+        conn.close()
+
+
 @cython.final
 cdef class Acceptor(Pollable):
     """Accepts for one listening socket of one server, until cancelled."""
 
     cdef LoopCore loop_core
     cdef object sock, factory, server, tls
-    cdef object context           # of whoever started the server: the factory and the transports get it
+    cdef object context           # in which the server was started; each connection gets a copy
     cdef int backlog, family, kind, proto, fd
+    cdef list fresh               # (iteration, descriptor) of connections accepted just now, oldest first
     cdef bint cancelled
 
     def __cinit__(self, LoopCore loop not None, *args, **kwargs):
@@ -57,6 +68,7 @@ cdef class Acceptor(Pollable):
         self.factory = factory
         self.context = PyContext_CopyCurrent()
         self.server = server
+        self.fresh = []
         self.backlog = max(backlog, 1)
         self.tls = tls
         self.family = int(sock.family)
@@ -71,18 +83,40 @@ cdef class Acceptor(Pollable):
                 before.cancel()
 
     def cancel(self):
+        """Accept no more, and close the connections that are in the middle of being accepted.
+
+        These are the ones whose protocols have not been told of them. If the loop was stopped, they are also the ones
+        whose protocols were told in its last iteration: a program that cancelled all tasks in it did not find theirs.
+        """
+        cdef unsigned long long turn
+        cdef bint stopped = not self.loop_core.is_running()
+        cdef object owner
         self.cancelled = True
+        self.forget()
+        for turn, fd in self.fresh:
+            owner = self.loop_core.pollset.owner_of(fd)
+            if isinstance(owner, StreamTransport) and (<StreamTransport>owner).server is self.server:
+                if stopped or not (<StreamTransport>owner).told:
+                    owner.close()
+
+    cdef int forget(self) except -1:
+        """Forget the connections that have been accepted: they were in the iteration before the last, or earlier."""
+        cdef unsigned long long turn
+        cdef Py_ssize_t n = 0
+        for turn, _ in self.fresh:
+            if turn + 1 >= self.loop_core.token.turn:
+                break
+            n += 1
+        if n:
+            del self.fresh[:n]
+        return 0
 
     def __repr__(self):
         return f"<Acceptor fd={self.fd} server={self.server!r}>"
 
     cdef object run(self):
         try:
-            enter_context(self.context)
-            try:
-                self.accept()
-            finally:
-                leave_context(self.context)
+            self.accept()
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
@@ -93,7 +127,9 @@ cdef class Acceptor(Pollable):
 
     cdef int accept(self) except -1:
         cdef Address address
+        cdef object context
         cdef int _i, fd, error
+        self.forget()
         for _i in range(self.backlog):
             if self.cancelled:
                 break
@@ -115,7 +151,12 @@ cdef class Acceptor(Pollable):
                     self.loop_core.pollset.remove_watcher(self.fd, READ)
                     self.loop_core.call_later(RETRY, self.start)
                 break
-            self.serve(fd, &address)
+            context = PyContext_Copy(self.context)
+            enter_context(context)
+            try:
+                self.serve(fd, &address)
+            finally:
+                leave_context(context)
         return 0
 
     cdef int serve(self, int fd, Address *peer) except -1:
@@ -130,7 +171,8 @@ cdef class Acceptor(Pollable):
         if self.loop_core._debug:
             _logger.debug("%r got a new connection from %r: %r", self.server, extra.get("peername"), conn)
         if self.tls is not None:
-            self.loop_core.create_task(self.tls(self.factory, conn, extra, self.server))
+            task = self.loop_core.create_task(self.tls(self.factory, conn, extra, self.server))
+            task.add_done_callback(_partial(_close_if_cancelled, conn))
             return 0
         try:
             protocol = self.factory()
@@ -138,6 +180,7 @@ cdef class Acceptor(Pollable):
                 conn.close()      # the factory closed the server
             else:
                 self.loop_core._make_socket_transport(conn, protocol, extra=extra, server=self.server)
+                self.fresh.append((self.loop_core.token.turn, fd))
         except (SystemExit, KeyboardInterrupt):
             conn.close()
             raise

@@ -21,6 +21,7 @@ cdef object SHUTDOWN = _sslproto.SSLProtocolState.SHUTDOWN
 cdef object _Protocol = _sslproto.SSLProtocol
 cdef object _Transport = _sslproto._SSLProtocolTransport
 cdef object _set_state = _Protocol._set_state
+cdef object _connection_made = _Protocol.connection_made
 cdef object _buffer_updated = _Protocol.buffer_updated
 cdef object _do_read = _Protocol._do_read
 cdef object _write_appdata = _Protocol._write_appdata
@@ -64,6 +65,14 @@ class SSLProtocol(_Protocol):
         _set_state(self, new_state)
         if isinstance(self._transport, StreamTransport):
             (<StreamTransport>self._transport).pin_inline(new_state is not WRAPPED)  # through handshake and shutdown
+
+    def connection_made(self, transport):
+        if self._app_transport is not None and self._app_transport._closed:
+            # Closed before there was anything to shut down: the task that waited for the connection was cancelled.
+            self._transport = transport
+            transport.abort()
+        else:
+            _connection_made(self, transport)
 
     def buffer_updated(self, nbytes):
         if self._state is WRAPPED:

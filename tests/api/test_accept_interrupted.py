@@ -1,0 +1,149 @@
+"""Servers and tasks that are stopped while a connection is being made: it is closed, and nobody waits for it."""
+
+import asyncio
+import contextlib
+import socket
+
+import pytest
+from certificates import client_context, server_context
+from recorders import Echo, Recorder, condition, decreed, settle, stock
+from servers import talks
+
+KINDS = ["tcp", "tls"]
+
+
+def stop_and_cancel_all(loop):
+    loop.stop()
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
+
+
+@contextlib.contextmanager
+def stopped_while_accepting(loop, kind, later):
+    """A server whose loop was stopped, and whose tasks were cancelled, in the protocol factory or just after it.
+
+    With its peer and its protocol, which begins a task when it is told of the connection.
+    """
+    recorder = Recorder(made=lambda _: tasks.append(loop.create_task(asyncio.sleep(1000))))
+    tasks = []
+
+    def factory():
+        if later:
+            loop.call_soon(stop_and_cancel_all, loop)
+        else:
+            stop_and_cancel_all(loop)
+        return recorder
+
+    options = {"ssl": server_context()} if kind == "tls" else {}
+    server = loop.run_until_complete(loop.create_server(factory, "127.0.0.1", 0, **options))
+    with socket.create_connection(server.sockets[0].getsockname()) as peer:
+        loop.run_forever()
+        yield server, peer, recorder
+    for task in tasks:
+        task.cancel()
+    loop.run_until_complete(settle())
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_connection_that_is_being_accepted_is_closed_with_its_server(both, kind, later):
+    def scenario(loop):
+        if kind == "tls" and stock(loop):
+            return b"", []  # asyncio goes on with the handshake
+        with stopped_while_accepting(loop, kind, later) as (server, peer, recorder):
+            server.close()
+            loop.run_until_complete(asyncio.wait_for(server.wait_closed(), 10))
+            loop.run_until_complete(settle())
+            peer.settimeout(10)
+            return peer.recv(10), [] if kind == "tls" else recorder.events
+
+    assert both(scenario) == (b"", [] if kind == "tls" else ["made", ("lost", None)])
+
+
+def test_a_server_that_its_first_connection_closes_goes_on_with_that_one(both):
+    async def scenario(loop):
+        class First(Echo):
+            def connection_made(self, transport):
+                super().connection_made(transport)
+                server.close()
+
+        server = await loop.create_server(First, "127.0.0.1", 0)
+        answered = await talks(loop, server.sockets[0].getsockname())
+        await server.wait_closed()
+        return answered
+
+    assert both(scenario) is True
+
+
+def test_connections_that_were_told_of_are_left_alone_when_the_server_closes(both):
+    async def scenario(loop):
+        recorders = []
+
+        def factory():
+            recorders.append(Recorder())
+            return recorders[-1]
+
+        server = await loop.create_server(factory, "127.0.0.1", 0)
+        with socket.create_connection(server.sockets[0].getsockname()) as peer:
+            await condition(lambda: recorders and recorders[0].events)
+            server.close()
+            peer.send(b"still there")
+            await recorders[0].until(11)
+        await recorders[0].until("lost")
+        await server.wait_closed()
+        return recorders[0].names()
+
+    assert both(scenario) == ["made", "data", "eof", "lost"]
+
+
+def test_a_tls_connection_whose_task_is_cancelled_before_it_begins_is_closed(both):
+    @decreed(b"", because="asyncio leaves the accepted socket to the garbage collector")
+    async def scenario(loop):
+        def cancelled(loop, coro, **options):
+            task = asyncio.Task(coro, loop=loop, **options)
+            task.cancel()
+            return task
+
+        server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0, ssl=server_context())
+        with socket.create_connection(server.sockets[0].getsockname()) as peer:
+            peer.setblocking(False)
+            loop.set_task_factory(cancelled)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            loop.set_task_factory(None)
+            received = await loop.sock_recv(peer, 10)
+        server.close()
+        await server.wait_closed()
+        return received
+
+    assert both(scenario) == b""
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_a_tls_client_that_is_cancelled_in_any_iteration_closes_its_connection(both, turns):
+    @decreed("closed", because="asyncio cannot close a TLS connection that has not begun its handshake")
+    async def scenario(loop):
+        recorder = Recorder()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            listener.setblocking(False)
+            address = listener.getsockname()
+            task = asyncio.ensure_future(
+                loop.create_connection(lambda: recorder, *address, ssl=client_context(), server_hostname="goloop.test")
+            )
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled() and not recorder.events
+            try:
+                peer, _ = listener.accept()
+            except BlockingIOError:
+                return "closed"  # not even connected
+            with peer:
+                peer.setblocking(False)
+                with contextlib.suppress(ConnectionResetError):
+                    while await loop.sock_recv(peer, 10000):
+                        pass  # its first message
+                return "closed"
+
+    assert both(scenario) == "closed"
