@@ -21,6 +21,7 @@ from os import stat, unlink
 from typing import Any
 
 from goloop import _environment
+from goloop._eventloop.nesting import Nesting, come_back, step_aside
 from goloop._eventloop.signals import SignalMethods
 from goloop._eventloop.socket_methods import SocketMethods
 from goloop._eventloop.subprocesses import SubprocessTransport, spawn
@@ -55,7 +56,7 @@ def _close_unused(selector: selectors.BaseSelector) -> None:
     selector.close()
 
 
-class Loop(LoopCore, SignalMethods, SocketMethods, asyncio.BaseEventLoop):
+class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoop):
     """An asyncio event loop that parks instead of polling.
 
     Drop-in for asyncio.SelectorEventLoop on Linux; see asyncio.AbstractEventLoop for the methods. All
@@ -106,12 +107,14 @@ class Loop(LoopCore, SignalMethods, SocketMethods, asyncio.BaseEventLoop):
         self._old_agen_hooks: Any = sys.get_asyncgen_hooks()
         self._thread_id = threading.get_ident()
         sys.set_asyncgen_hooks(firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook)
+        self._outside = step_aside()
         events._set_running_loop(self)
 
     def _run_forever_cleanup(self) -> None:
         self._stopping = False
         self._thread_id = None
-        events._set_running_loop(None)
+        come_back(self._outside)
+        self._outside = None, None
         self._set_coroutine_origin_tracking(False)
         if self._old_agen_hooks is not None:
             sys.set_asyncgen_hooks(*self._old_agen_hooks)
@@ -119,6 +122,9 @@ class Loop(LoopCore, SignalMethods, SocketMethods, asyncio.BaseEventLoop):
 
     def run_forever(self) -> None:
         """Run until stop() is called; the calling thread becomes the loop's home thread."""
+        if self._may_nest():
+            self._run_forever_nested()
+            return
         self._run_forever_setup()
         if self._handoff or self._watches():
             runtime().start_monitoring(self)

@@ -295,7 +295,7 @@ cdef class LoopCore:
             cell[0] = <PyObject *>None
             self.head = (self.head + 1) & (self.capacity - 1)
             self.count -= 1
-            if PyList_GET_SIZE(ownership.away) and not ownership.admits(item):
+            if (PyList_GET_SIZE(ownership.away) or PyList_GET_SIZE(ownership.inside)) and not ownership.admits(item):
                 continue
             ownership.stall.beat += 1
             ownership.item = <void *>item
@@ -353,6 +353,17 @@ cdef class LoopCore:
         """Run one iteration, as asyncio's method of that name."""
         self.check_closed()
         self.run_once()
+
+    def _begin_nested(self):
+        """The callback that runs now is about to run the loop: what belongs to the callback waits."""
+        self.ownership.nest()
+
+    def _end_nested(self):
+        self.ownership.unnest()
+
+    def _is_nested(self):
+        """Return whether a callback runs the loop."""
+        return bool(self.ownership.inside)
 
     def _run_until_stopped(self):
         """Run iterations until stop(); run_forever() prepares and cleans up around it."""

@@ -90,8 +90,9 @@ cdef class LoopOwnership:
     cdef LoopThread home               # of the thread in run_forever()
     cdef LoopThread spare              # an IDLE loop thread that is not home's
     cdef readonly list away            # loop threads that are RETAKEN or RETURNED
+    cdef list inside                   # what run_once() runs whose callback runs the loop once more, outermost first
     cdef list returned                 # of these, those that are RETURNED, oldest first
-    cdef list deferred                 # what must not run before one of these has ended its callback
+    cdef list deferred                 # what must not run before one of these or those has ended its callback
     cdef bint open                     # run_forever() is in progress, callbacks may begin
     cdef bint settling                 # it is about to return: those that are away may end
     cdef readonly bint closed
@@ -128,6 +129,8 @@ cdef class LoopOwnership:
     cdef int wait_for_stuck(self, LoopThread loop_thread, double seconds) except -1
     cdef bint attach_substitute(self, LoopThread loop_thread) except -1
     cdef bint admits(self, object item) except -1
+    cdef int nest(self) except -1
+    cdef int unnest(self) except -1
     cdef int enter_region(self, LoopThread loop_thread) except -1
     cdef int leave_region(self, LoopThread loop_thread) except -1
     cdef int end_region(self, LoopThread loop_thread) except -1

@@ -158,6 +158,7 @@ cdef class LoopOwnership:
         self.loop = weakref.ref(loop)
         self.pollset = pollset
         self.away = []
+        self.inside = []
         self.returned = []
         self.deferred = []
         self.drain_timeout = DRAIN_TIMEOUT
@@ -527,9 +528,12 @@ cdef class LoopOwnership:
         of a transport that is, nor one whose context is entered elsewhere.
         """
         cdef LoopThread loop_thread
-        cdef object context, other
+        cdef object context, other, begun
+        cdef list all_begun = list(self.inside)
         for loop_thread in self.away:
-            if loop_thread.item is item or transport_of(loop_thread.item) is item:
+            all_begun.append(loop_thread.item)
+        for begun in all_begun:
+            if begun is item or transport_of(begun) is item:
                 for other in self.deferred:
                     if other is item:          # a watcher, once for each iteration
                         return False
@@ -545,6 +549,23 @@ cdef class LoopOwnership:
                 return False
             PyContext_Exit(context)
         return True
+
+    cdef int nest(self) except -1:
+        """The callback that home runs now is about to run the loop; what belongs to the callback waits until unnest()."""
+        cdef object item = <object>self.item if self.item != NULL else None
+        if self.holder is not self.home:
+            raise RuntimeError("a callback that runs in a substitute thread cannot run the event loop")
+        if type(item) is Handle:
+            self.pollset.set_disabled(item, True)
+        self.inside.append(item)
+        return 0
+
+    cdef int unnest(self) except -1:
+        cdef object item = self.inside.pop()
+        self.item = <void *>item if item is not None else NULL       # the run_once() outside has a reference
+        if type(item) is Handle and not self.closed:
+            self.pollset.set_disabled(item, False)
+        return self.requeue_deferred()
 
     cdef int enter_region(self, LoopThread loop_thread) except -1:
         """blocking() begins; the loop thread is its own thread's."""
