@@ -24,7 +24,7 @@ from asyncio import events, unix_events
 from collections.abc import Callable
 from errno import EINVAL
 from types import FrameType
-from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack
+from typing import TYPE_CHECKING, Any, TypeVarTuple
 
 from goloop.core.system import signals
 
@@ -67,7 +67,7 @@ class SignalMethods(_Base):
         self._signal_sockets: tuple[socket.socket, socket.socket] | None = None
         _loops.add(self)
 
-    def add_signal_handler(self, sig: int, callback: Callable[[Unpack[_Ts]], object], *args: Unpack[_Ts]) -> None:
+    def add_signal_handler(self, sig: int, callback: Callable[[*_Ts], object], *args: *_Ts) -> None:
         """Run callback(*args) in the loop when the signal comes, in place of what handled it. Main thread only.
 
         Raises ValueError for an invalid number, RuntimeError in another thread or if the signal cannot be caught.

@@ -551,7 +551,7 @@ cdef class LoopOwnership:
         return True
 
     cdef int nest(self) except -1:
-        """The callback that home runs now is about to run the loop; what belongs to the callback waits until unnest()."""
+        """The callback that home runs is about to run the loop; what belongs to the callback waits until unnest()."""
         cdef object item = <object>self.item if self.item != NULL else None
         if self.holder is not self.home:
             raise RuntimeError("a callback that runs in a substitute thread cannot run the event loop")

@@ -88,12 +88,11 @@ cdef class Acceptor(Pollable):
         These are the ones whose protocols have not been told of them. If the loop was stopped, they are also the ones
         whose protocols were told in its last iteration: a program that cancelled all tasks in it did not find theirs.
         """
-        cdef unsigned long long turn
         cdef bint stopped = not self.loop_core.is_running()
         cdef object owner
         self.cancelled = True
         self.forget()
-        for turn, fd in self.fresh:
+        for _turn, fd in self.fresh:
             owner = self.loop_core.pollset.owner_of(fd)
             if isinstance(owner, StreamTransport) and (<StreamTransport>owner).server is self.server:
                 if stopped or not (<StreamTransport>owner).told:
