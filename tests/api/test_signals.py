@@ -313,6 +313,25 @@ def test_interrupt_main_is_handled_as_a_signal_that_came(both):
     assert both(scenario) == ["handled"] * 4
 
 
+def test_a_handler_that_was_exchanged_and_put_back_is_called_as_before(both):
+    async def scenario(loop):
+        seen = []
+        loop.add_signal_handler(USR1, seen.append, "handled")
+        ours = signal.signal(USR1, signal.SIG_IGN)
+        kill()
+        signal.signal(USR1, ours)
+        for n in (1, 2, 3):
+            kill()
+            await until(lambda n=n: len(seen) == n)
+        signal.signal(USR1, lambda number, frame: ours(number, frame))  # that does something else as well
+        kill()
+        await until(lambda: len(seen) == 4)
+        await asyncio.sleep(0.01)
+        return seen
+
+    assert both(scenario) == ["handled"] * 4
+
+
 def test_a_wakeup_descriptor_that_is_somebody_elses_is_not_needed_and_not_taken_away(both):
     @decreed((["handled"], True), because="asyncio hears of no signal then, and takes the descriptor away in the end")
     async def scenario(loop):

@@ -184,6 +184,31 @@ def test_signal_handlers_of_the_loop_run_while_home_is_stuck():
     run(main())
 
 
+def test_each_of_many_signals_is_handled_while_home_is_stuck():
+    event, seen = threading.Event(), []
+
+    def handler():
+        seen.append(None)
+        if len(seen) == 1000:
+            event.set()
+
+    def sends():
+        for _ in range(1000):
+            signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)  # not to the main thread, which may be late
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGUSR1, handler)
+        thread = threading.Thread(target=sends)
+        thread.start()
+        assert event.wait(LONG)
+        thread.join()
+        await asyncio.sleep(0.01)
+
+    run(main())
+    assert len(seen) == 1000
+
+
 def test_a_fork_while_callbacks_are_stuck():
     event = threading.Event()
 

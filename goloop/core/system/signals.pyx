@@ -83,9 +83,15 @@ def count(int number):
 
 
 def ran(int number):
-    """Python's handler was called, in the main thread: count the signal if only interrupt_main() can have sent it."""
+    """Python's handler was called, in the main thread: count the signal if no handler in C has seen it.
+
+    That is so if interrupt_main() made it up. Or Python's handler was exchanged and put back meanwhile, which took ours
+    away: it is put back, too.
+    """
     check(number)
     gl_python_ran(number)
+    if gl_begin_to_count(number) < 0:
+        PyErr_SetFromErrno(OSError)
 
 
 def take(int number):
