@@ -217,6 +217,27 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
             except OSError as exc:
                 logger.error("Unable to clean up listening UNIX socket %r: %r", path, exc)
 
+    def _see_through(self, accepted: list[StreamTransport]) -> asyncio.Future[None]:
+        """Close connections that are accepted now, should all tasks be cancelled before their protocols know of them.
+
+        The one task that they share until then is cancelled with the others: nobody else would close them. Returns the
+        future that is to be done when the protocols know.
+        """
+
+        async def wait() -> None:
+            await told
+
+        def over(task: asyncio.Task[None]) -> None:
+            if task.cancelled():
+                for transport in accepted:
+                    transport.close()
+
+        told = self.create_future()
+        task = self.create_task(wait())
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        task.add_done_callback(over)
+        return told
+
     async def _accept_tls(
         self,
         factory: Callable[[], asyncio.BaseProtocol],

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 from certificates import client_context, server_context
-from recorders import condition, socket_pair
+from recorders import Recorder, condition, socket_pair
 
 VAR = contextvars.ContextVar("var", default="unset")
 
@@ -91,12 +91,13 @@ def test_what_a_stream_server_sets_is_not_seen_by_the_next(both, kind, tmp_path)
 
 def test_connections_of_one_batch_do_not_see_each_other(both):
     async def scenario(loop):
-        seen = []
+        seen, recorders = [], []
 
         def factory():
             seen.append(VAR.get())
             VAR.set("factory")
-            return asyncio.Protocol()
+            recorders.append(Recorder())
+            return recorders[-1]
 
         listener = socket.create_server(("127.0.0.1", 0))
         with contextlib.ExitStack() as stack:
@@ -104,6 +105,8 @@ def test_connections_of_one_batch_do_not_see_each_other(both):
                 stack.enter_context(socket.create_connection(listener.getsockname()))
             server = await loop.create_server(factory, sock=listener)
             await condition(lambda: len(seen) == 5)
+        for recorder in recorders:
+            await recorder.until("lost")
         server.close()
         await server.wait_closed()
         return seen

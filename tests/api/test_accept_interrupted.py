@@ -60,6 +60,32 @@ def test_a_connection_that_is_being_accepted_is_closed_with_its_server(both, kin
     assert both(scenario) == (b"", [] if kind == "tls" else ["made", ("lost", None)])
 
 
+def test_cancelling_all_tasks_of_a_running_loop_closes_what_is_being_accepted(both):
+    async def scenario(loop):
+        before = asyncio.all_tasks()
+        tasks = []
+        recorder = Recorder(made=lambda _: tasks.append(loop.create_task(asyncio.sleep(1000))))
+
+        def factory():
+            for task in asyncio.all_tasks() - before:
+                task.cancel()
+            return recorder
+
+        server = await loop.create_server(factory, "127.0.0.1", 0)
+        with socket.create_connection(server.sockets[0].getsockname()) as peer:
+            await recorder.until("lost")
+            server.close()
+            await server.wait_closed()
+            peer.settimeout(10)
+            received = peer.recv(10)
+        for task in tasks:
+            task.cancel()
+        await settle()
+        return received, recorder.events, asyncio.all_tasks() == before
+
+    assert both(scenario) == (b"", ["made", ("lost", None)], True)
+
+
 def test_a_server_that_its_first_connection_closes_goes_on_with_that_one(both):
     async def scenario(loop):
         class First(Echo):

@@ -1,13 +1,15 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
 """Acceptor: takes connections from a listening socket, a whole batch in one iteration.
 
-A plain connection becomes a transport at once, without a task; a TLS one needs a task that waits for its
-handshake. asyncio makes a task for each. As there, each connection has its own copy of the context in which the server
-was started: for the protocol factory, the transport, and the task.
+A plain connection becomes a transport at once. All of a batch share a task until their protocols know of them, for a
+cancellation of all tasks to reach them. A TLS one needs a task that waits for its handshake. asyncio makes a task for
+each. As there, each connection has its own copy of the context in which the server was started: for the protocol
+factory, the transport, and the task.
 """
 
 import socket
 from asyncio import constants as _constants
+from asyncio import futures as _futures
 from asyncio import trsock as _trsock
 from asyncio.log import logger as _logger
 from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
@@ -25,7 +27,6 @@ from goloop.core.system.sockaddr cimport (
     SOCK_CLOEXEC, SOCK_NONBLOCK, Address, known, sockaddr, sockaddr_storage, socklen_t, unpack,
 )
 from goloop.core.transports.base cimport enter_context, leave_context
-from goloop.core.transports.stream cimport StreamTransport
 
 
 cdef extern from "Python.h":
@@ -36,6 +37,7 @@ cdef extern from "sys/socket.h" nogil:
     int accept4(int fd, sockaddr *address, socklen_t *length, int flags)
 
 cdef object _socket = socket.socket
+cdef object _set_result = _futures._set_result_unless_cancelled
 cdef tuple OUT_OF_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
 cdef double RETRY = _constants.ACCEPT_RETRY_DELAY      # seconds
 
@@ -54,7 +56,8 @@ cdef class Acceptor(Pollable):
     cdef object sock, factory, server, tls
     cdef object context           # in which the server was started; each connection gets a copy
     cdef int backlog, family, kind, proto, fd
-    cdef list fresh               # (iteration, descriptor) of connections accepted just now, oldest first
+    cdef list fresh               # transports of the connections that this turn has accepted, and
+    cdef object told              # the future for the end of the wait until their protocols know of them; else None
     cdef bint cancelled
 
     def __cinit__(self, LoopCore loop not None, *args, **kwargs):
@@ -68,7 +71,6 @@ cdef class Acceptor(Pollable):
         self.factory = factory
         self.context = PyContext_CopyCurrent()
         self.server = server
-        self.fresh = []
         self.backlog = max(backlog, 1)
         self.tls = tls
         self.family = int(sock.family)
@@ -83,39 +85,20 @@ cdef class Acceptor(Pollable):
                 before.cancel()
 
     def cancel(self):
-        """Accept no more, and close the connections that are in the middle of being accepted.
-
-        These are the ones whose protocols have not been told of them. If the loop was stopped, they are also the ones
-        whose protocols were told in its last iteration: a program that cancelled all tasks in it did not find theirs.
-        """
-        cdef bint stopped = not self.loop_core.is_running()
-        cdef object owner
+        """Accept no more."""
         self.cancelled = True
-        self.forget()
-        for _turn, fd in self.fresh:
-            owner = self.loop_core.pollset.owner_of(fd)
-            if isinstance(owner, StreamTransport) and (<StreamTransport>owner).server is self.server:
-                if stopped or not (<StreamTransport>owner).told:
-                    owner.close()
-
-    cdef int forget(self) except -1:
-        """Forget the connections that have been accepted: they were in the iteration before the last, or earlier."""
-        cdef unsigned long long turn
-        cdef Py_ssize_t n = 0
-        for turn, _ in self.fresh:
-            if turn + 1 >= self.loop_core.token.turn:
-                break
-            n += 1
-        if n:
-            del self.fresh[:n]
-        return 0
 
     def __repr__(self):
         return f"<Acceptor fd={self.fd} server={self.server!r}>"
 
     cdef object run(self):
         try:
-            self.accept()
+            try:
+                self.accept()
+            finally:
+                if self.told is not None:
+                    self.loop_core.soon(_set_result, (self.told, None), None)  # when connection_made() has been called
+                    self.told = self.fresh = None
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
@@ -128,7 +111,6 @@ cdef class Acceptor(Pollable):
         cdef Address address
         cdef object context
         cdef int _i, fd, error
-        self.forget()
         for _i in range(self.backlog):
             if self.cancelled:
                 break
@@ -173,13 +155,16 @@ cdef class Acceptor(Pollable):
             task = self.loop_core.create_task(self.tls(self.factory, conn, extra, self.server))
             task.add_done_callback(_partial(_close_if_cancelled, conn))
             return 0
+        if self.told is None:
+            self.fresh = []
+            self.told = self.loop_core._see_through(self.fresh)
         try:
             protocol = self.factory()
             if self.cancelled:
                 conn.close()      # the factory closed the server
             else:
-                self.loop_core._make_socket_transport(conn, protocol, extra=extra, server=self.server)
-                self.fresh.append((self.loop_core.token.turn, fd))
+                self.fresh.append(
+                    self.loop_core._make_socket_transport(conn, protocol, extra=extra, server=self.server))
         except (SystemExit, KeyboardInterrupt):
             conn.close()
             raise

@@ -15,8 +15,7 @@ cdef class Transport(Pollable):
     cdef bint paused                # pause_reading()
     cdef bint lost                  # connection_lost() is scheduled
     cdef bint busy                  # run() is on the stack: a nested iteration must not enter it
-    cdef bint told                  # connection_made() has been called
-    cdef bint started               # it has returned, reading may begin
+    cdef bint started               # connection_made() was called, reading may begin
     cdef Py_ssize_t lost_writes     # writes after the connection was lost
     cdef Py_ssize_t high, low       # water marks, bytes
     cdef public bint _protocol_paused

@@ -106,7 +106,6 @@ cdef class Transport(Pollable):
         return 0
 
     def _connection_made(self):
-        self.told = True
         self.proto.connection_made(self)
 
     def _start_reading(self):
