@@ -44,6 +44,8 @@ cdef class LoopCore:
     cdef Handle soon(self, object callback, object args, object context)
     cdef int queue(self, Pollable item) except -1
     cdef char *scratch(self) except NULL
+    cdef int forget_watchers(self, int fd) except -1
+    cdef int own(self, int fd, Pollable owner) except -1
     cdef int attach(self, int fd, Pollable owner) except -1
     cdef int detach(self, int fd, Pollable owner) except -1
     cdef Handle add_watcher(self, object fileobj, Side side, object callback, object args)

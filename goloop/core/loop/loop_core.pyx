@@ -632,12 +632,22 @@ cdef class LoopCore:
                 raise MemoryError
         return self.read_buffer
 
-    cdef int attach(self, int fd, Pollable owner) except -1:
-        """Give a descriptor to a transport; whatever watched it before is a leftover of a closed file."""
+    cdef int forget_watchers(self, int fd) except -1:
+        """Whatever watched a descriptor that gets an owner is a leftover of a closed file."""
         self.check_closed()
         if self.pollset.find(fd) >= 0:
             self.remove_watcher(fd, READ)
             self.remove_watcher(fd, WRITE)
+        return 0
+
+    cdef int own(self, int fd, Pollable owner) except -1:
+        """Give a descriptor to a transport, which says with pollset.resume() from when on it is watched."""
+        self.forget_watchers(fd)
+        return self.pollset.own(fd, owner)
+
+    cdef int attach(self, int fd, Pollable owner) except -1:
+        """Give a descriptor to somebody, and watch it."""
+        self.forget_watchers(fd)
         return self.pollset.attach(fd, owner)
 
     cdef int detach(self, int fd, Pollable owner) except -1:

@@ -129,6 +129,7 @@ cdef class PollSet:
     cdef int release_slot(self, int index) except -1
     cdef object add_watcher(self, int fd, Side side, object handle, object fileobj)
     cdef object remove_watcher(self, int fd, Side side)
+    cdef int own(self, int fd, object owner) except -1
     cdef int attach(self, int fd, object owner) except -1
     cdef int detach(self, int fd, object owner) except -1
     cdef bint suspend(self, int fd, object owner) except -1

@@ -287,8 +287,13 @@ cdef class PollSet:
             self.update(index)
         return before
 
+    cdef int own(self, int fd, object owner) except -1:
+        """Make a transport the owner of the descriptor for its life. Nothing is watched before resume()."""
+        self.owners[self.reserve(fd)] = owner
+        return 0
+
     cdef int attach(self, int fd, object owner) except -1:
-        """Make a transport the owner of the descriptor: edge-triggered, both directions, for its life."""
+        """Make somebody the owner of the descriptor, and watch: edge-triggered, both directions."""
         cdef int index = self.reserve(fd)
         cdef object before = self.owners[index]
         self.owners[index] = owner
@@ -358,7 +363,7 @@ cdef class PollSet:
         return True
 
     cdef int resume(self, int fd, object owner) except -1:
-        """Watch again after suspend(); what is ready already is an event."""
+        """Watch for the owner, after own() or suspend(): edge-triggered, both directions. What is ready is an event."""
         cdef int index = self.find(fd)
         if index >= 0 and self.owners[index] is owner and not self.foreign():
             self.update(index)

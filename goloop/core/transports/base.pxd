@@ -22,7 +22,7 @@ cdef class Transport(Pollable):
     cdef dict __dict__
     cdef object __weakref__
 
-    cdef int setup(self, object file, object protocol, object extra) except -1
+    cdef int setup(self, object file, object protocol, object extra, object context) except -1
     cdef int release_file(self) except -1
     cdef int announce(self, object waiter) except -1
     cdef int start_reading(self) except -1
@@ -43,3 +43,4 @@ cdef class Transport(Pollable):
 cdef int enter_context(object context) except -1
 cdef int leave_context(object context) except -1
 cdef bytes as_bytes(object data)
+cdef object flat(object data)

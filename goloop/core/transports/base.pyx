@@ -62,6 +62,15 @@ cdef bytes as_bytes(object data):
     return data if type(data) is bytes else bytes(data)
 
 
+cdef object flat(object data):
+    """A bytes-like object whose items are bytes: of others, len() and slices would count something else."""
+    cdef object view
+    if isinstance(data, (bytes, bytearray)):
+        return data
+    view = data if type(data) is memoryview else memoryview(data)
+    return view.cast("B") if view.c_contiguous and view.nbytes else bytes(view)
+
+
 cdef class Transport(Pollable):
     def __cinit__(self, LoopCore loop not None, *args, **kwargs):
         global live
@@ -73,9 +82,9 @@ cdef class Transport(Pollable):
         global live
         live -= 1
 
-    cdef int setup(self, object file, object protocol, object extra) except -1:
+    cdef int setup(self, object file, object protocol, object extra, object context) except -1:
         self.extra = {} if extra is None else extra
-        self.context = PyContext_CopyCurrent()
+        self.context = PyContext_CopyCurrent() if context is None else context
         self.proto = protocol
         self.high = HIGH
         self.low = HIGH // 4
@@ -98,7 +107,7 @@ cdef class Transport(Pollable):
 
     # --------------------------------------------------------------- starting
     cdef int announce(self, object waiter) except -1:
-        """Schedule connection_made(), then the start of reading, then the waiter's result."""
+        """Schedule connection_made(), then the start of reading, then the waiter's result, as asyncio does."""
         self.loop_core.soon(self._connection_made, (), self.context)
         self.loop_core.soon(self._start_reading, (), self.context)
         if waiter is not None:
@@ -114,8 +123,16 @@ cdef class Transport(Pollable):
             self.start_reading()
 
     cdef int start_reading(self) except -1:
-        """Begin to read; connection_made() has returned, or raised."""
-        return self.loop_core.queue(self)
+        """Watch the descriptor; connection_made() has returned, or raised.
+
+        The first event comes with the next iteration's harvest, and so behind everything that this one schedules:
+        the caller that waits for the transport goes on before the protocol gets data.
+        """
+        try:
+            self.loop_core.pollset.resume(self.fd, self)
+        except OSError as exc:
+            self.fail(exc, "Fatal error: the descriptor of a transport cannot be watched")
+        return 0
 
     def join_server(self, server):
         """Be counted among a server's connections."""
