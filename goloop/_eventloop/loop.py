@@ -10,6 +10,7 @@ import asyncio
 import os
 import selectors
 import socket
+import ssl
 import sys
 import threading
 from asyncio import constants, events, unix_events
@@ -189,6 +190,7 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
         backlog: int = 100,
         ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
         ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
+        context: Any = None,
         **_: Any,
     ) -> None:
         async def tls(factory: Any, conn: socket.socket, extra: dict[str, Any], server: Any) -> None:
@@ -196,7 +198,7 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
                 factory, conn, extra, sslcontext, server, ssl_handshake_timeout, ssl_shutdown_timeout
             )
 
-        acceptor = Acceptor(self, sock, protocol_factory, server, backlog, tls if sslcontext else None)
+        acceptor = Acceptor(self, sock, protocol_factory, server, backlog, tls if sslcontext else None, context)
         self._acceptors[sock.fileno()] = acceptor
         acceptor.start()
 
@@ -285,11 +287,19 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
                 self.call_exception_handler(context)
 
     # -------------------------------------------------------------- factories
+    # From Python 3.15 on asyncio says in which context a transport calls its protocol; else it is the current one.
     def _make_socket_transport(
-        self, sock: Any, protocol: Any, waiter: Any = None, *, extra: Any = None, server: Any = None
+        self,
+        sock: Any,
+        protocol: Any,
+        waiter: Any = None,
+        *,
+        extra: Any = None,
+        server: Any = None,
+        context: Any = None,
     ) -> StreamTransport:
         self._ensure_fd_no_transport(sock)
-        return StreamTransport(self, sock, protocol, waiter, extra, server)
+        return StreamTransport(self, sock, protocol, waiter, extra, server, context)
 
     def _make_ssl_transport(
         self,
@@ -305,6 +315,7 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
         ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
         ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
         call_connection_made: bool = True,
+        context: Any = None,
     ) -> Any:
         self._ensure_fd_no_transport(rawsock)
         tls: Any = SSLProtocol(
@@ -318,16 +329,60 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
             ssl_handshake_timeout=ssl_handshake_timeout,  # type: ignore[arg-type]
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
-        StreamTransport(self, rawsock, tls, extra=extra, server=server)
+        StreamTransport(self, rawsock, tls, extra=extra, server=server, context=context)
         return tls._app_transport
 
-    async def start_tls(self, transport: Any, protocol: Any, sslcontext: Any, **options: Any) -> Any:
-        """Upgrade a transport to TLS, as asyncio's loop; return the transport that the protocol uses from now on."""
-        secured: Any = await super().start_tls(transport, protocol, sslcontext, **options)
-        if secured is not None:  # as asyncio's: None, if the transport was closed before
-            # Nobody had this transport until now, so nobody can have paused it.
-            secured._ssl_protocol.__class__ = SSLProtocol
-        return secured
+    async def start_tls(
+        self,
+        transport: Any,
+        protocol: Any,
+        sslcontext: Any,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> Any:
+        """Upgrade a transport to TLS; return the transport that the protocol uses from now on.
+
+        None, if the connection was closed meanwhile. As asyncio's, but that the handshake gets what a StreamReader
+        holds unread: it came behind the line that asked for TLS, and so is TLS, or an attack.
+        """
+        if not isinstance(sslcontext, ssl.SSLContext):
+            raise TypeError(f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}")
+        if not getattr(transport, "_start_tls_compatible", False):
+            raise TypeError(f"transport {transport!r} is not supported by start_tls()")
+        waiter = self.create_future()
+        tls: Any = SSLProtocol(
+            self,
+            protocol,
+            sslcontext,
+            waiter,
+            server_side,
+            server_hostname,
+            False,
+            ssl_handshake_timeout=ssl_handshake_timeout,  # type: ignore[arg-type]
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+        transport.pause_reading()  # until the new protocol knows the transport
+        if isinstance(protocol, asyncio.StreamReaderProtocol):
+            reader: Any = protocol._stream_reader  # type: ignore[attr-defined]
+            if reader is not None:
+                tls._incoming.write(reader._buffer)
+                reader._buffer.clear()
+                reader._paused = False
+        transport.set_protocol(tls)
+        begin = [self.call_soon(tls.connection_made, transport), self.call_soon(transport.resume_reading)]
+        try:
+            await waiter
+        except BaseException:
+            transport.close()
+            for handle in begin:
+                handle.cancel()
+            raise
+        finally:
+            del waiter  # an exception in it refers to this frame
+        return tls._app_transport
 
     def _make_datagram_transport(
         self, sock: Any, protocol: Any, address: Any = None, waiter: Any = None, extra: Any = None

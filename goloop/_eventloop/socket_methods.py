@@ -104,8 +104,6 @@ class SocketMethods(_Base):
     async def sock_recvfrom_into(self, sock: socket.socket, buf: Any, nbytes: int = 0) -> tuple[int, Any]:
         """Receive a datagram into a writable buffer: (number of bytes, address)."""
         self._check_socket(sock)
-        if not nbytes:
-            nbytes = len(buf)
         try:
             return sock.recvfrom_into(buf, nbytes)
         except _WOULD_BLOCK:

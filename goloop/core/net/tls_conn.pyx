@@ -135,6 +135,7 @@ cdef class TLSConn(Conn):
     cdef bytes receive(self, Py_ssize_t most):
         cdef PollDesc desc = self.desc
         cdef bytes data
+        cdef object failure = None
         cdef bint more
         while True:
             data = None
@@ -148,7 +149,13 @@ cdef class TLSConn(Conn):
                     pass
                 except _ZeroReturn:
                     data = b""
+                except _SSLError as exc:
+                    failure = exc
                 more = self.outgoing.pending > 0
+            if failure is not None:
+                if not desc.writing.held:
+                    self.send_now()              # the alert that says why
+                raise failure
             if more and not desc.writing.held:   # an answer to the peer's TLS; a writer under way sends it along
                 try:
                     desc.begin(desc.writing)

@@ -64,12 +64,15 @@ cdef class Acceptor(Pollable):
         self.loop_core = loop
         self.fd = -1
 
-    def __init__(self, LoopCore loop not None, sock, factory, server, int backlog, tls):
-        """tls: None, or a callable that makes a TLS connection of an accepted socket (a coroutine)."""
+    def __init__(self, LoopCore loop not None, sock, factory, server, int backlog, tls, context=None):
+        """tls: None, or a callable that makes a TLS connection of an accepted socket (a coroutine).
+
+        context: the contextvars.Context of the server; None: a copy of the current one.
+        """
         self.sock = sock
         self.fd = fd_of(sock)
         self.factory = factory
-        self.context = PyContext_CopyCurrent()
+        self.context = PyContext_CopyCurrent() if context is None else context
         self.server = server
         self.backlog = max(backlog, 1)
         self.tls = tls

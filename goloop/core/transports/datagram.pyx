@@ -10,6 +10,7 @@ import collections
 import socket as _socket_module
 from asyncio import transports as _transports
 from asyncio import trsock as _trsock
+from asyncio.log import logger as _logger
 from os import strerror as _strerror
 from sys import version_info
 
@@ -24,7 +25,7 @@ from goloop.core.poll.pollset cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 from goloop.core.system.sockaddr cimport (
     MSG_NOSIGNAL, Address, known, local_address, pack, raw_family, sockaddr, sockaddr_storage, socklen_t, unpack,
 )
-from goloop.core.transports.base cimport Transport, enter_context, leave_context
+from goloop.core.transports.base cimport Transport, enter, flat, leave
 
 from goloop.core.transports.base import stand_in as _stand_in
 
@@ -63,7 +64,7 @@ cdef class DatagramTransport(Transport):
     max_size = READ_SIZE
 
     def __init__(self, LoopCore loop not None, sock, protocol, address=None, waiter=None, extra=None):
-        self.setup(sock, protocol, extra)
+        self.setup(sock, protocol, extra, None)
         self.buffer = collections.deque()
         self.address = address
         self.extra["socket"] = _trsock.TransportSocket(sock)
@@ -77,7 +78,7 @@ cdef class DatagramTransport(Transport):
                 self.extra["peername"] = None
         self.connected = bool(self.extra["peername"])
         self.paired = self.extra["peername"] is not None
-        self.loop_core.attach(self.fd, self)
+        self.loop_core.own(self.fd, self)
         self.announce(waiter)
 
     @property
@@ -198,7 +199,42 @@ cdef class DatagramTransport(Transport):
         })
         return 0
 
+    def pause_reading(self):
+        """Stop calling the protocol with datagrams until resume_reading(). Harmless when already paused."""
+        if self.reading():
+            self.paused = True
+            if self.loop_core._debug:
+                _logger.debug("%r pauses reading", self)
+
+    def resume_reading(self):
+        """Go on after pause_reading(); what the socket holds is received in the next iteration."""
+        if self.closing or not self.paused:
+            return
+        self.paused = False
+        self.readable = True      # the edge of what waits may be spent
+        if self.started:
+            self.loop_core.queue(self)
+        if self.loop_core._debug:
+            _logger.debug("%r resumes reading", self)
+
     # ----------------------------------------------------------------- writing
+    # asyncio's has these four from its base class.
+    def write(self, data):
+        """NotImplementedError: use sendto()."""
+        raise NotImplementedError
+
+    def writelines(self, list_of_data):
+        """NotImplementedError: use sendto()."""
+        raise NotImplementedError
+
+    def write_eof(self):
+        """NotImplementedError: a datagram socket has no end of file."""
+        raise NotImplementedError
+
+    def can_write_eof(self):
+        """NotImplementedError: a datagram socket has no end of file."""
+        raise NotImplementedError
+
     cdef Py_ssize_t pending(self) except -1:
         return self.size
 
@@ -222,6 +258,7 @@ cdef class DatagramTransport(Transport):
         """
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
+        data = flat(data)
         if not SEND_EMPTY and not data:
             return
         if self.address:
@@ -237,7 +274,7 @@ cdef class DatagramTransport(Transport):
         if self.lost:
             return
         self.buffer.append((bytes(data), addr))
-        self.size += memoryview(data).nbytes + HEADER
+        self.size += len(data) + HEADER
         self.maybe_pause()
 
     cdef bint send(self, object data, object addr) except -1:

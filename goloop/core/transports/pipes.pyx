@@ -15,7 +15,7 @@ cimport cython
 
 from goloop.core.loop.loop_core cimport READ_SIZE, LoopCore
 from goloop.core.poll.pollset cimport READ, WRITE
-from goloop.core.transports.base cimport Transport, enter_context, leave_context
+from goloop.core.transports.base cimport Transport, enter, flat, leave
 
 from goloop.core.transports.base import stand_in as _stand_in
 
@@ -33,7 +33,7 @@ cdef class PipeTransport(Transport):
         mode = os.fstat(pipe.fileno()).st_mode
         if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)):
             raise ValueError(self.refusal())
-        self.setup(pipe, protocol, extra)
+        self.setup(pipe, protocol, extra, None)
         self.extra["pipe"] = pipe
         os.set_blocking(self.fd, False)
         self.prepare(mode)
@@ -189,7 +189,7 @@ cdef class WritePipeTransport(PipeTransport):
         cdef Py_ssize_t n = 0
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
-        data = memoryview(data).cast("B") if not isinstance(data, bytes) else data
+        data = flat(data)
         if not data:
             return
         if self.lost or self.closing:
@@ -230,6 +230,19 @@ cdef class WritePipeTransport(PipeTransport):
             self.maybe_resume()      # may write
             if self.closing and not self.lost:
                 self.lose_soon(None)
+
+    # asyncio's has these three from its base class.
+    def pause_reading(self):
+        """NotImplementedError: this end does not read."""
+        raise NotImplementedError
+
+    def resume_reading(self):
+        """NotImplementedError: this end does not read."""
+        raise NotImplementedError
+
+    def is_reading(self):
+        """NotImplementedError: this end does not read."""
+        raise NotImplementedError
 
     def can_write_eof(self):
         """Return True: closing a pipe is its end of file."""

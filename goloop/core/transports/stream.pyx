@@ -11,6 +11,7 @@ the others.
 
 from asyncio import constants as _constants
 from asyncio import protocols as _protocols
+from asyncio import selector_events as _selector_events
 from asyncio import transports as _transports
 from asyncio import trsock as _trsock
 from asyncio.log import logger as _logger
@@ -33,7 +34,7 @@ from goloop.core.system.sockaddr cimport (
     AF_INET, AF_INET6, IPPROTO_TCP, MSG_NOSIGNAL, SOCK_STREAM, local_address, raw_family, raw_kind, raw_proto,
     socklen_t,
 )
-from goloop.core.transports.base cimport as_bytes, enter_context, leave_context
+from goloop.core.transports.base cimport as_bytes, enter, flat, leave
 
 from goloop.core.transports.base import stand_in as _stand_in
 
@@ -82,12 +83,20 @@ cdef object _BufferedProtocol = _protocols.BufferedProtocol
 cdef object _StandIn = _stand_in("StreamTransport", _transports._FlowControlMixin)
 cdef object _TransportSocket = _trsock.TransportSocket
 cdef str WRITELINES = "writelines" if version_info >= (3, 12) else "write"   # as asyncio names it in its errors
-cdef str WANTED = "bytes, bytearray, or memoryview" if version_info >= (3, 14) else "bytes-like"   # likewise
 
 
 cdef inline object os_error():
     """The exception for errno, as the socket module would raise it."""
     return OSError(errno, _strerror(errno))
+
+
+cdef object wrong_type(object data):
+    """The TypeError for what is not bytes, as asyncio's write() raises it: its words differ between patch releases."""
+    try:
+        _selector_events._SelectorSocketTransport.write(None, data)
+    except TypeError as exc:
+        return exc.with_traceback(None)
+    return TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
 
 
 @cython.final
@@ -98,9 +107,11 @@ cdef class StreamTransport(Transport):
     _sendfile_compatible = _constants._SendfileMode.TRY_NATIVE
     max_size = READ_SIZE
 
-    def __init__(self, LoopCore loop not None, sock, protocol, waiter=None, extra=None, server=None):
+    def __init__(
+        self, LoopCore loop not None, sock, protocol, waiter=None, extra=None, server=None, context=None
+    ):
         cdef int family
-        self.setup(sock, protocol, extra)
+        self.setup(sock, protocol, extra, context)
         self.buffered = isinstance(protocol, _BufferedProtocol)
         family = raw_family(sock)
         self.extra["socket"] = _TransportSocket(sock)
@@ -116,7 +127,7 @@ cdef class StreamTransport(Transport):
         self.tcp = self.short_read_drains = family == AF_INET or family == AF_INET6
         if self.tcp and raw_kind(sock) == SOCK_STREAM:
             self.set_nodelay(raw_proto(sock))
-        self.loop_core.attach(self.fd, self)
+        self.loop_core.own(self.fd, self)
         self.announce(waiter)
 
     @property
@@ -515,7 +526,7 @@ cdef class StreamTransport(Transport):
         cdef Py_ssize_t n = 0, length
         cdef int error = 0
         if not isinstance(data, (bytes, bytearray, memoryview)):
-            raise TypeError(f"data argument must be a {WANTED} object, not {type(data).__name__!r}")
+            raise wrong_type(data)
         self.check_writable("write")
         if type(data) is memoryview and not data.c_contiguous:
             data = bytes(data)
@@ -575,9 +586,7 @@ cdef class StreamTransport(Transport):
         self.check_writable(WRITELINES)
         pieces = []
         for data in list_of_data:
-            if not isinstance(data, (bytes, bytearray, memoryview)):
-                raise TypeError(f"data argument must be a {WANTED} object, not {type(data).__name__!r}")
-            data = as_bytes(data)
+            data = as_bytes(flat(data))
             if data:
                 pieces.append(data)
         if not pieces:
