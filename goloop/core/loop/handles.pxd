@@ -57,7 +57,8 @@ cdef class TimerHandle(Handle):
 # too long.
 cdef extern from *:
     """
-    #ifdef Py_GIL_DISABLED      /* its collector does not go by what is tracked */
+    #include "../system/native/known_python.h"
+    #if defined(Py_GIL_DISABLED) || !GL_PYTHON_KNOWN   /* without the GIL the collector does not go by what is tracked */
     #define gl_untrack(o) ((void)(o))
     #define gl_track(o) ((void)(o))
     #else

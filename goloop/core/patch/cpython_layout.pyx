@@ -2,22 +2,23 @@
 """Two fields of CPython's C objects that no function gives. For goloop.monkey.
 
 What a poll object watches, and the timeout inside of a socket object, which a TLS connection looks at. Where the
-second one is is found out, by find_timeout(), from a socket of known content; the first one is known of the versions
-that have been seen.
+second one is is found out, by find_timeout(), from a socket of known content; the first one was looked up in the
+sources of 3.11 to 3.15, and newer versions are not asked.
 """
 
 import _socket
 import select
-import sys
 
 from cpython.dict cimport PyDict_CheckExact
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
+cdef extern from "../system/native/known_python.h":
+    bint GL_PYTHON_KNOWN
+
 cdef enum:
     HEAD = 16                         # a count and a type
     MOST = 128                        # how far to look, in bytes
-    NOT_SEEN = 0x030F0000             # Python 3.15
 
 cdef Py_ssize_t timeout_at = 0        # offset in a socket object of its timeout in ns
 
@@ -61,7 +62,7 @@ cdef int64_t swap_timeout(object sock, int64_t ns) except? -2:
 def watched(poll):
     """Return a copy of what a poll object watches, {descriptor: mask}; None if this Python is too new to know."""
     cdef object found
-    if sys.hexversion >= NOT_SEEN:
+    if not GL_PYTHON_KNOWN:
         return None
     if type(poll) is not _Poll:
         raise TypeError(f"a poll object is needed, got {poll!r}")

@@ -49,6 +49,7 @@ cdef extern from "../sched/native/trap.h":
     ctypedef int (*Py_tracefunc)(PyObject *object, PyFrameObject *frame, int what, PyObject *argument) except -1
     ctypedef void (*gl_entered)() noexcept
     bint GL_TRACES
+    bint GL_PYTHON_KNOWN
     bint gl_trace_busy(PyThreadState *tstate)
     void gl_trace_put(PyThreadState *tstate, Py_tracefunc function, PyObject *object)
     Py_tracefunc gl_trace_function(PyThreadState *tstate)
@@ -222,6 +223,8 @@ def prepare():
     RuntimeError where handing off is not possible.
     """
     global tool, events
+    if not GL_PYTHON_KNOWN:
+        raise RuntimeError("handoff has not been checked with this Python: use `with goloop.blocking():`")
     if _monitoring is not None and tool < 0:
         for number in (4, 3, 5, 2, 1, 0):
             if _monitoring.get_tool(number) is None:

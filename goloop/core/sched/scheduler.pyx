@@ -57,10 +57,16 @@ cdef enum:
 cdef str RUNNING_LOOP = "__asyncio_running_event_loop__"      # asyncio's key in the thread state's dictionary
 
 # By what a threading.local finds the values of a thread: up to Python 3.12 the thread state's dictionary, where asyncio
-# keeps the running loop as well; since then a key, and a sentinel whose end is the thread's.
+# keeps the running loop as well; from 3.13 to 3.15 a key, and a sentinel whose end is the thread's.
 cdef extern from *:
     """
-    #if PY_VERSION_HEX >= 0x030D0000
+    #include "../system/native/known_python.h"
+    #if !GL_PYTHON_KNOWN
+    #define LOCALS_IN_DICT 0
+    static PyObject *gl_no_first, *gl_no_second;
+    #define gl_local_first(tstate) (&gl_no_first)
+    #define gl_local_second(tstate) (&gl_no_second)
+    #elif PY_VERSION_HEX >= 0x030D0000
     #define LOCALS_IN_DICT 0
     #define gl_local_first(tstate) (&(tstate)->threading_local_key)
     #define gl_local_second(tstate) (&(tstate)->threading_local_sentinel)
@@ -72,6 +78,7 @@ cdef extern from *:
     #endif
     """
     bint LOCALS_IN_DICT
+    bint GL_PYTHON_KNOWN
     PyObject **gl_local_first(PyThreadState *tstate)
     PyObject **gl_local_second(PyThreadState *tstate)
 
@@ -538,8 +545,13 @@ def get_procs():
 
 
 def separate_locals():
-    """Give every goroutine that starts from now on its own values in each threading.local."""
+    """Give every goroutine that starts from now on its own values in each threading.local.
+
+    SystemError on a Python whose threading.local nobody has looked at.
+    """
     global own_locals
+    if not GL_PYTHON_KNOWN:
+        raise SystemError("goloop does not know the threading.local of this Python")
     own_locals = True
 
 

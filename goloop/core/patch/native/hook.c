@@ -7,9 +7,14 @@
  * A second instance of the module (another interpreter has one) uses the same table with types of its own: what is no
  * object of the type that was hooked, or not the module, goes to the original.
  *
+ * That a call reads the address from the table, specialized or not, was checked for 3.11 to 3.15; on a newer Python
+ * nothing is hooked.
+ *
  * C functions have no closures: each hook has trampolines of its own, made by a macro, one for each of CPython's
  * calling conventions. Guard of everything here: the GIL. */
 #include "hook.h"
+
+#include "../../system/native/known_python.h"
 
 #define HOOKS 64 /* as many as there are MAKE()s below */
 #define ON_STACK 8
@@ -172,6 +177,10 @@ PyObject *gl_hook_install(PyObject *function, PyObject *replacement, gl_applies 
     int i;
     if (table == NULL)
         return NULL;
+    if (!GL_PYTHON_KNOWN) {
+        PyErr_Format(PyExc_SystemError, "%R cannot be hooked: that has not been checked with this Python", function);
+        return NULL;
+    }
     for (i = 0; i < HOOKS && hooks[i].table != NULL; i++) {
         if (hooks[i].table == table) {
             PyErr_Format(PyExc_SystemError, "%R is hooked already", function);

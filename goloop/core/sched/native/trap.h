@@ -1,4 +1,5 @@
-/* The parts of a trap that need CPython's own names: what stops a thread at its next step in Python.
+/* The parts of a trap that need CPython's own names: what stops a thread at its next step in Python. Checked for
+ * 3.11 to 3.15; without them on a newer one, where prepare() refuses.
  *
  * 3.11: a trace function on that thread alone, put there by another one. From 3.12 on that would trace everybody;
  * there sys.monitoring stops it in the frame that it is in (sched/handoff.pyx), and a frame evaluation function (PEP
@@ -9,6 +10,8 @@
 
 #include <Python.h>
 #include <frameobject.h>
+
+#include "../../system/native/known_python.h"
 
 typedef void (*gl_entered)(void);   /* a frame begins in this thread */
 
@@ -32,12 +35,21 @@ static inline void gl_eval_unhook(void) {}
 #else
 
 #define GL_TRACES 0
-static inline int gl_trace_busy(PyThreadState *ts) { return ts->tracing != 0; }
 static inline void gl_trace_put(PyThreadState *ts, Py_tracefunc function, PyObject *object) {
     (void)ts; (void)function; (void)object;
 }
 static inline Py_tracefunc gl_trace_function(PyThreadState *ts) { (void)ts; return NULL; }
 static inline PyObject *gl_trace_object(PyThreadState *ts) { (void)ts; return NULL; }
+
+#if !GL_PYTHON_KNOWN
+
+static inline int gl_trace_busy(PyThreadState *ts) { (void)ts; return 1; }   /* so nobody is taken */
+static inline int gl_eval_hook(gl_entered entered) { (void)entered; return 0; }
+static inline void gl_eval_unhook(void) {}
+
+#else
+
+static inline int gl_trace_busy(PyThreadState *ts) { return ts->tracing != 0; }
 
 static gl_entered gl_on_entry;
 static _PyFrameEvalFunction gl_eval_before;
@@ -68,5 +80,6 @@ static inline void gl_eval_unhook(void) {
     }
 }
 
+#endif
 #endif
 #endif
