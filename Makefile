@@ -1,7 +1,7 @@
 # make demo builds goloop in a virtual environment and runs the main job; make test builds it and runs the
 # tests. Nothing needs to be installed but Python, gcc and make. PYTHON=python3.12 chooses another Python.
 
-PYTHON ?= $(firstword $(foreach name,python3.11 python3 python3.14 python3.13 python3.12,$(shell command -v $(name))))
+PYTHON ?= $(firstword $(foreach name,python3.11 python3 python3.15 python3.14 python3.13 python3.12,$(shell command -v $(name))))
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 VENV ?= .venv/$(VERSION)
 BIN := $(VENV)/bin

@@ -5,9 +5,21 @@ import contextvars
 import functools
 import hashlib
 import socket
+import sys
 
 import pytest
-from recorders import BufferedRecorder, Echo, Recorder, aoutcome_of, connected, receive, reports, settle
+from recorders import (
+    BufferedRecorder,
+    Echo,
+    Recorder,
+    aoutcome_of,
+    connected,
+    decreed,
+    receive,
+    reports,
+    settle,
+    socket_pair,
+)
 
 VAR = contextvars.ContextVar("VAR", default="unset")
 
@@ -229,6 +241,29 @@ def test_accepted_connections_run_in_the_context_of_whoever_served(both):
         return found
 
     assert both(scenario) == ["serving"] * 3
+
+
+def test_a_context_that_is_given_is_the_transports(both):
+    """As asyncio gives it from Python 3.15 on: to what makes transports, and to what makes them of accepted sockets."""
+
+    @decreed(["given"] * 3, because="it takes none before 3.15", when=sys.version_info < (3, 15))
+    async def scenario(loop):
+        found = []
+        look = lambda *_: found.append(VAR.get())  # noqa: E731
+        context = contextvars.copy_context()
+        context.run(VAR.set, "given")
+        VAR.set("making")
+        ours, peer = socket_pair("tcp")
+        with peer:
+            protocol = Recorder(made=look, data=look, lost=look)
+            loop._make_socket_transport(ours, protocol, context=context)
+            peer.send(b"x")
+            await protocol.until("data")
+            protocol.transport.close()
+            await protocol.until("lost")
+        return found
+
+    assert both(scenario) == ["given"] * 3
 
 
 # asyncio's streams

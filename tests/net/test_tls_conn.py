@@ -1,5 +1,6 @@
 """TLS both ways: handshakes on first use, ends of the stream, errors, and what interrupts it."""
 
+import array
 import asyncio
 import os
 import socket
@@ -211,6 +212,48 @@ def test_a_handshake_in_the_middle_of_a_connection(tls_contexts):
         with pytest.raises(net.ClosedError):
             plain.read()
         g.result(timeout=20)
+
+
+def test_garbage_on_an_established_connection_is_answered_with_an_alert(tls_contexts):
+    """The peer is a TLS object of our own, so that it can send what is no record."""
+    server, _ = tls_contexts
+    a, b = socket.socketpair()
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.verify_mode = ssl.CERT_NONE
+    peer = client.wrap_bio(incoming, outgoing)
+
+    def exchange(step):
+        while True:
+            try:
+                return step()
+            except ssl.SSLWantReadError:
+                pass
+            finally:
+                b.sendall(outgoing.read())
+            incoming.write(b.recv(65536))
+
+    with b, net.TLSConn(net.Conn(a), server, server_side=True) as conn:
+        shaking = goloop.go(conn.handshake)
+        exchange(peer.do_handshake)
+        shaking.result(timeout=20)
+        b.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
+        with pytest.raises(ssl.SSLError, match=r"BAD_RECORD_MAC|DECRYPTION_FAILED"):
+            goloop.go(conn.read).result(timeout=20)
+        with pytest.raises(ssl.SSLError, match="ALERT_BAD_RECORD_MAC"):
+            exchange(lambda: peer.read(1))
+
+
+def test_views_of_larger_items_are_written_as_their_bytes(tls_pair, start):
+    client, server = tls_pair
+    items = array.array("d", range(1000))
+    reads = start(server.read_exactly, 8000)
+    assert client.write(memoryview(items)) == 8000
+    assert reads.result(20) == items.tobytes()
+    room = array.array("d", bytes(80))
+    server.write(bytes(range(80)))
+    assert client.readinto(room) == 80 and room.tobytes() == bytes(range(80))
 
 
 def test_misuse(tls_contexts, tls_pair, until):

@@ -33,6 +33,11 @@ cdef object words(object o):
     return range(HEAD, min(MOST, <Py_ssize_t>type(o).__basicsize__) - 7, 8)
 
 
+def known_python():
+    """Return whether goloop's knowledge of CPython's insides was checked with this version."""
+    return GL_PYTHON_KNOWN
+
+
 def find_timeout():
     """Find out where swap_timeout() finds it."""
     global timeout_at
