@@ -58,7 +58,7 @@ cdef class TimerHandle(Handle):
 cdef extern from *:
     """
     #include "../system/native/known_python.h"
-    #if defined(Py_GIL_DISABLED) || !GL_PYTHON_KNOWN   /* without the GIL the collector does not go by what is tracked */
+    #if defined(Py_GIL_DISABLED) || !GL_PYTHON_KNOWN   /* without the GIL nothing goes by what is tracked */
     #define gl_untrack(o) ((void)(o))
     #define gl_track(o) ((void)(o))
     #else
