@@ -331,17 +331,3 @@ def test_a_datagram_endpoint_paused_in_connection_made_gets_nothing_before_it_go
         return held, got
 
     assert both(scenario) == ([], [b"early"])
-
-
-def test_a_tls_transport_keeps_its_methods_when_it_is_closed_twice(both):
-    async def scenario(loop):
-        if type(loop) is asyncio.SelectorEventLoop:
-            return [False, None, True, None]  # asyncio's raises AttributeError: it has forgotten its protocol
-        async with contextlib.AsyncExitStack() as stack:
-            transport = await tls(loop, stack)
-            transport.close()
-            transport.close()
-            calls = [transport.get_write_buffer_size() > 0, transport.get_extra_info("nothing")]
-            return [*calls, transport.is_closing(), transport.abort()]
-
-    assert both(scenario) == [False, None, True, None]

@@ -247,7 +247,8 @@ def test_plain_text_sent_ahead_is_no_secret_text(both, side):
         async def use(reader, writer, context):
             await reader.readline()
             await asyncio.sleep(0.002)
-            result = await aoutcome_of(writer.start_tls(context))
+            name = HOST if side == "client" else None
+            result = await aoutcome_of(writer.start_tls(context, server_hostname=name))
             outcome.set_result((result and result[0], bytes(reader._buffer)))
             writer.close()
             with contextlib.suppress(OSError):

@@ -66,17 +66,13 @@ class SSLTransport(_Transport):
         cdef list pieces = [flat(data) for data in list_of_data]     # a wrong one is an error before anything is sent
         self._ssl_protocol._write_appdata([piece for piece in pieces if piece])
 
-    def close(self):
-        if not self._closed:      # a second close() takes asyncio's transport its protocol, and with it every method
-            self._closed = True
-            self._ssl_protocol._start_shutdown()
-
     def abort(self):
         self._force_close(None)
 
     def _force_close(self, exc):
         self._closed = True
-        self._ssl_protocol._abort(exc)
+        if self._ssl_protocol is not None:      # a second close() lets go of it, so that no cycle is left
+            self._ssl_protocol._abort(exc)
 
 
 class SSLProtocol(_Protocol):
