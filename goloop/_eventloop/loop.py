@@ -7,7 +7,6 @@ running Python. This file has the rest: running, closing, serving, and the facto
 from __future__ import annotations
 
 import asyncio
-import os
 import selectors
 import socket
 import ssl

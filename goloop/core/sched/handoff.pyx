@@ -22,7 +22,7 @@ from goloop.core.loop.handles cimport Handle
 from goloop.core.loop.loop_core cimport LoopCore
 from goloop.core.poll.pollset cimport now_ns
 from goloop.core.sched.goroutine cimport Goroutine
-from goloop.core.sched.scheduler cimport G, Kick, Worker, backlog, monitor_look, monitor_poke
+from goloop.core.sched.scheduler cimport G, BacklogNotice, Worker, backlog, monitor_look, monitor_poke
 from goloop.core.loop.ownership cimport (
     GL_FOR_GIL, GL_SLEEPS, GL_SLOW, GL_RETAKE, GL_PROBE, GL_UNKNOWN, REGION, RUNNING, RETAKEN, Hooks, PyFrameObject,
     PyThreadState, LoopThread, LoopOwnership, learn_gil, loop_thread_here, set_hooks,
@@ -91,7 +91,7 @@ cdef object events                # sys.monitoring.events
 cdef dict armed = {}              # code object -> threads that wait to be trapped in it
 cdef int traps = 0                # threads that wait to be trapped
 cdef list monitored = []             # of watched loops
-cdef list worker_tokens = []      # of the workers' loops
+cdef list worker_ownerships = []      # of the workers' loops
 cdef int64_t always = 0           # ns after which what a worker runs is slow, whatever loops say; 0: only they do
 cdef object request_thread = None     # runtime.handoff's: request_thread(loop) brings a substitute, if it can
 # goloop.debug's: (loop, thread ident, frame, base frame, item, task, seconds, computes, handed off) -> a report.
@@ -462,8 +462,8 @@ cdef Worker worker_of(object item):
     """The worker whose turn an item of its loop is; None: the item is a callback."""
     if isinstance(item, Worker):
         return item
-    if isinstance(item, Kick):
-        return (<Kick>item).worker
+    if isinstance(item, BacklogNotice):
+        return (<BacklogNotice>item).worker
     return (<G>item).worker if isinstance(item, G) else None
 
 
@@ -518,7 +518,7 @@ cdef int describe(LoopOwnership ownership, LoopThread loop_thread, int64_t since
                     or thread_does(loop_thread.tid) not in (GL_SLEEPS, GL_UNKNOWN))
     base = <object><PyObject *>loop_thread.base if loop_thread.base != NULL else None
     # Runs Python code, so that the callback may go on meanwhile, and end.
-    report = tell(
+    report = report_slow_callback(
         loop, loop_thread.ident, frame, base, item, task, (now_ns() - since) / 1e9, computes, away, goroutine,
         None if goroutine is None else (<Goroutine>goroutine).what(),
     )
@@ -596,12 +596,12 @@ cdef int watch_workers() except -1:
     for ownership in monitored:
         if not ownership.worker and ownership.stall.slow and (slow == 0 or ownership.stall.slow < slow):
             slow = ownership.stall.slow
-    for ownership in list(worker_tokens):
+    for ownership in list(worker_ownerships):
         ownership.stall.slow = slow
         if slow and not ownership.is_monitored:
             start_monitoring(ownership.loop())
         elif slow == 0 and ownership.is_monitored:
-            ignore(ownership.loop())
+            stop_monitoring(ownership.loop())
     return 0
 
 
@@ -609,7 +609,7 @@ def add_worker(LoopCore loop not None, bint watch):
     """A worker's loop is about to run, in its thread. watch: whether to watch it, whatever loops say."""
     global always
     loop.ownership.worker = True
-    worker_tokens.append(loop.ownership)
+    worker_ownerships.append(loop.ownership)
     if watch:
         always = <int64_t>(loop.slow_callback_duration * 1e9)
     watch_workers()
@@ -617,9 +617,9 @@ def add_worker(LoopCore loop not None, bint watch):
 
 def remove_worker(LoopCore loop not None):
     """The worker has ended."""
-    if loop.ownership in worker_tokens:
-        worker_tokens.remove(loop.ownership)
-    ignore(loop)
+    if loop.ownership in worker_ownerships:
+        worker_ownerships.remove(loop.ownership)
+    stop_monitoring(loop)
 
 
 def configure(LoopCore loop not None, bint handoff, bint watch):
@@ -629,7 +629,7 @@ def configure(LoopCore loop not None, bint handoff, bint watch):
 
 
 def set_runtime(thread_requester, slow_reporter, abandoned_reporter):
-    """runtime.handoff's functions."""
+    """Install the functions of goloop.runtime.substitutes and goloop.debug.watch."""
     global request_thread, report_slow_callback, report_abandoned
     request_thread = thread_requester
     report_slow_callback = slow_reporter
@@ -650,7 +650,7 @@ def after_fork_in_child():
     for ownership in monitored:
         ownership.is_monitored = False
     monitored.clear()
-    worker_tokens.clear()
+    worker_ownerships.clear()
     if not GL_TRACES:
         for code in list(armed):
             _monitoring.set_local_events(tool, code, 0)

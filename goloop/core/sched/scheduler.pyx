@@ -239,7 +239,7 @@ cdef class Worker:
         """Choose what runs next, make it current, and return its greenlet; the hub's when it is the loop's turn."""
         cdef G g
         cdef object runner
-        self.loop.token.watch.beat += 1
+        self.loop.ownership.stall.beat += 1
         if self.budget > 0:
             if self.can_start() and (self.prefer_backlog or self.runnable.head is None):
                 self.prefer_backlog = False
@@ -322,8 +322,8 @@ cdef class Worker:
                 _unraisable(exc)
             self.live -= 1
             self.current = None
-            self.loop.token.watch.beat += 1
-            if self.loop.token.wanted:
+            self.loop.ownership.stall.beat += 1
+            if self.loop.ownership.safepoint_requested:
                 self.report_end()
             if own_locals:
                 self.use_locals(None)
@@ -347,14 +347,14 @@ cdef class Worker:
         """Do what may fail, or run a finalizer, while the current goroutine's state is still "running"."""
         if not self.spare and self.can_start():
             self.spare.append(new_greenlet(self._runner, self.hub))
-        if self.loop.token.wanted:
+        if self.loop.ownership.safepoint_requested:
             self.report_end()
         return 0
 
     cdef int report_end(self) except -1:
         """To the watch, that the goroutine does not keep the others waiting any more."""
         try:
-            self.loop.token.switched()
+            self.loop.ownership.switched()
         except BaseException as exc:
             _unraisable(exc)
         return 0

@@ -25,7 +25,7 @@ from goloop.core.poll.pollset cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 from goloop.core.system.sockaddr cimport (
     MSG_NOSIGNAL, Address, known, local_address, pack, raw_family, sockaddr, sockaddr_storage, socklen_t, unpack,
 )
-from goloop.core.transports.base cimport Transport, enter, flat, leave
+from goloop.core.transports.base cimport Transport, enter_context, flat, leave_context
 
 from goloop.core.transports.base import stand_in as _stand_in
 

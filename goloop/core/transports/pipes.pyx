@@ -15,7 +15,7 @@ cimport cython
 
 from goloop.core.loop.loop_core cimport READ_SIZE, LoopCore
 from goloop.core.poll.pollset cimport READ, WRITE
-from goloop.core.transports.base cimport Transport, enter, flat, leave
+from goloop.core.transports.base cimport Transport, enter_context, flat, leave_context
 
 from goloop.core.transports.base import stand_in as _stand_in
 

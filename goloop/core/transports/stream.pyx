@@ -34,7 +34,7 @@ from goloop.core.system.sockaddr cimport (
     AF_INET, AF_INET6, IPPROTO_TCP, MSG_NOSIGNAL, SOCK_STREAM, local_address, raw_family, raw_kind, raw_proto,
     socklen_t,
 )
-from goloop.core.transports.base cimport as_bytes, enter, flat, leave
+from goloop.core.transports.base cimport as_bytes, enter_context, flat, leave_context
 
 from goloop.core.transports.base import stand_in as _stand_in
 
