@@ -45,7 +45,7 @@ class Group:
         self._members: dict[Goroutine[Any], None] = {}  # that run, oldest first; each leaves in its own thread
         self._failed: list[Goroutine[Any]] = []  # in the order in which they ended; appended to in their threads
         self._cancel: context.CancelCauseFunc | None = None
-        self._aborting = False  # a `with` is left by an exception: what starts now is cancelled at once
+        self._aborting = False  # a `with` is left by an exception: goroutines that start now are cancelled
 
     def __repr__(self) -> str:
         limit = "" if self._limit is None else f" of at most {self._limit.size}"

@@ -30,8 +30,8 @@ class SlowCallback:
 
     phase: "stuck" while it runs, "ended" afterwards. seconds: for how long it has run, in all. blocking: whether
     the thread waits in a call, rather than computes. handed_off: whether other callbacks run meanwhile. stack: where
-    the thread was when the report was made, outermost frame first; the same for both phases. For a function without
-    Python code, where it was scheduled or started, if that is known, else what runs the loop. callback: what the
+    the thread was when the report was made, outermost frame first; the same for both phases. A function without
+    Python code has the stack that scheduled or started it, if that is known, else that of the loop. callback: what the
     loop runs; task and coroutine: their names, None if it is no task. thread: its name. goroutine: its repr(), None if
     it is none.
     """
@@ -118,7 +118,7 @@ def tell(
     goroutine: Any,
     function: str | None,
 ) -> _Running:
-    """The monitor's report; returns what is told when the callback ends. function: the goroutine's."""
+    """The monitor's report; returns the object that is told when the callback ends. function: the goroutine's."""
     name = _name(item) if function is None else function
     stack = _stack(frame, base)
     site = (stack[-1].filename, stack[-1].lineno) if stack else (name, None)
@@ -161,7 +161,7 @@ def _stack(frame: Any, base: Any) -> traceback.StackSummary:
 
 
 def _origin(item: Any, goroutine: Any, base: Any) -> traceback.StackSummary:
-    """A stack for what has no Python frame of its own: where it comes from."""
+    """A stack for a function without a Python frame of its own: where it comes from."""
     if goroutine is not None:
         started: traceback.StackSummary = goroutine.creator()
         return started
@@ -178,7 +178,7 @@ def threads_used_up(limit: int) -> None:
         _used_up = True
     _post(
         f"GOLOOP_MAXTHREADS is reached: {limit} threads run goroutines or are stuck in what they call. "
-        "What is not started waits until one of them is free.",
+        "Other goroutines start when one of them is free.",
         True,
     )
 

@@ -46,7 +46,8 @@ class Limit:
 
 
 def limit(timeout: float | None, context: Context | None, what: str) -> Limit:
-    """The limit that a caller has asked for. TypeError and ValueError for what is no timeout, or no context."""
+    """The limit that a caller has asked for. TypeError or ValueError for a bad timeout or context; `what` names the
+    function."""
     if context is not None and not isinstance(context, Context):
         raise TypeError(f"{what}: ctx is a goloop.context.Context, got {context!r}")
     if timeout is None:

@@ -6,7 +6,7 @@ import sys
 
 
 def require_threads() -> None:
-    """RuntimeError where threads are none: one that waits for what they do would wait for ever."""
+    """RuntimeError where threads are greenlets: the caller would wait for them for ever."""
     monkey = sys.modules.get("gevent.monkey")
     if monkey is not None and monkey.is_module_patched("threading"):
         raise RuntimeError(

@@ -49,8 +49,8 @@ def at_once(exception: BaseException, g: goroutine.Goroutine[Any]) -> None:
 
 
 def report_held() -> None:
-    """At exit: report what goroutines whose handles are still held have raised, and nobody has asked for; the process
-    then exits with status 1 instead of 0."""
+    """At exit: report the exceptions that nobody has asked for of goroutines with handles that are still held. The
+    process then exits with status 1 instead of 0."""
     for g in goroutine.unobserved():
         goroutine.fail_at_exit()
         exception = g.exception()  # observed from here on

@@ -54,7 +54,7 @@ def test_a_number_is_seconds_from_now(thing, start):
         set_deadline(endless)
 
 
-def test_what_cannot_be_meant_is_refused_and_changes_nothing(thing, start):
+def test_a_value_that_cannot_be_meant_is_refused_and_changes_nothing(thing, start):
     set_deadline, use, name = thing
     set_deadline(0.02)
     for wrong, message in [
@@ -71,7 +71,7 @@ def test_what_cannot_be_meant_is_refused_and_changes_nothing(thing, start):
         start(use).result()
 
 
-def test_a_context_that_is_cancelled_ends_what_waits_and_what_is_to_come(thing, start, until):
+def test_a_cancelled_context_ends_calls_under_way_and_to_come(thing, start, until):
     set_deadline, use, name = thing
     ctx, cancel = context.with_cancel_cause(context.background())
     set_deadline(ctx)
@@ -153,7 +153,7 @@ def test_a_context_ends_a_dial(deaf, start):  # noqa: F811
     (0.03, 20, TimeoutError, "timed out"),
     (None, 0.03, context.DeadlineExceeded, "context deadline exceeded"),
 ])  # fmt: skip
-def test_what_ends_first_of_a_timeout_and_a_context_ends_a_dial(deaf, start, timeout, seconds, error, message):  # noqa: F811
+def test_a_dial_ends_with_the_first_of_its_timeout_and_its_context(deaf, start, timeout, seconds, error, message):  # noqa: F811
     with context.with_timeout(context.background(), seconds) as ctx:
         with pytest.raises(error, match=f"dial tcp {deaf}: {message}") as caught:
             start(lambda: net.dial("tcp", deaf, timeout, ctx=ctx)).result()

@@ -461,7 +461,7 @@ def test_panic_comes_at_once_also_while_the_handle_is_held():
     assert err.startswith("panic: ") and "KeyError: 'unheard'" in err and "in bad" in err
 
 
-def test_what_somebody_waits_for_is_no_panic():
+def test_an_exception_that_somebody_waits_for_is_no_panic():
     status, out, err = run_script(
         """
         import asyncio, goloop
@@ -519,7 +519,7 @@ STUCK = """
     """
 
 
-def test_the_wait_at_exit_says_what_it_waits_for_and_how_long():
+def test_the_wait_at_exit_names_the_goroutines_and_the_time_that_is_left():
     status, out, err = run_script(STUCK.format(run="import asyncio; asyncio.run(main())"), GOLOOP_PATIENCE="1.5")
     assert (status, out) == (0, "")
     assert "shutdown waits for cancelled goroutines, 0." in err and "s more at most:" in err
@@ -527,7 +527,7 @@ def test_the_wait_at_exit_says_what_it_waits_for_and_how_long():
     assert err.count("did not end in 1.5 s after its cancellation") == 1
 
 
-def test_exit_does_not_wait_again_for_what_the_close_of_a_loop_has_waited_for():
+def test_exit_does_not_wait_again_for_goroutines_that_the_close_of_a_loop_has_waited_for():
     status, out, err = run_script(STUCK.format(run="goloop.run(main())"), GOLOOP_PATIENCE="1.2")
     assert (status, out) == (0, "")
     assert err.count("waits for cancelled goroutines") == err.count("did not end in 1.2 s") == 1

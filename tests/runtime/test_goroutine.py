@@ -360,7 +360,7 @@ def run_on(new_loop, main):
 
 
 @LOOPS
-def test_cancelling_who_awaits_cancels_the_goroutine_and_waits_for_its_end(new_loop):
+def test_cancelling_the_awaiting_task_cancels_the_goroutine_and_waits_for_its_end(new_loop):
     trace = []
 
     def body():
@@ -399,7 +399,7 @@ def test_cancelling_who_awaits_cancels_the_goroutine_and_waits_for_its_end(new_l
 
 
 @LOOPS
-def test_what_a_goroutine_makes_of_the_cancellation_is_the_outcome_as_with_a_task(new_loop):
+def test_a_goroutine_s_answer_to_the_cancellation_is_the_outcome_as_with_a_task(new_loop):
     def returns():
         try:
             Chan().recv()
@@ -443,7 +443,7 @@ def test_a_cancelled_coroutine_that_waits_for_a_goroutine_which_goes_on_says_so(
 
 
 @LOOPS
-def test_a_shielded_goroutine_goes_on_when_who_awaits_it_is_cancelled(new_loop):
+def test_a_shielded_goroutine_goes_on_when_the_awaiting_task_is_cancelled(new_loop):
     g, chan = held()
 
     async def main():

@@ -694,7 +694,7 @@ class Request:
         self._coro.close()
 
 
-def test_in_debug_mode_what_belongs_to_another_loop_is_an_error_that_names_both():
+def test_in_debug_mode_an_object_of_another_loop_is_an_error_that_names_both():
     async def main():
         loop = asyncio.get_running_loop()
         queue, session = asyncio.Queue(), Session()

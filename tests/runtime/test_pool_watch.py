@@ -1,4 +1,4 @@
-"""What the environment has the watch say of workers, in programs of their own."""
+"""The watch of workers as the environment sets it, in programs of their own."""
 
 from scripts import run_script
 

@@ -81,7 +81,7 @@ def _run_asyncio_handle(handle):
 
 cdef class LoopCore:
     def __cinit__(self, *args, **kwargs):
-        # Until BaseEventLoop.__init__() opens it: what fails before raises, and warns of nothing more.
+        # Until BaseEventLoop.__init__() opens it: a failure before that raises, and warns of nothing more.
         self._closed = True
         self.pollset = PollSet()
         self.ownership = LoopOwnership(self, self.pollset)

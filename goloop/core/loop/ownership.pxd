@@ -98,7 +98,7 @@ cdef class LoopOwnership:
     cdef readonly bint closed
     cdef bint handoff                 # may be taken from a stuck callback
     cdef bint is_monitored            # in the monitor's list
-    cdef bint worker                  # of a worker's loop: goroutines share what is one callback to the loop
+    cdef bint worker                  # of a worker's loop: many goroutines run in one of its callbacks
     cdef public double drain_timeout  # seconds that stuck callbacks have when run_forever() is to return
     cdef object failure               # what a substitute's callback raised, for home to raise
     cdef object loop                  # weak reference
@@ -155,7 +155,7 @@ cdef struct Hooks:
     loop_thread_hook ended        # the callback that was reported has ended
     loop_thread_hook abandoned    # home leaves, and others are still stuck
     loop_thread_hook region       # the first blocking() of a run: let the monitor watch
-    int (*slow)() except -1       # what a loop calls slow has changed
+    int (*slow)() except -1       # a loop's threshold for slow callbacks has changed
     void (*poke)() noexcept nogil
 
 cdef Hooks hooks                  # core.handoff's

@@ -181,7 +181,7 @@ cdef class LoopOwnership:
         return 0
 
     cdef int switched(self) except -1:
-        """What ran in a worker's turn gives way to another goroutine: with that, what was reported of it has ended."""
+        """A goroutine gives way to others in its worker's iteration: with that, a stall that was reported has ended."""
         cdef LoopThread loop_thread = self.holder
         if loop_thread is not None and loop_thread.report is not None:
             hooks.ended(loop_thread)

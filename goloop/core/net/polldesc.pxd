@@ -15,7 +15,7 @@ cdef class Direction:
     cdef WaitQueue waiting        # who waits for an edge; woken to look again
     cdef double deadline          # seconds on the monotonic clock; 0: none
     cdef object context           # the Context whose end it is; None: it is a time alone,
-    cdef object unbind            # and what takes leave of the Context
+    cdef object unbind            # and the function that takes leave of the Context
     cdef TimerHandle timer        # of the loop it is registered with; goes off at `deadline` or before
 
 

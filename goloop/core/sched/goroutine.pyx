@@ -76,14 +76,14 @@ cdef extern from "../system/native/sealed.h":
 cdef enum:
     ORIGIN_FRAMES = 10       # remembered of the stack that called go()
 
-cdef double ANNOUNCE = 1.0        # seconds that a cancelled goroutine has to end before the log says who waits for it
+cdef double ANNOUNCE = 1.0        # seconds of waiting for a cancelled goroutine after which the log says so
 
 cdef long long last_id = 0
 cdef set alive = set()            # every goroutine that is not done
 cdef list stacks = []             # greenlets of abandoned goroutines: letting go of one would run it
 cdef object report_unobserved = None      # runtime.pool's
 cdef object panic = None          # runtime.pool's
-cdef set failures = set()         # weak references to those that have raised; what was observed stays until it goes
+cdef set failures = set()         # weak references to goroutines that have raised, also to observed ones
 cdef object _Coroutine = Coroutine
 cdef object _origin_loop = ContextVar("goloop.origin_loop")  # set in coroutine goroutines, for the tasks that they make
 
@@ -554,15 +554,18 @@ def num_goroutine():
 
 # ------------------------------------------------------------- for runtime.pool
 def set_reporter(reporter, at_once):
-    """Say who is told of an exception that nobody can observe: reporter(message, exception, goroutine, loop), and of
-    one that nobody waits for when the goroutine ends: at_once(exception, goroutine)."""
+    """Set the functions for exceptions that nobody asks for.
+
+    reporter(message, exception, goroutine, loop) is called for one that nobody can observe any more,
+    at_once(exception, goroutine) for one that nobody waits for when the goroutine ends.
+    """
     global report_unobserved, panic
     report_unobserved = reporter
     panic = at_once
 
 
 def unobserved():
-    """Return those that have raised what nobody has asked for, and whose handles are held, oldest first."""
+    """Return the goroutines with exceptions that nobody has asked for, and with handles that are held, oldest first."""
     cdef Goroutine g
     found = []
     for reference in list(failures):
@@ -621,8 +624,8 @@ def abandon(Worker worker not None):
 
 
 def after_fork_in_child():
-    """In a forked child: the goroutines stayed in the parent, which reports what they have raised. The one that forked
-    is none here: it goes on as what a plain thread runs."""
+    """In a forked child: the goroutines, and the reports of their exceptions, are the parent's. The goroutine that
+    forked is none here: it goes on as what a plain thread runs."""
     cdef Goroutine g
     alive.clear()
     for g in unobserved():

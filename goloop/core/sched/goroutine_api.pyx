@@ -118,7 +118,7 @@ class _Elsewhere:
             self._end.set_exception(exc)
 
     def remove_done_callback(self, callback):
-        pass                                  # one that is called late claims nothing any more
+        pass                                  # a late call finds its waiter claimed
 
     def cancel(self):
         try:
@@ -145,7 +145,7 @@ def _close(awaitable):
 
 def _check_loop(awaitable, loop, bint thorough):
     """ValueError for a future of another loop than it is to run on. thorough: RuntimeError for a coroutine that is a
-    method of what belongs to another one."""
+    method of an object of another loop."""
     owner = coroutine = None
     if asyncio.isfuture(awaitable):
         owner = awaitable.get_loop()
@@ -167,7 +167,7 @@ def wait(awaitable, timeout=None, *, loop=None):
     timeout: seconds; when it is over the awaitable is cancelled and TimeoutError raised, as asyncio.wait_for()
     does. Cancelling the goroutine cancels the awaitable, too. A Goroutine may be waited for as well, and
     is not cancelled. loop: run it on this loop, which another thread runs, and to which a queue, a lock or a session
-    that it uses belongs; None: the worker's. In debug mode what belongs to another loop is a RuntimeError.
+    that it uses belongs; None: the worker's. In debug mode, RuntimeError for an object of another loop.
     RuntimeError outside of a plain goroutine; a coroutine simply awaits.
     """
     cdef G g = current_g()
