@@ -34,6 +34,15 @@ def _count(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and int(text) else None
 
 
+def _seconds(text: str) -> float | None:
+    """Return a number of seconds, at least 0."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds < float("inf") else None
+
+
 def _switch(meaning: str) -> Variable:
     return Variable(_SWITCH.get, None, "must be one of 1/0, true/false, yes/no, on/off", meaning)
 
@@ -62,6 +71,13 @@ VARIABLES = {
         "must be one of report, crash",
         "What becomes of an exception in a goroutine that no join() or await receives: the loop's exception handler "
         "is told (report, the default), or the process ends with status 2 (crash). Read at the import.",
+    ),
+    "GOLOOP_SHUTDOWN_TIMEOUT": Variable(
+        _seconds,
+        5.0,
+        "is a number of seconds, at least 0",
+        "How long cancelled goroutines have for their clean-up, when their loop closes and at exit. Default: 5 s. "
+        "Read at the import.",
     ),
     "GOLOOP_WATCH": _switch(
         "1: report callbacks that are stuck, while they are. Default: 1 in asyncio's debug mode, else 0. "

@@ -99,7 +99,8 @@ class InCoroutine(Actor):
         return not self.thread.is_alive()
 
     def cancel(self) -> None:
-        assert self.loop is not None
+        if self.loop is None:
+            raise RuntimeError("it does not run yet")
         assert self.task is not None
         self.loop.call_soon_threadsafe(self.task.cancel)
 

@@ -16,6 +16,7 @@ GOOD = {
     "GOLOOP_IO": {"inline": "inline", "offload": "offload", "auto": "auto", "Inline": "inline", "AUTO": "auto"},
     "GOLOOP_MAXTHREADS": {"1": 1, "512": 512, "007": 7},
     "GOLOOP_PANIC": {"report": "report", "crash": "crash", "Crash": "crash"},
+    "GOLOOP_SHUTDOWN_TIMEOUT": {"0": 0.0, "1.5": 1.5, "5": 5.0, "1e3": 1000.0},
     "GOLOOP_WATCH": {**dict.fromkeys(YES, True), **dict.fromkeys(NO, False)},
 }
 BAD = {
@@ -23,6 +24,7 @@ BAD = {
     "GOLOOP_IO": ["on", "1", " auto", "inline,offload"],
     "GOLOOP_MAXTHREADS": ["0", "-1", "many", "3.0", "1_000", " 3", "+3", "³"],
     "GOLOOP_PANIC": ["1", "exit", "crash!"],
+    "GOLOOP_SHUTDOWN_TIMEOUT": ["-1", "soon", "nan", "inf"],
     "GOLOOP_WATCH": ["2", "maybe", " 1", "1 ", "t", "none"],
 }
 SAID = {
@@ -30,6 +32,7 @@ SAID = {
     "GOLOOP_IO": "inline, offload, auto",
     "GOLOOP_MAXTHREADS": "a number of threads, at least 1",
     "GOLOOP_PANIC": "report, crash",
+    "GOLOOP_SHUTDOWN_TIMEOUT": "a number of seconds, at least 0",
     "GOLOOP_WATCH": "1/0, true/false, yes/no, on/off",
 }
 DEFAULTS = {
@@ -37,6 +40,7 @@ DEFAULTS = {
     "GOLOOP_IO": "auto",
     "GOLOOP_MAXTHREADS": 512,
     "GOLOOP_PANIC": "report",
+    "GOLOOP_SHUTDOWN_TIMEOUT": 5.0,
     "GOLOOP_WATCH": None,
 }
 

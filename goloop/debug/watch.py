@@ -163,7 +163,7 @@ def _stack(frame: Any, base: Any) -> traceback.StackSummary:
 def _origin(item: Any, goroutine: Any, base: Any) -> traceback.StackSummary:
     """A stack for a function without a Python frame of its own: where it comes from."""
     if goroutine is not None:
-        started: traceback.StackSummary = goroutine.creator()
+        started: traceback.StackSummary = goroutine.spawn_stack
         return started
     scheduled = getattr(item, "_source_traceback", None)  # in debug mode
     return traceback.StackSummary.from_list(scheduled) if scheduled else _stack(base, None)

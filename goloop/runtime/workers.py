@@ -32,23 +32,13 @@ _MOST_PROCS = 2**31 - 1  # an int in C
 ANNOUNCE = 1.0  # seconds of waiting for cancelled goroutines after which the log says so
 
 
-def _patience(setting: str) -> float:
-    try:
-        seconds = float(setting)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise ValueError(f"GOLOOP_PATIENCE is a number of seconds, at least 0, not {setting!r}")
-    return seconds
-
-
 # Seconds that cancelled goroutines have for their finally blocks, once, when their loop closes or at exit.
-SHUTDOWN_TIMEOUT = _patience(os.environ.get("GOLOOP_PATIENCE", "5"))
+SHUTDOWN_TIMEOUT: float = _environment.get("GOLOOP_SHUTDOWN_TIMEOUT")
 
 
 MAX_THREADS: int = _environment.get("GOLOOP_MAXTHREADS")
 
-WATCHED = os.environ.get("GOLOOP_WATCH", "0") not in ("", "0")  # goroutines that hold up others are reported always
+WATCHED = bool(_environment.get("GOLOOP_WATCH"))  # goroutines that hold up others are reported always
 
 _lock = _thread.allocate_lock()
 _threads: set[threading.Thread] = set()  # of workers, from before their start to their end

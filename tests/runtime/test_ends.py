@@ -520,7 +520,9 @@ STUCK = """
 
 
 def test_the_wait_at_exit_names_the_goroutines_and_the_time_that_is_left():
-    status, out, err = run_script(STUCK.format(run="import asyncio; asyncio.run(main())"), GOLOOP_PATIENCE="1.5")
+    status, out, err = run_script(
+        STUCK.format(run="import asyncio; asyncio.run(main())"), GOLOOP_SHUTDOWN_TIMEOUT="1.5"
+    )
     assert (status, out) == (0, "")
     assert "shutdown waits for cancelled goroutines, 0." in err and "s more at most:" in err
     assert "stuck [running]" in err and "in stuck" in err
@@ -528,7 +530,7 @@ def test_the_wait_at_exit_names_the_goroutines_and_the_time_that_is_left():
 
 
 def test_exit_does_not_wait_again_for_goroutines_that_the_close_of_a_loop_has_waited_for():
-    status, out, err = run_script(STUCK.format(run="goloop.run(main())"), GOLOOP_PATIENCE="1.2")
+    status, out, err = run_script(STUCK.format(run="goloop.run(main())"), GOLOOP_SHUTDOWN_TIMEOUT="1.2")
     assert (status, out) == (0, "")
     assert err.count("waits for cancelled goroutines") == err.count("did not end in 1.2 s") == 1
     assert "closing <Loop" in err and "shutdown" not in err
@@ -536,8 +538,8 @@ def test_exit_does_not_wait_again_for_goroutines_that_the_close_of_a_loop_has_wa
 
 @pytest.mark.parametrize("setting", ["-1", "x", "nan", "inf"])
 def test_a_patience_that_is_none_is_refused(setting):
-    status, out, err = run_script("import goloop", GOLOOP_PATIENCE=setting)
-    assert status == 1 and "GOLOOP_PATIENCE is a number of seconds, at least 0" in err
+    status, out, err = run_script("import goloop", GOLOOP_SHUTDOWN_TIMEOUT=setting)
+    assert status == 1 and "GOLOOP_SHUTDOWN_TIMEOUT is a number of seconds, at least 0" in err
 
 
 def test_an_end_at_which_no_thread_can_be_started_any_more_makes_no_noise():

@@ -187,7 +187,7 @@ def wait(awaitable, timeout=None, *, loop=None):
             "go(). Plain code called by a coroutine cannot wait; call it with `await go(f, ...)`"
         )
     if loop is None or loop is g.worker.loop:
-        home = (<Goroutine>g).home
+        home = (<Goroutine>g).origin_loop
         _check_loop(awaitable, g.worker.loop, g.worker.loop._debug or (home is not None and home.get_debug()))
         g.worker.current = None           # an eager task factory runs it up to its first await
         try:
