@@ -89,12 +89,14 @@ cdef class Worker(Pollable):
 
     cdef int run_goroutines(self) except -1
     cdef bint can_start(self) noexcept
-    cdef object runner(self)
+    cdef bint begins(self) noexcept
+    cdef bint assign(self) except -1
+    cdef bint start(self) except -1
     cdef object pick_next(self)
+    cdef object pick_hub(self)
     cdef int use_locals(self, Locals wanted) except -1
     cdef int make_locals(self, G g) except -1
-    cdef int switch_away(self) except -1
-    cdef int prepare(self) except -1
+    cdef int switch_away(self, object me) except -1
     cdef int report_end(self) except -1
     cdef int park(self, G g, str reason) except -1
     cdef int yield_(self, G g) except -1

@@ -50,9 +50,28 @@ cdef greenlet_new new_greenlet = <greenlet_new>_api[3]
 cdef greenlet_current getcurrent = <greenlet_current>_api[4]
 cdef greenlet_switch switch = <greenlet_switch>_api[6]
 
+cdef extern from *:
+    """
+    #include <alloca.h>
+
+    /* Switch to a greenlet for the first time, from `gap` bytes further down the stack. */
+    static PyObject *gl_start(
+        PyObject *(*start)(PyObject *, PyObject *, PyObject *), PyObject *greenlet, size_t gap)
+    {
+        *(volatile char *)alloca(gap) = 0;
+        return start(greenlet, NULL, NULL);
+    }
+    """
+    object gl_start(greenlet_switch start, object greenlet, size_t gap)
+
 cdef enum:
     BUDGET = 61      # switches a turn: Go's schedtick, a prime, so it never beats with a program's own periods
     SPARES = 64      # runners kept for new goroutines, so that starting one makes no greenlet
+    # How far below the hub runners are started. A switch copies off the stack what lies below the start of the next
+    # greenlet. The hub has nothing below NEAR. A goroutine that started at NEAR and parks in a shallow function has nothing
+    # below FAR, so it stays where it is while one of FAR runs: a tenth of the instructions of two that take turns.
+    NEAR = 1024
+    FAR = 1024 + 4096
 
 cdef str RUNNING_LOOP = "__asyncio_running_event_loop__"      # asyncio's key in the thread state's dictionary
 
@@ -219,8 +238,12 @@ cdef class Worker:
         """Let goroutines run until none can, or the budget is spent. In the hub only."""
         cdef object target
         self.rounds += 1
-        target = self.pick_next()
-        if target is not self.hub:
+        while True:
+            if self.begins() and not self.spare and self.start():
+                continue
+            target = self.pick_next()
+            if target is self.hub:
+                break
             switch(target, NULL, NULL)
         if self.runnable.count or self.can_start():
             self.loop.queue(self)
@@ -232,24 +255,51 @@ cdef class Worker:
         """Whether there is a goroutine to start, and it may start it."""
         return backlog.count > 0 and not self.locked and not self.retired
 
-    cdef object runner(self):
-        return self.spare.pop() if self.spare else new_greenlet(self._runner, self.hub)
+    cdef bint begins(self) noexcept:
+        """Whether the next choice is to start a goroutine of the backlog."""
+        return self.budget > 0 and self.can_start() and (self.prefer_backlog or self.runnable.head is None)
+
+    cdef bint assign(self) except -1:
+        """Begin the next goroutine of the backlog, in the runner that is switched to. False: all were cancelled."""
+        cdef G g
+        self.prefer_backlog = False
+        g = dequeue_new(self)
+        if g is not None:
+            self.budget -= 1
+            self.current = self.assigned = g
+        return g is not None
+
+    cdef bint start(self) except -1:
+        """Begin the next goroutine of the backlog in a new runner. False: there is none, or no memory for a runner.
+
+        In the hub only: a greenlet has, for good, no more recursion and stack than its starter had left.
+        """
+        cdef object runner
+        try:
+            runner = new_greenlet(self._runner, self.hub)
+        except MemoryError:
+            self.prefer_backlog = False  # those that run may give some back; the next turn tries again
+            return False
+        if not self.assign():
+            return False
+        gl_start(switch, runner, NEAR if self.live & 1 else FAR)
+        return True
 
     cdef object pick_next(self):
-        """Choose what runs next, make it current, and return its greenlet; the hub's when it is the loop's turn."""
+        """Choose what runs next, make it current, and return its greenlet; the hub's when it is the loop's turn, or
+        when a new runner is to be started."""
         cdef G g
         cdef object runner
         self.loop.ownership.stall.beat += 1
-        if self.budget > 0:
-            if self.can_start() and (self.prefer_backlog or self.runnable.head is None):
-                self.prefer_backlog = False
-                runner = self.runner()            # first, because this can fail
-                g = dequeue_new(self)
-                if g is not None:
-                    self.budget -= 1
-                    self.current = self.assigned = g
+        if self.begins():
+            if self.spare:
+                runner = self.spare.pop()
+                if self.assign():
                     return runner
                 self.spare.append(runner)
+            else:
+                return self.pick_hub()
+        if self.budget > 0:
             g = self.runnable.pop()
             if g is not None:
                 self.budget -= 1
@@ -257,6 +307,10 @@ cdef class Worker:
                 if own_locals:
                     self.use_locals(g.locals)
                 return g.greenlet
+        return self.pick_hub()
+
+    cdef object pick_hub(self):
+        """Return the hub, with no goroutine current."""
         self.current = None
         if own_locals:
             self.use_locals(None)
@@ -301,17 +355,17 @@ cdef class Worker:
             (<Locals>g.locals).first = <PyObject *>own
         return self.use_locals(g.locals)
 
-    cdef int switch_away(self) except -1:
+    cdef int switch_away(self, object me) except -1:
         """Switch away from the current goroutine, whose state says already how it comes back."""
         cdef object target = self.pick_next()
-        if target is not getcurrent():
+        if target is not me:
             switch(target, NULL, NULL)
         return 0
 
-    def _runner(self, *_):
+    def _runner(self):
         """What a runner greenlet does: one goroutine after the other, each to its end."""
         cdef G g = self.assigned
-        cdef object me
+        cdef object me = getcurrent()
         while g is not None:
             self.assigned = None
             try:
@@ -336,21 +390,15 @@ cdef class Worker:
                     self.current = g
                     continue
             if len(self.spare) < SPARES:
-                me = getcurrent()
-                self.spare.append(me)
-                self.switch_away()
+                try:
+                    self.spare.append(me)
+                except MemoryError:       # raised to the hub, it would end the worker
+                    break
+                self.switch_away(me)
                 g = self.assigned
         # The end of a greenlet is a switch to its parent, the hub.
 
     # ---------------------------------------------------------- park and yield
-    cdef int prepare(self) except -1:
-        """Do what may fail, or run a finalizer, while the current goroutine's state is still "running"."""
-        if not self.spare and self.can_start():
-            self.spare.append(new_greenlet(self._runner, self.hub))
-        if self.loop.ownership.safepoint_requested:
-            self.report_end()
-        return 0
-
     cdef int report_end(self) except -1:
         """To the watch, that the goroutine does not keep the others waiting any more."""
         try:
@@ -361,12 +409,13 @@ cdef class Worker:
 
     cdef int park(self, G g, str reason) except -1:
         """Switch away until ready(g). Only from the goroutine itself."""
-        self.prepare()
+        if self.loop.ownership.safepoint_requested:
+            self.report_end()
         g.reason = reason
         g.status = PARKED
         g.greenlet = getcurrent()
         try:
-            self.switch_away()
+            self.switch_away(g.greenlet)
         finally:
             g.greenlet = None
             g.status = RUNNING
@@ -374,14 +423,15 @@ cdef class Worker:
 
     cdef int yield_(self, G g) except -1:
         """Let the others run first."""
-        self.prepare()
+        if self.loop.ownership.safepoint_requested:
+            self.report_end()
         g.reason = "gosched"
         g.status = RUNNABLE
         g.greenlet = getcurrent()
         self.runnable.push(g)
         self.prefer_backlog = True
         try:
-            self.switch_away()
+            self.switch_away(g.greenlet)
         finally:
             g.greenlet = None
             g.status = RUNNING
