@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 from goloop._eventloop.loop import Loop
 from goloop.core.sched import handoff as core
+from goloop.core.sched import scheduler
 from goloop.debug import watch
 from goloop.runtime import workers
 from goloop.runtime.real_threads import require_threads
@@ -128,7 +129,8 @@ def disable(loop: Loop) -> None:
 def start_monitoring(loop: Loop) -> None:
     """A loop is about to run: let the monitor watch it."""
     workers.shut_down_at_exit()
-    core.configure(loop, loop._handoff, loop._watches())
+    # One that a goroutine runs stays there: the thread may be in another goroutine when it looks stuck.
+    core.configure(loop, loop._handoff and scheduler.this_worker() is None, loop._watches())
     core.start_monitoring(loop)
 
 

@@ -113,11 +113,36 @@ def test_the_running_loop_is_known():
         return asyncio.get_running_loop()
 
     def body():
+        before = asyncio._get_running_loop()
         time.sleep(0.001)
-        return asyncio.get_running_loop()
+        return before, asyncio._get_running_loop()
 
-    assert go(body).result(10) is not None
+    assert go(body).result(10) == (None, None)
     assert go(coroutine).result(10) is not None
+
+
+def test_goroutines_run_loops_of_their_own_that_take_turns():
+    """asyncio's selectors park in goroutines, in the middle of a run."""
+
+    def body(n):
+        async def main():
+            me, loop = asyncio.current_task(), asyncio.get_running_loop()
+            seen = []
+            for _ in range(5):
+                await asyncio.sleep(0.002)
+                seen.append(await asyncio.to_thread(lambda: n))
+                assert asyncio.current_task() is me and asyncio.get_running_loop() is loop
+                time.sleep(0.001)
+                assert asyncio.current_task() is me and asyncio.get_running_loop() is loop
+            return seen
+
+        before = asyncio._get_running_loop()
+        return before, asyncio.run(main()), asyncio._get_running_loop()
+
+    for _ in range(3):
+        assert [go(body, n).result(30) for n in range(3)] == [(None, [n] * 5, None) for n in range(3)]
+        gs = [go(body, n) for n in range(20)]
+        assert [g.result(30) for g in gs] == [(None, [n] * 5, None) for n in range(20)]
 
 
 def test_identity_of_threads():

@@ -108,6 +108,14 @@ cdef LoopThread loop_thread_here():
     return <LoopThread>gl_loop_thread if gl_loop_thread != NULL else None
 
 
+cdef LoopThread exchange_seat(LoopThread loop_thread):
+    """Make another one the loop thread of this thread; returns the one before. It stays the caller's to keep alive."""
+    global gl_loop_thread
+    cdef LoopThread before = loop_thread_here()
+    gl_loop_thread = <PyObject *>loop_thread if loop_thread is not None else NULL
+    return before
+
+
 cdef class LoopThread(Pollable):
     def __cinit__(self, LoopOwnership ownership not None):
         self.ownership = ownership

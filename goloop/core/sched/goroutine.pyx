@@ -170,11 +170,11 @@ cdef class Goroutine(G):
         """A coroutine: the loop runs it from here on. It counts as live on its worker until it is done."""
         cdef Worker worker = self.worker
         _origin_loop.set(self.origin_loop)
-        worker.current = None           # an eager task factory runs it up to its first await
+        aside = worker.enter_loop()     # an eager task factory runs it up to its first await
         try:
             self.task = worker.loop.create_task(coroutine, name=self.name)
         finally:
-            worker.current = self
+            worker.leave_loop(self, aside)
         worker.live += 1
         worker.tasks[self.task] = self
         self.task.add_done_callback(self._task_done)

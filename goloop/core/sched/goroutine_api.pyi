@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 _T = TypeVar("_T")
@@ -8,7 +8,10 @@ def goexit() -> None: ...
 def gosched() -> None: ...
 def sleep(seconds: float) -> None: ...
 def wait(
-    awaitable: Awaitable[_T], timeout: float | None = None, *, loop: asyncio.AbstractEventLoop | None = None
+    awaitable: Awaitable[_T] | Callable[[], Awaitable[_T]],
+    timeout: float | None = None,
+    *,
+    loop: asyncio.AbstractEventLoop | None = None,
 ) -> _T: ...
 
 class blocking:

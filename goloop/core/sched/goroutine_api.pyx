@@ -5,13 +5,16 @@ Each says what to do instead where there is no goroutine. Guard: the GIL, as in 
 """
 
 import asyncio
-from asyncio import events as _events
+from asyncio import ensure_future, isfuture
 from concurrent.futures import Future
+from inspect import isawaitable
 
 from goloop.core.sched.goroutine cimport Goroutine, goroutine_here
 from goloop.core.sched.scheduler cimport G, Worker, backlog, current_g, here, wake_one
 from goloop.core.loop.ownership cimport LoopThread, loop_thread_here
-from goloop.core.sched.waiter cimport CANCELLED, COMPLETED, TIMED_OUT, Outcome, Waiter, blocking_waiter, seconds_of
+from goloop.core.sched.waiter cimport (
+    CANCELLED, COMPLETED, TIMED_OUT, Outcome, Waiter, blocking_waiter, may_block, seconds_of,
+)
 
 from goloop.core.sched.goroutine import GoExit
 
@@ -42,9 +45,8 @@ def gosched():
             g.cancelling = False
             raise asyncio.CancelledError()
         g.worker.yield_(g)
-    elif _events._get_running_loop() is not None:
-        raise RuntimeError("gosched() would block the event loop: use await asyncio.sleep(0) here")
     else:
+        may_block("gosched()", "await asyncio.sleep(0)")
         _time.sleep(0)
 
 
@@ -61,8 +63,7 @@ def sleep(seconds):
         gosched()
         return
     if current_g() is None:
-        if _events._get_running_loop() is not None:
-            raise RuntimeError("sleep() would block the event loop: use await asyncio.sleep() here")
+        may_block("sleep()", "await asyncio.sleep()")
         _time.sleep(wanted)
         return
     waiter = blocking_waiter("sleep()", "await asyncio.sleep()")
@@ -81,6 +82,11 @@ cdef class Completion:
 
 
 gl_seal(Completion, b"a Completion is made by wait()")
+
+
+cdef object called(object awaitable):
+    """What wait() was given; if that is a function, what it returns."""
+    return awaitable() if callable(awaitable) and not isawaitable(awaitable) else awaitable
 
 
 cdef Outcome park_for(object future, double seconds) except *:
@@ -112,7 +118,7 @@ class _Elsewhere:
 
     def _start(self):
         try:
-            self._task = asyncio.ensure_future(self._awaitable, loop=self._loop)
+            self._task = ensure_future(called(self._awaitable), loop=self._loop)
             self._task.add_done_callback(lambda task: self._end.set_result(None))
         except BaseException as exc:
             self._end.set_exception(exc)
@@ -143,32 +149,54 @@ def _close(awaitable):
         awaitable.close()
 
 
-def _check_loop(awaitable, loop, bint thorough):
-    """ValueError for a future of another loop than it is to run on. thorough: RuntimeError for a coroutine that is a
-    method of an object of another loop."""
-    owner = coroutine = None
-    if asyncio.isfuture(awaitable):
-        owner = awaitable.get_loop()
-    elif thorough:
-        coroutine = getattr(awaitable, "_coro", awaitable)       # aiohttp's session.get() is one that has another
-        frame = getattr(coroutine, "cr_frame", None)
-        owner = None if frame is None else getattr(frame.f_locals.get("self"), "_loop", None)
+cdef int check_loop(object awaitable, object loop) except -1:
+    """In debug mode: RuntimeError for a coroutine that is a method of an object of another loop."""
+    coroutine = getattr(awaitable, "_coro", awaitable)       # aiohttp's session.get() is one that has another
+    frame = getattr(coroutine, "cr_frame", None)
+    owner = None if frame is None else getattr(frame.f_locals.get("self"), "_loop", None)
     if owner is not loop and isinstance(owner, asyncio.AbstractEventLoop):
         _close(awaitable)
-        raise (ValueError if coroutine is None else RuntimeError)(
+        raise RuntimeError(
             f"{awaitable!r} belongs to a different loop, {owner!r}, than the worker's, {loop!r}: use "
             "wait(..., loop=...) with the one that it belongs to"
         )
+    return 0
+
+
+cdef int check_runs(object loop, object awaitable) except -1:
+    if not isinstance(loop, asyncio.AbstractEventLoop):
+        _close(awaitable)
+        raise TypeError(f"wait() takes an event loop, got {loop!r}")
+    if not loop.is_running():
+        _close(awaitable)
+        raise RuntimeError(f"wait() needs a loop that runs, and this one does not: {loop!r}")
+    return 0
+
+
+cdef object future_of(object awaitable, object loop):
+    """A future of this loop for what wait() was given; runs as a callback of the loop."""
+    awaitable = called(awaitable)
+    if not isfuture(awaitable):
+        return ensure_future(awaitable, loop=loop)
+    home = awaitable.get_loop()
+    if home is loop or awaitable.done():
+        return awaitable
+    check_runs(home, awaitable)
+    return _Elsewhere(awaitable, home)        # only its own loop may touch it, and that runs in another thread
 
 
 def wait(awaitable, timeout=None, *, loop=None):
-    """Park the goroutine until an awaitable is done, on its worker's loop; return the result, or raise its exception.
+    """Park the goroutine until an awaitable is done; return the result, or raise its exception.
 
+    awaitable: a coroutine, which runs on the loop of the goroutine's worker; a future of any loop that runs; or a
+    function without arguments that returns an awaitable, as in `wait(lambda: asyncio.gather(f(), g()))`. No loop is
+    running in a goroutine; in that function the worker's loop is, so it must not wait itself. A Goroutine may be
+    waited for as well.
     timeout: seconds; when it is over the awaitable is cancelled and TimeoutError raised, as asyncio.wait_for()
-    does. Cancelling the goroutine cancels the awaitable, too. A Goroutine may be waited for as well, and
-    is not cancelled. loop: run it on this loop, which another thread runs, and to which a queue, a lock or a session
-    that it uses belongs; None: the worker's. In debug mode, RuntimeError for an object of another loop.
-    RuntimeError outside of a plain goroutine; a coroutine simply awaits.
+    does. Cancelling the goroutine cancels the awaitable, too, but for a Goroutine. loop: run it on this loop, which
+    another thread runs, and to which a queue, a lock or a session that it uses belongs; None: the worker's. In debug
+    mode, RuntimeError for an object of another loop. RuntimeError outside of a plain goroutine; a coroutine simply
+    awaits.
     """
     cdef G g = current_g()
     cdef Outcome how = COMPLETED
@@ -186,21 +214,18 @@ def wait(awaitable, timeout=None, *, loop=None):
             "wait() parks a goroutine, and this is none: await it in a coroutine, or start what calls wait() with "
             "go(). Plain code called by a coroutine cannot wait; call it with `await go(f, ...)`"
         )
-    if loop is None or loop is g.worker.loop:
-        home = (<Goroutine>g).origin_loop
-        _check_loop(awaitable, g.worker.loop, g.worker.loop._debug or (home is not None and home.get_debug()))
-        g.worker.current = None           # an eager task factory runs it up to its first await
-        try:
-            future = asyncio.ensure_future(awaitable, loop=g.worker.loop)
-        finally:
-            g.worker.current = g
-    else:
-        if not isinstance(loop, asyncio.AbstractEventLoop) or not loop.is_running():
-            _close(awaitable)
-            if isinstance(loop, asyncio.AbstractEventLoop):
-                raise RuntimeError(f"wait() needs a loop that runs, and this one does not: {loop!r}")
-            raise TypeError(f"wait() takes an event loop, got {loop!r}")
+    if loop is not None and loop is not g.worker.loop:
+        check_runs(loop, awaitable)
         future = _Elsewhere(awaitable, loop)
+    else:
+        home = (<Goroutine>g).origin_loop
+        if g.worker.loop._debug or (home is not None and home.get_debug()):
+            check_loop(awaitable, g.worker.loop)
+        aside = g.worker.enter_loop()         # an eager task factory runs it up to its first await
+        try:
+            future = future_of(awaitable, g.worker.loop)
+        finally:
+            g.worker.leave_loop(g, aside)
     if not future.done():
         how = park_for(future, seconds)
     if how == COMPLETED:

@@ -3,6 +3,7 @@ from libc.stdint cimport int64_t
 
 from goloop.core.loop.handles cimport Pollable
 from goloop.core.loop.loop_core cimport LoopCore
+from goloop.core.loop.ownership cimport Seat
 from goloop.core.poll.pollset cimport gl_node
 
 
@@ -84,8 +85,9 @@ cdef class Worker(Pollable):
     cdef readonly dict tasks      # the goroutines that are coroutines, by task
     cdef Locals locals            # the thread's own values of every threading.local; None: not asked for yet
     cdef Locals installed         # whose values are in use
-    cdef object running_loop      # what goroutines were given as asyncio's entry there,
-    cdef object kept              # and what they were given before
+    cdef object firstiter         # what its loop has set for the thread: hooks for asynchronous generators,
+    cdef object finalizer
+    cdef Seat seat                # and the seat
 
     cdef int run_goroutines(self) except -1
     cdef bint can_start(self) noexcept
@@ -96,10 +98,17 @@ cdef class Worker(Pollable):
     cdef object pick_hub(self)
     cdef int use_locals(self, Locals wanted) except -1
     cdef int make_locals(self, G g) except -1
+    cdef int drop_locals(self, G g) except -1
     cdef int switch_away(self, object me) except -1
     cdef int report_end(self) except -1
     cdef int park(self, G g, str reason) except -1
     cdef int yield_(self, G g) except -1
+    cdef int note_loop(self) except -1
+    cdef bint loop_inside(self) noexcept
+    cdef tuple set_aside(self)
+    cdef int bring_back(self, tuple aside) except -1
+    cdef tuple enter_loop(self)
+    cdef int leave_loop(self, G g, tuple aside) except -1
     cdef bint idle(self) noexcept
     cdef bint in_blocking_region(self) noexcept
     cdef bint used_cpu(self) noexcept

@@ -8,7 +8,12 @@ left or the budget is spent, and then back to the hub. HACKING.md has the states
 Everything here is guarded by the GIL: no function gives it up between reading a state and changing it.
 """
 
+import asyncio
+import sys
+from asyncio.events import _get_running_loop as get_running_loop, _set_running_loop as set_running_loop
 from contextvars import Context
+
+from goloop.core.loop.ownership cimport exchange_seat, seat_here
 
 from cpython.pycapsule cimport PyCapsule_Import
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF, PyObject
@@ -17,7 +22,8 @@ from libc.stdint cimport int64_t
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() nogil
     ctypedef struct PyThreadState:
-        pass
+        PyObject *async_gen_firstiter
+        PyObject *async_gen_finalizer
     PyThreadState *PyThreadState_Get()
     PyObject *PyThreadState_GetDict()
 
@@ -68,8 +74,8 @@ cdef enum:
     BUDGET = 61      # switches a turn: Go's schedtick, a prime, so it never beats with a program's own periods
     SPARES = 64      # runners kept for new goroutines, so that starting one makes no greenlet
     # How far below the hub runners are started. A switch copies off the stack what lies below the start of the next
-    # greenlet. The hub has nothing below NEAR. A goroutine that started at NEAR and parks in a shallow function has nothing
-    # below FAR, so it stays where it is while one of FAR runs: a tenth of the instructions of two that take turns.
+    # greenlet. The hub has nothing below NEAR. A goroutine that started at NEAR and parks in a shallow function has
+    # nothing below FAR, so it stays while one of FAR runs: that saves two that take turns a tenth of the instructions.
     NEAR = 1024
     FAR = 1024 + 4096
 
@@ -100,6 +106,11 @@ cdef extern from *:
     bint GL_PYTHON_KNOWN
     PyObject **gl_local_first(PyThreadState *tstate)
     PyObject **gl_local_second(PyThreadState *tstate)
+
+cdef object _get_running_loop = get_running_loop
+cdef object _set_running_loop = set_running_loop
+cdef object _swap_current_task = getattr(asyncio.tasks, "_swap_current_task", None)
+cdef bint TASK_OF_THREAD = sys.version_info >= (3, 14)        # and not of the loop
 
 cdef Queue backlog = Queue()
 cdef list workers = []            # all that run; the first ones are preferred
@@ -238,13 +249,18 @@ cdef class Worker:
         """Let goroutines run until none can, or the budget is spent. In the hub only."""
         cdef object target
         self.rounds += 1
-        while True:
-            if self.begins() and not self.spare and self.start():
-                continue
-            target = self.pick_next()
-            if target is self.hub:
-                break
-            switch(target, NULL, NULL)
+        self.note_loop()
+        _set_running_loop(None)
+        try:
+            while True:
+                if self.begins() and not self.spare and self.start():
+                    continue
+                target = self.pick_next()
+                if target is self.hub:
+                    break
+                switch(target, NULL, NULL)
+        finally:
+            _set_running_loop(self.loop)
         if self.runnable.count or self.can_start():
             self.loop.queue(self)
         elif backlog.count:
@@ -345,15 +361,18 @@ cdef class Worker:
             g.locals = None
             return 0                  # better it shares the thread's than it does not run
         if own is not None:
-            loop = (<dict>PyThreadState_GetDict()).get(RUNNING_LOOP)
-            if loop is not None:
-                own[RUNNING_LOOP] = loop
-                if self.running_loop is not loop:
-                    # asyncio has borrowed references to it, until the thread ends or sets another loop.
-                    self.running_loop, self.kept = loop, (self.kept, self.running_loop)
             Py_INCREF(own)
             (<Locals>g.locals).first = <PyObject *>own
         return self.use_locals(g.locals)
+
+    cdef int drop_locals(self, G g) except -1:
+        """Let go of an ended goroutine's values, and use the thread's."""
+        cdef bint ran_loop = LOCALS_IN_DICT and g.locals is not None and RUNNING_LOOP in <dict>PyThreadState_GetDict()
+        self.use_locals(None)
+        if ran_loop:
+            _set_running_loop(None)       # asyncio remembers an object of the other dictionary, without a reference
+        g.locals = None
+        return 0
 
     cdef int switch_away(self, object me) except -1:
         """Switch away from the current goroutine, whose state says already how it comes back."""
@@ -379,9 +398,10 @@ cdef class Worker:
             self.loop.ownership.stall.beat += 1
             if self.loop.ownership.safepoint_requested:
                 self.report_end()
+            if self.loop_inside():
+                self.set_aside()          # it has not put back the hooks
             if own_locals:
-                self.use_locals(None)
-                g.locals = None
+                self.drop_locals(g)
             g = None
             if self.budget > 0 and self.runnable.head is None and self.can_start():
                 g = dequeue_new(self)
@@ -409,8 +429,11 @@ cdef class Worker:
 
     cdef int park(self, G g, str reason) except -1:
         """Switch away until ready(g). Only from the goroutine itself."""
+        cdef tuple aside = None
         if self.loop.ownership.safepoint_requested:
             self.report_end()
+        if self.loop_inside():
+            aside = self.set_aside()      # first, as it can fail and run Python code
         g.reason = reason
         g.status = PARKED
         g.greenlet = getcurrent()
@@ -419,12 +442,17 @@ cdef class Worker:
         finally:
             g.greenlet = None
             g.status = RUNNING
+            if aside is not None:
+                self.bring_back(aside)
         return 0
 
     cdef int yield_(self, G g) except -1:
         """Let the others run first."""
+        cdef tuple aside = None
         if self.loop.ownership.safepoint_requested:
             self.report_end()
+        if self.loop_inside():
+            aside = self.set_aside()
         g.reason = "gosched"
         g.status = RUNNABLE
         g.greenlet = getcurrent()
@@ -435,6 +463,61 @@ cdef class Worker:
         finally:
             g.greenlet = None
             g.status = RUNNING
+            if aside is not None:
+                self.bring_back(aside)
+        return 0
+
+    # -------------------------------------------------------------- running loops
+    # While goroutines run, no loop is the thread's running loop. A goroutine may run one, with asyncio.run() for
+    # example, and a callback of that may park: then it is no longer the running loop, until the goroutine goes on.
+    cdef int note_loop(self) except -1:
+        """Note what the worker's loop has set for the thread."""
+        cdef PyThreadState *tstate = PyThreadState_Get()
+        self.seat = seat_here()
+        if tstate.async_gen_firstiter != <PyObject *>self.firstiter and tstate.async_gen_firstiter != NULL:
+            self.firstiter = <object>tstate.async_gen_firstiter
+            self.finalizer = <object>tstate.async_gen_finalizer if tstate.async_gen_finalizer != NULL else None
+        return 0
+
+    cdef bint loop_inside(self) noexcept:
+        """Whether the current goroutine runs a loop. That one has set hooks of its own for asynchronous generators."""
+        return PyThreadState_Get().async_gen_firstiter != <PyObject *>self.firstiter
+
+    cdef tuple set_aside(self):
+        """Take back what the goroutine's loop has set for the thread; returns that."""
+        loop = _get_running_loop()
+        task = None
+        if loop is not None:
+            if TASK_OF_THREAD:
+                task = _swap_current_task(loop, None)
+            _set_running_loop(None)
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(self.firstiter, self.finalizer)
+        return loop, task, hooks, exchange_seat(self.seat)
+
+    cdef int bring_back(self, tuple aside) except -1:
+        loop, task, hooks, seat = aside
+        exchange_seat(seat)
+        sys.set_asyncgen_hooks(*hooks)
+        if loop is not None:
+            _set_running_loop(loop)
+            if task is not None:
+                _swap_current_task(loop, task)
+        return 0
+
+    cdef tuple enter_loop(self):
+        """Let the current goroutine do something as a callback of the worker's loop does, outside of goroutines;
+        returns what leave_loop() needs."""
+        cdef tuple aside = self.set_aside() if self.loop_inside() else None
+        _set_running_loop(self.loop)
+        self.current = None
+        return aside
+
+    cdef int leave_loop(self, G g, tuple aside) except -1:
+        self.current = g
+        _set_running_loop(None)
+        if aside is not None:
+            self.bring_back(aside)
         return 0
 
     # ------------------------------------------------------- the monitor's view
@@ -563,7 +646,6 @@ cdef int backlog_stalled() noexcept with gil:
 
 
 def _unraisable(exc):
-    import sys
     import threading
     if not sys.is_finalizing():
         # Without a thread: the monitor's would get a dummy object that stays.

@@ -15,7 +15,7 @@ from asyncio import events as _events
 cimport cython
 from libc.math cimport isnan
 
-from goloop.core.sched.scheduler cimport Worker, current_g, in_goroutine, ready
+from goloop.core.sched.scheduler cimport Worker, current_g, here, in_goroutine, ready
 
 
 cdef extern from "Python.h":
@@ -74,6 +74,7 @@ cdef class Waiter:
         return True
 
     cdef bint wake(self) except -1:
+        cdef Worker worker
         if self.g is not None:
             if self.parked:
                 self.parked = False
@@ -81,7 +82,8 @@ cdef class Waiter:
         elif self.lock is not None:
             self.lock.release()
         elif self.future is not None:
-            if _events._get_running_loop() is self.loop:
+            worker = here()
+            if worker is not None and worker.loop is self.loop or _events._get_running_loop() is self.loop:
                 _resolve(self.future)
             else:
                 return self.wake_loop()
@@ -174,7 +176,7 @@ cdef class Waiter:
 
 cdef int may_block(str what, str instead) except -1:
     """RuntimeError on the thread of a running loop outside of a goroutine, where waiting would stop the loop."""
-    if not in_goroutine() and _events._get_running_loop() is not None:
+    if not in_goroutine() and (here() is not None or _events._get_running_loop() is not None):
         raise RuntimeError(f"{what} would block the event loop: use {instead} here, or call it in a goroutine")
     return 0
 
