@@ -139,7 +139,7 @@ cdef class LoopOwnership:
 
 
 cdef LoopThread loop_thread_here()
-cdef LoopThread exchange_seat(LoopThread loop_thread)
+cdef LoopThread exchange_loop_thread(LoopThread loop_thread)
 cdef object transport_of(object item)
 cdef int64_t stall_look(uint32_t *verdicts) noexcept nogil
 cdef void stall_hot() noexcept nogil

@@ -108,7 +108,7 @@ cdef LoopThread loop_thread_here():
     return <LoopThread>gl_loop_thread if gl_loop_thread != NULL else None
 
 
-cdef LoopThread exchange_seat(LoopThread loop_thread):
+cdef LoopThread exchange_loop_thread(LoopThread loop_thread):
     """Make another one the loop thread of this thread; returns the one before. It stays the caller's to keep alive."""
     global gl_loop_thread
     cdef LoopThread before = loop_thread_here()

@@ -3,7 +3,7 @@ from libc.stdint cimport int64_t
 
 from goloop.core.loop.handles cimport Pollable
 from goloop.core.loop.loop_core cimport LoopCore
-from goloop.core.loop.ownership cimport Seat
+from goloop.core.loop.ownership cimport LoopThread
 from goloop.core.poll.pollset cimport gl_node
 
 
@@ -87,7 +87,7 @@ cdef class Worker(Pollable):
     cdef Locals installed         # whose values are in use
     cdef object firstiter         # what its loop has set for the thread: hooks for asynchronous generators,
     cdef object finalizer
-    cdef Seat seat                # and the seat
+    cdef LoopThread loop_thread        # and the loop thread
 
     cdef int run_goroutines(self) except -1
     cdef bint can_start(self) noexcept

@@ -13,7 +13,7 @@ import sys
 from asyncio.events import _get_running_loop as get_running_loop, _set_running_loop as set_running_loop
 from contextvars import Context
 
-from goloop.core.loop.ownership cimport exchange_seat, seat_here
+from goloop.core.loop.ownership cimport exchange_loop_thread, loop_thread_here
 
 from cpython.pycapsule cimport PyCapsule_Import
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF, PyObject
@@ -473,7 +473,7 @@ cdef class Worker:
     cdef int note_loop(self) except -1:
         """Note what the worker's loop has set for the thread."""
         cdef PyThreadState *tstate = PyThreadState_Get()
-        self.seat = seat_here()
+        self.loop_thread = loop_thread_here()
         if tstate.async_gen_firstiter != <PyObject *>self.firstiter and tstate.async_gen_firstiter != NULL:
             self.firstiter = <object>tstate.async_gen_firstiter
             self.finalizer = <object>tstate.async_gen_finalizer if tstate.async_gen_finalizer != NULL else None
@@ -493,11 +493,11 @@ cdef class Worker:
             _set_running_loop(None)
         hooks = sys.get_asyncgen_hooks()
         sys.set_asyncgen_hooks(self.firstiter, self.finalizer)
-        return loop, task, hooks, exchange_seat(self.seat)
+        return loop, task, hooks, exchange_loop_thread(self.loop_thread)
 
     cdef int bring_back(self, tuple aside) except -1:
-        loop, task, hooks, seat = aside
-        exchange_seat(seat)
+        loop, task, hooks, loop_thread = aside
+        exchange_loop_thread(loop_thread)
         sys.set_asyncgen_hooks(*hooks)
         if loop is not None:
             _set_running_loop(loop)
