@@ -1,5 +1,5 @@
 """A look inside: reports of callbacks that keep their loop from running others."""
 
-from goloop.debug.watch import SlowCallback, on_slow, remove_slow
+from goloop.runtime.watch import SlowCallback, on_slow, remove_slow
 
 __all__ = ["SlowCallback", "on_slow", "remove_slow"]

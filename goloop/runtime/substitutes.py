@@ -19,7 +19,7 @@ from collections.abc import Callable
 from goloop._eventloop.loop import Loop
 from goloop.core.sched import handoff as core
 from goloop.core.sched import scheduler
-from goloop.debug import watch
+from goloop.runtime import watch
 from goloop.runtime import workers
 from goloop.runtime.real_threads import require_threads
 

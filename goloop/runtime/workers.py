@@ -23,7 +23,7 @@ from goloop import _environment
 from goloop._eventloop.loop import Loop
 from goloop.core.patch.hook import plain
 from goloop.core.sched import goroutine, handoff, scheduler
-from goloop.debug import watch
+from goloop.runtime import watch
 from goloop.runtime import timer_thread, unhandled
 from goloop.runtime.real_threads import require_threads
 

@@ -629,7 +629,7 @@ def configure(LoopCore loop not None, bint handoff, bint watch):
 
 
 def set_runtime(thread_requester, slow_reporter, abandoned_reporter):
-    """Install the functions of goloop.runtime.substitutes and goloop.debug.watch."""
+    """Install the functions of goloop.runtime.substitutes and goloop.runtime.watch."""
     global request_thread, report_slow_callback, report_abandoned
     request_thread = thread_requester
     report_slow_callback = slow_reporter
