@@ -10,7 +10,7 @@ from goloop.core.sched.goroutine import Goroutine, current, go, num_goroutine
 from goloop.core.sched.goroutine_api import blocking, goexit, gosched, lock_os_thread, sleep, wait
 from goloop.errors import GoloopError
 from goloop.policy import install, new_event_loop, run
-from goloop.runtime import substitutes as _handoff  # noqa: F401  (tells the core where its threads come from)
+from goloop.runtime.install import install as _install
 from goloop.runtime.workers import gomaxprocs
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from goloop.policy import EventLoopPolicy
 
 _environment.check()
+_install()
 
 __version__ = "0.1.0"
 __all__ = [

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import os
 import sys
 from asyncio import events, unix_events
 from collections.abc import Callable, Coroutine
@@ -19,6 +18,7 @@ from typing import Any
 
 from goloop import policy
 from goloop._eventloop.loop import Loop
+from goloop.runtime import fork
 
 _taken_over = False
 _foreign: dict[type, None] | None = None  # other classes whose loops have run, in order; None: no report is due
@@ -153,7 +153,7 @@ def report_at_exit() -> None:
     # Every loop calls it when it starts to run; uvloop takes it from the package.
     events._set_running_loop = asyncio._set_running_loop = note
     atexit.register(_report)
-    os.register_at_fork(after_in_child=_forget)
+    fork.add(_forget)
 
 
 def _forget() -> None:

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-import goloop.runtime.timer_thread  # noqa: F401 - it starts the clock's thread
 from goloop.core.sync.chan import Chan
 from goloop.core.sync.timer_thread import CallbackTimer, GoroutineTimer
 from goloop.errors import Canceled, ChannelClosed, DeadlineExceeded

@@ -14,7 +14,7 @@ from goloop.core.net import polldesc
 from goloop.core.poll import pollset
 from goloop.core.sched import scheduler
 from goloop.core.transports import base as transports
-from goloop.runtime import workers
+from goloop.runtime import shutdown
 
 _PYCARES = "_run_safe_shutdown_loop"  # a thread that aiohttp's resolver keeps for the life of the process
 
@@ -58,7 +58,7 @@ def _no_leaks():
     gc.collect()
     before = _counters()
     yield
-    workers.shutdown()
+    shutdown.shutdown()
     until = time.monotonic() + 5
     while True:
         gc.collect()

@@ -15,7 +15,7 @@ from actors import SECONDS, InAsyncioCoroutine, InCoroutine, InGoroutine, InThre
 
 import goloop
 from goloop.core.sync import timer_thread
-from goloop.runtime import workers
+from goloop.runtime import shutdown
 from goloop.timer import FuncTimer, Ticker, Timer, after, after_func
 
 KINDS = [InGoroutine, InThread, InCoroutine, InAsyncioCoroutine]
@@ -346,7 +346,7 @@ def test_shutdown_drops_timers_and_ends_the_thread():
     ran = []
     after_func(LATER, ran.append, 1)
     assert any(t.name == "goloop-clock" for t in threading.enumerate())
-    workers.shutdown()
+    shutdown.shutdown()
     assert timer_thread.pending() == 0
     assert not any(t.name == "goloop-clock" for t in threading.enumerate())
     assert after(0).recv(SECONDS)  # and it comes back

@@ -31,21 +31,11 @@ from goloop.core.transports.datagram import DatagramTransport
 from goloop.core.transports.pipes import ReadPipeTransport, WritePipeTransport
 from goloop.core.transports.sslproto import SSLProtocol
 from goloop.core.transports.stream import StreamTransport
+from goloop.runtime import ports
 
 # What is cold, and the same for every loop on Unix, is the standard library's. Its functions are borrowed one
 # by one: as a base class it would bring a selector along.
 _UnixLoop: Any = unix_events._UnixSelectorEventLoop
-
-
-def runtime() -> Any:
-    """The module runtime.handoff, which stands on this one."""
-    from goloop.runtime import substitutes as handoff
-
-    return handoff
-
-
-# runtime.pool's: cancel the goroutines that were started from a loop, which is about to close, and wait for them.
-end_goroutines: Callable[[Loop], None] | None = None
 
 
 def _close_unused(selector: selectors.BaseSelector) -> None:
@@ -91,7 +81,7 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
         self._children: set[SubprocessTransport] = set()  # those whose exit has not been seen
         if self._handoff:
             try:
-                runtime().enable(self)
+                ports.current.enable_handoff(self)
             except BaseException:
                 self._handoff = False
                 self.close()
@@ -126,13 +116,12 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
             self._run_forever_nested()
             return
         self._run_forever_setup()
-        if self._handoff or self._watches():
-            runtime().start_monitoring(self)
+        ports.current.loop_starts(self, self._watches())
         try:
             self._borrow_wakeup_fd()
             self._run_until_stopped()
         finally:
-            runtime().stop_monitoring(self)
+            ports.current.loop_stops(self)
             if not self._signal_handlers:
                 self._give_back_wakeup_fd()
             self._run_forever_cleanup()
@@ -165,8 +154,7 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
             raise RuntimeError("Cannot close a running event loop")
         if self._closed:
             return
-        if end_goroutines is not None and not sys.is_finalizing():  # its module may be gone by then
-            end_goroutines(self)
+        ports.current.loop_closes(self)
         self._close_signals()
         for child in list(self._children):
             child._loop_closes()
@@ -174,7 +162,7 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
         self._acceptors.clear()
         self._shutdown_core()
         if self._handoff:
-            runtime().disable(self)
+            ports.current.loop_closed(self)
 
     # ---------------------------------------------------------------- serving
     create_unix_connection = _UnixLoop.create_unix_connection

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import os
 import signal
 import socket
 import sys
@@ -177,12 +176,9 @@ class SignalMethods(_Base):
                 signal.set_wakeup_fd(before)
 
 
-def _after_fork_in_child() -> None:
+def after_fork_in_child() -> None:
     """A signal in the child must not reach the parent's handlers through the sockets they share, nor its own counts."""
     for loop in list(_loops):
         loop._give_back_wakeup_fd()
     _handling.clear()
     signals.forget()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

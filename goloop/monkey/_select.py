@@ -15,6 +15,7 @@ from typing import Any
 from goloop.core.patch import cpython_layout, fd_wait
 from goloop.core.patch.hook import hook
 from goloop.monkey._threadpool import offload
+from goloop.runtime import fork
 
 _LONGEST = 1e9  # seconds; what does not fit is for the original to refuse
 _READ = select.EPOLLIN | select.EPOLLRDNORM | select.EPOLLRDBAND
@@ -109,6 +110,7 @@ def _epoll(epoll: Any, timeout: Any = None, maxevents: int = -1) -> Any:
 def patch() -> None:
     global _select_, _poll_, _epoll_
     fd_wait.patch()
+    fork.add(fd_wait.after_fork_in_child)
     _epoll_ = hook(vars(select.epoll)["poll"], _epoll)
     _poll_ = hook(vars(type(select.poll()))["poll"], _poll)
     _select_ = hook(select.select, _select)

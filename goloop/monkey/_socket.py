@@ -27,6 +27,7 @@ from goloop.core.patch.hook import hook, is_cooperative
 from goloop.core.sched.goroutine_api import sleep
 from goloop.monkey._dns import is_numeric
 from goloop.monkey._threadpool import offload
+from goloop.runtime import fork
 
 _WOULD_BLOCK = _socket.MSG_DONTWAIT
 _BLOCKING = _socket.MSG_WAITALL | _socket.MSG_ERRQUEUE  # if that waits is a matter of the mode, and of the protocol
@@ -228,6 +229,7 @@ def _sendfile(self: socket.socket, file: Any, offset: int = 0, count: int | None
 
 def patch() -> None:
     fd_wait.patch()
+    fork.add(fd_wait.after_fork_in_child)
     socket_io.patch(offload)
     for replacement in (_recvfrom, _recvfrom_into, _recvmsg, _recvmsg_into, _sendto, _sendmsg, _connect, _connect_ex):
         name = replacement.__name__[1:]

@@ -14,6 +14,7 @@ from goloop.core.patch import fd_wait
 from goloop.core.patch.hook import hook, is_cooperative
 from goloop.core.sched.goroutine_api import sleep
 from goloop.monkey._threadpool import offload
+from goloop.runtime import fork
 
 _FIRST_LOOK, _LAST_LOOK = 0.0005, 0.05  # seconds between looks where there are no pidfds; those of Popen.wait()
 _CHUNK = 1 << 16
@@ -140,6 +141,7 @@ def _read_all(stream: Any) -> bytes:
 
 def patch() -> None:
     fd_wait.patch()
+    fork.add(fd_wait.after_fork_in_child)
     for replacement in (_waitpid, _waitid, _wait):
         name = replacement.__name__[1:]
         _ORIGINAL[name] = hook(getattr(os, name), replacement)

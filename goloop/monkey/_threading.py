@@ -8,7 +8,6 @@ threads, asyncio's checks, SQLite's) needs the real one.
 from __future__ import annotations
 
 import _thread
-import os
 import sys
 import threading
 import time
@@ -18,6 +17,7 @@ from goloop.chan import Chan, ChannelClosed
 from goloop.core.patch import std_locks
 from goloop.core.patch.hook import is_cooperative, plain
 from goloop.core.sched import goroutine, goroutine_api, scheduler
+from goloop.runtime import fork
 
 _LAST_STEPS = 0.0002  # seconds between looks at a thread that has run its last Python code and is about to end
 
@@ -83,7 +83,7 @@ def _import_ident() -> int:
 def patch() -> None:
     global _last_before
     std_locks.patch_locks()
-    os.register_at_fork(after_in_child=std_locks.after_fork_in_child)
+    fork.add(std_locks.after_fork_in_child)
     for owner, name, method in (
         (threading.Thread, "start", _patched_start),
         (threading.Thread, "_delete", _patched_delete),

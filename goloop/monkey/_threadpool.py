@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import _thread
-import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from goloop.chan import Chan
+from goloop.runtime import fork
 
 _T = TypeVar("_T")
 _MAX_THREADS = 64  # that block on behalf of goroutines at once
@@ -52,4 +52,4 @@ def _after_fork_in_child() -> None:
     _places = Chan(_MAX_THREADS)
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+fork.add(_after_fork_in_child)

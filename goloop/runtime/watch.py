@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from goloop.core.patch.hook import plain
+from goloop.runtime import ports
 
 logger = logging.getLogger("goloop")
 
@@ -61,8 +62,6 @@ class SlowCallback:
 
 
 _Hook = TypeVar("_Hook", bound=Callable[[SlowCallback], object])
-
-carry: Callable[[Callable[[], None]], bool] | None = None  # runtime.handoff's: lets a thread do something
 
 _lock = _thread.allocate_lock()  # guards all below; never held while something else runs
 _hooks: list[Callable[[SlowCallback], object]] = []
@@ -207,7 +206,7 @@ def _post(report: SlowCallback | str, logged: bool) -> None:
             if _delivering:
                 return
             _delivering = True
-        if carry is None or not carry(_deliver):
+        if not ports.current.carry(_deliver):
             with _lock:
                 _delivering = False  # no thread to be had: with the next report
 
@@ -232,7 +231,7 @@ def _deliver() -> None:
                 logger.exception("a hook of on_slow() failed: %r", hook)
 
 
-def after_fork() -> None:
+def after_fork_in_child() -> None:
     """In a forked child: what was to be delivered is the parent's."""
     global _lock, _delivering
     _lock = _thread.allocate_lock()

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import _thread
 import asyncio
-import atexit
-import os
 import sys
 import threading
 import time
@@ -18,22 +16,16 @@ from asyncio.log import logger
 from collections.abc import Callable
 from typing import Any
 
-import goloop._eventloop.loop
 from goloop import _environment
 from goloop._eventloop.loop import Loop
 from goloop.core.patch.hook import plain
 from goloop.core.sched import goroutine, handoff, scheduler
-from goloop.runtime import watch
-from goloop.runtime import timer_thread, unhandled
+from goloop.runtime import shutdown, timer_thread, watch
 from goloop.runtime.real_threads import require_threads
 
 IDLE = 10.0  # seconds without a goroutine after which a worker's thread ends
 _MOST_PROCS = 2**31 - 1  # an int in C
 ANNOUNCE = 1.0  # seconds of waiting for cancelled goroutines after which the log says so
-
-
-# Seconds that cancelled goroutines have for their finally blocks, once, when their loop closes or at exit.
-SHUTDOWN_TIMEOUT: float = _environment.get("GOLOOP_SHUTDOWN_TIMEOUT")
 
 
 MAX_THREADS: int = _environment.get("GOLOOP_MAXTHREADS")
@@ -45,14 +37,10 @@ _threads: set[threading.Thread] = set()  # of workers, from before their start t
 _ending: set[scheduler.Worker] = set()  # told to stop
 _starting = 0  # of these, such that have not yet looked at the backlog
 _started = 0  # ever, for their names
-_at_exit = False  # shutdown() is registered
-shutdown_callbacks: list[
-    Callable[[float], None]
-] = []  # what shutdown() ends besides workers; they take seconds of timeout
 _given_up: weakref.WeakSet[goroutine.Goroutine[Any]] = weakref.WeakSet()  # they have had their timeout
 
 
-def _start_worker() -> bool:
+def start_worker() -> bool:
     """Start one more worker, unless one is on its way. False: there are MAX_THREADS. Any thread.
 
     A goroutine that starts another must not park in here, with the standard library patched: scheduling goes on.
@@ -72,7 +60,7 @@ def _start_worker_here() -> bool:
             _starting += 1
             _started += 1
             name = f"goloop-worker-{_started}"
-            shut_down_at_exit()
+            shutdown.at_exit()
     if full:
         watch.threads_used_up(MAX_THREADS)
         return False
@@ -121,7 +109,7 @@ def _work(loop: Loop) -> None:
             raise
         # In a forked child, when the goroutine that forked has ended: as with a thread that forks, the process ends
         # when no other thread is left.
-        shutdown()
+        shutdown.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()
     finally:
@@ -222,25 +210,28 @@ def _complain(left: list[goroutine.Goroutine[Any]], when: str, timeout: float) -
         logger.warning("%s: and %d more", when, len(left) - 10)
 
 
-def _end_goroutines(loop: Loop) -> None:
+def end_goroutines_of(loop: Loop) -> None:
     """Cancel the goroutines that were started from a loop, and wait for their ends."""
-    if goroutine.num_goroutine() and scheduler.this_worker() is None and not sys.is_finalizing():
-        _end(lambda: goroutine.goroutines_of(loop), SHUTDOWN_TIMEOUT, f"closing {loop!r}")
+    if goroutine.num_goroutine() and scheduler.this_worker() is None:
+        _end(lambda: goroutine.goroutines_of(loop), shutdown.SHUTDOWN_TIMEOUT, f"closing {loop!r}")
 
 
-def shutdown(timeout: float = SHUTDOWN_TIMEOUT) -> None:
-    """Cancel every goroutine, wait for their ends, and stop the workers, the monitor and the clock. They start again
-    on demand. Timers and deadlines that are pending are dropped.
-
-    timeout: seconds. For a thread without a running loop; at exit it is called anyway.
-    """
+def stop(until: float) -> None:
+    """Cancel every goroutine, wait for their ends, and stop the workers, the monitor and the clock, which could start
+    goroutines. until: on the monotonic clock. RuntimeError in a goroutine."""
     if scheduler.this_worker() is not None:
         raise RuntimeError("a goroutine cannot shut down the pool that it runs on")
-    until = time.monotonic() + timeout
-    timer_thread.stop(timeout)  # what rings could start goroutines
+    timeout = max(0.0, until - time.monotonic())
+    timer_thread.stop(timeout)  # what fires could start goroutines
     _end(goroutine.all_goroutines, timeout, "shutdown")
     if goroutine.num_goroutine():
         until = min(until, time.monotonic() + 0.1)  # they keep their threads, and the others end at once
+    _stop_workers(until, timeout)
+    timer_thread.stop(timeout)
+    scheduler.stop_monitor()
+
+
+def _stop_workers(until: float, timeout: float) -> None:
     while True:
         for worker in scheduler.all_workers():
             _ending.add(worker)
@@ -249,33 +240,24 @@ def shutdown(timeout: float = SHUTDOWN_TIMEOUT) -> None:
                 worker.loop.call_soon_threadsafe(worker.loop.stop)
             except RuntimeError:
                 _ending.discard(worker)  # it has just ended by itself
-        if time.monotonic() > until:
-            break
+        if time.monotonic() > until or _all_gone(timeout):
+            return
         with _lock:
-            threads, starting = list(_threads), _starting
-        if not threads and not starting:
-            timer_thread.stop(timeout)  # again: a finally block may have set a timer
-            scheduler.stop_monitor()  # and wait for it: it may be just about to bring in a worker
-            with _lock:
-                if not _threads and not _starting:
-                    break
+            threads = list(_threads)
         try:
             threads[0].join(0.01)
         except (IndexError, RuntimeError):
-            time.sleep(0.001)  # somebody is just about to start one
-    timer_thread.stop(timeout)
-    scheduler.stop_monitor()
-    for end in shutdown_callbacks:
-        end(max(0.0, min(1.0, until - time.monotonic())))
+            time.sleep(0.001)  # a thread is just about to be started
 
 
-def shut_down_at_exit() -> None:
-    """See that shutdown() is called when the interpreter exits."""
-    global _at_exit
-    if not _at_exit:
-        _at_exit = True
-        atexit.register(unhandled.report_held)  # after shutdown(), in which goroutines may end
-        atexit.register(shutdown)
+def _all_gone(timeout: float) -> bool:
+    with _lock:
+        if _threads or _starting:
+            return False
+    timer_thread.stop(timeout)  # again: a finally block may have set a timer
+    scheduler.stop_monitor()  # and wait for it: it may be just about to bring in a worker
+    with _lock:
+        return not _threads and not _starting
 
 
 def thread_count() -> int:
@@ -283,13 +265,13 @@ def thread_count() -> int:
     return len(_threads)
 
 
-def _before_fork() -> None:
+def before_fork() -> None:
     """A process whose goroutines have all ended is to look single-threaded, and Python warns of forking others."""
     if not _threads:
         scheduler.stop_monitor()
 
 
-def _after_fork_in_child() -> None:
+def after_fork_in_child() -> None:
     """The workers and the monitor stayed in the parent, and so did the goroutines."""
     global _lock, _starting
     _lock = _thread.allocate_lock()
@@ -312,10 +294,3 @@ def gomaxprocs(n: int | None = None) -> int:
     if not 1 <= n <= _MOST_PROCS:
         raise ValueError(f"gomaxprocs() takes at least 1, and at most {_MOST_PROCS}, got {n}")
     return scheduler.set_procs(n)
-
-
-scheduler.set_starter(_start_worker)
-scheduler.set_procs(len(os.sched_getaffinity(0)))
-goroutine.set_reporter(unhandled.report, unhandled.at_once)
-goloop._eventloop.loop.end_goroutines = _end_goroutines
-os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)

@@ -18,7 +18,7 @@ import goloop
 from goloop.core.net.polldesc import PollDesc, live_polldescs
 from goloop.core.sched import scheduler
 from goloop.errors import ClosedError
-from goloop.runtime import workers
+from goloop.runtime import shutdown
 
 IN_BOTH = pytest.mark.parametrize("run", ["goroutine", "thread"])
 
@@ -246,7 +246,7 @@ def test_used_again_after_the_pool_has_ended(pair, desc):
         pair[1].send(b"x")
         g.join(timeout=20)
         assert pair[0].recv(1) == b"x"
-        workers.shutdown()
+        shutdown.shutdown()
 
 
 def test_a_thread_waits_on_while_the_pool_ends(pair, desc):
@@ -254,7 +254,7 @@ def test_a_thread_waits_on_while_the_pool_ends(pair, desc):
     until(lambda: g.state == "IO wait")
     thread = Outcome(desc.wait_read)
     until(lambda: waiters(desc) == "2 reading, 0 writing")
-    workers.shutdown()
+    shutdown.shutdown()
     with pytest.raises(asyncio.CancelledError):
         g.result()
     until(lambda: waiters(desc) == "1 reading, 0 writing")

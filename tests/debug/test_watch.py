@@ -9,7 +9,8 @@ import time
 import pytest
 
 import goloop
-from goloop.debug import SlowCallback, on_slow, remove_slow, watch
+from goloop.debug import SlowCallback, on_slow, remove_slow
+from goloop.runtime import watch
 
 LONG = 60
 

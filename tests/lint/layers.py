@@ -16,8 +16,11 @@ from pathlib import Path
 # From the bottom up: a package or module, and what stands directly below it. It may use that, and what that may use.
 BELOW = {
     "goloop.errors": "",
+    "goloop._environment": "",
+    "goloop._backoff": "",
+    "goloop._main_interpreter": "",
     "goloop.core": "",
-    "goloop.core.system": "goloop.errors",
+    "goloop.core.system": "goloop.errors goloop._environment",
     "goloop.core.poll": "goloop.core.system",
     "goloop.core.loop": "goloop.core.poll",
     "goloop.core.transports": "goloop.core.loop",
@@ -26,15 +29,18 @@ BELOW = {
     "goloop.core.net": "goloop.core.sync",
     "goloop.core.patch": "goloop.core.net",
     "goloop.runtime.ports": "",
-    "goloop._eventloop": "goloop.core.transports goloop.core.patch goloop.runtime.ports",
+    "goloop._eventloop": "goloop.core.transports goloop.core.patch goloop.runtime.ports goloop._backoff",
     "goloop.runtime": "goloop._eventloop",
-    **dict.fromkeys(("goloop.chan", "goloop.debug", "goloop.policy", "goloop.sync", "goloop.timer"), "goloop.runtime"),
+    **dict.fromkeys(
+        ("goloop.chan", "goloop.debug", "goloop._takeover", "goloop.sync", "goloop.timer"), "goloop.runtime"
+    ),
+    "goloop.policy": "goloop._takeover",
     "goloop.contrib": "goloop.policy",
     "goloop.context": "goloop.chan goloop.sync goloop.timer",
     "goloop.errgroup": "goloop.context",
     "goloop.net": "goloop.context",
     "goloop.monkey": "goloop.chan",
-    "goloop": "goloop.debug goloop.policy goloop.errgroup goloop.net goloop.monkey",
+    "goloop": "goloop.debug goloop.policy goloop.errgroup goloop.net goloop.monkey goloop._main_interpreter",
     "goloop.__main__": "goloop",
 }
 ALLOWED: dict[str, set[str]] = {}

@@ -11,7 +11,7 @@ from scripts import run_script
 
 import goloop
 from goloop import Chan, go
-from goloop.runtime import workers
+from goloop.runtime import shutdown, workers
 
 
 # -------------------------------------------------------------------- the process
@@ -70,8 +70,8 @@ def test_at_exit_one_that_does_not_end_is_reported_and_left(stuck):
     status, out, err = run_script(
         f"""
         import goloop, time
-        from goloop.runtime import workers
-        workers.shutdown.__defaults__ = (0.3,)
+        from goloop.runtime import shutdown, workers
+        shutdown.shutdown.__defaults__ = (0.3,)
         def forever():
             while True:
                 try:
@@ -93,16 +93,16 @@ def test_at_exit_one_that_does_not_end_is_reported_and_left(stuck):
 
 def test_go_after_the_pool_was_shut_down():
     assert go(int).result(timeout=10) == 0
-    workers.shutdown()
+    shutdown.shutdown()
     assert not workers._threads
     assert go(int).result(timeout=10) == 0
-    workers.shutdown()
-    workers.shutdown()
+    shutdown.shutdown()
+    shutdown.shutdown()
 
 
 def test_shutdown_in_a_goroutine_is_refused():
     with pytest.raises(RuntimeError, match="cannot shut down the pool"):
-        go(workers.shutdown).result(timeout=10)
+        go(shutdown.shutdown).result(timeout=10)
 
 
 def test_whoever_waits_for_a_goroutine_that_is_left_behind_is_told(caplog):
@@ -119,7 +119,7 @@ def test_whoever_waits_for_a_goroutine_that_is_left_behind_is_told(caplog):
     while g.state != "chan receive":
         goloop.gosched()
     with caplog.at_level(logging.CRITICAL):
-        workers.shutdown(timeout=0.2)
+        shutdown.shutdown(timeout=0.2)
     while not g.done():
         goloop.sleep(0.001)
     with pytest.raises(RuntimeError, match="left behind"):
@@ -262,7 +262,7 @@ def test_a_fork_after_the_goroutines_is_one_of_a_single_thread():
     status, out, err = run_script(
         """
         import os, goloop, warnings
-        from goloop.runtime import workers
+        from goloop.runtime import shutdown, workers
         warnings.simplefilter("error")
         workers.IDLE = 0.01
         goloop.go(int).join()
@@ -571,10 +571,10 @@ def test_shutdown_waits_for_a_worker_that_is_being_started(monkeypatch):
         return goloop.Loop(**options)
 
     monkeypatch.setattr(workers, "Loop", slowly)
-    starter = threading.Thread(target=workers._start_worker)
+    starter = threading.Thread(target=workers.start_worker)
     starter.start()
     assert making.wait(10)
-    ender = threading.Thread(target=workers.shutdown)
+    ender = threading.Thread(target=shutdown.shutdown)
     ender.start()
     ender.join(0.1)
     waits = ender.is_alive()

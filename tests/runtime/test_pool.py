@@ -12,7 +12,7 @@ from scripts import run_script
 import goloop
 from goloop import Chan, go
 from goloop.core.sched import scheduler
-from goloop.runtime import workers
+from goloop.runtime import shutdown, workers
 
 
 def thread_of_this():
@@ -423,7 +423,7 @@ def test_the_limit_of_threads():
     status, out, err = run_script(
         """
         import time, threading, goloop
-        from goloop.runtime import workers
+        from goloop.runtime import shutdown, workers
         gs = [goloop.go(time.sleep, 0.05) for _ in range(12)]
         most = 0
         while not all(g.done() for g in gs):
@@ -448,7 +448,7 @@ def test_go_fails_when_no_worker_can_be_started(monkeypatch):
     def no_threads(self):
         raise RuntimeError("can't start new thread")
 
-    workers.shutdown()
+    shutdown.shutdown()
     ran = []
     monkeypatch.setattr(threading.Thread, "start", no_threads)
     with pytest.raises(RuntimeError, match="can't start new thread"):

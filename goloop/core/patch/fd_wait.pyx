@@ -151,7 +151,6 @@ def patch():
         close_ = install(os.close, _close, _if_used)
         sock_close_ = install(vars(_socket.socket)["close"], _sock_close, _if_used)
         sock_detach_ = install(vars(_socket.socket)["detach"], _sock_detach, _if_used)
-        os.register_at_fork(after_in_child=after_fork_in_child)
 
 
 def after_fork_in_child():

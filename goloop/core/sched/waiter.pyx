@@ -287,6 +287,3 @@ def after_fork_in_child():
     """In a forked child: nobody waits."""
     global forks
     forks += 1
-
-
-os.register_at_fork(after_in_child=after_fork_in_child)
