@@ -16,7 +16,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from goloop import policy
+from goloop._eventloop import policy
 from goloop._eventloop.loop import Loop
 from goloop.runtime import fork
 
@@ -63,7 +63,7 @@ def _change_uvloop(uvloop: Any) -> None:
     uvloop.Loop = Loop
     uvloop.new_event_loop = policy.new_event_loop
     uvloop.run = _run_as_uvloop
-    uvloop.install = policy.install
+    uvloop.install = take_over
     if hasattr(policy, "EventLoopPolicy"):
         uvloop.EventLoopPolicy = policy.EventLoopPolicy
 

@@ -154,14 +154,15 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
             raise RuntimeError("Cannot close a running event loop")
         if self._closed:
             return
-        ports.current.loop_closes(self)
+        if not sys.is_finalizing():  # the runtime's modules may be gone by then
+            ports.current.loop_closes(self)
         self._close_signals()
         for child in list(self._children):
             child._loop_closes()
         super().close()
         self._acceptors.clear()
         self._shutdown_core()
-        if self._handoff:
+        if self._handoff and not sys.is_finalizing():
             ports.current.loop_closed(self)
 
     # ---------------------------------------------------------------- serving

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 
 from goloop._eventloop.loop import Loop
@@ -26,8 +25,7 @@ class _Runtime:
         substitutes.stop_monitoring(loop)
 
     def loop_closes(self, loop: Loop) -> None:
-        if not sys.is_finalizing():
-            workers.end_goroutines_of(loop)
+        workers.end_goroutines_of(loop)
 
     def loop_closed(self, loop: Loop) -> None:
         substitutes.disable(loop)
