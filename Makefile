@@ -47,7 +47,7 @@ bench: build
 		$(if $(REPEATS),--repeats $(REPEATS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(QUICK),--quick) \
 		$(if $(FULL),--full) $(ARGS)
 
-# SUITE: cpython, uvloop, aiohttp, e2e, several with commas, or all; LOOPS: of asyncio, uvloop, goloop
+# SUITE: cpython, uvloop, aiohttp, asyncssh, aiosmtpd, e2e, several with commas, or all; LOOPS: of asyncio, uvloop, goloop
 SUITE ?= all
 LOOPS ?= asyncio,uvloop,goloop
 GROUP := $(if $(findstring e2e,$(SUITE:all=e2e)),e2e,compat)

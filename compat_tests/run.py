@@ -28,7 +28,7 @@ from supervise import Job, JobResult, Outcome, run_job
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".compat"
 RESULTS = CACHE / "results"  # the last whole run of each suite on each Python, for --table
-SUITES = ("cpython", "uvloop", "aiohttp", "e2e")
+SUITES = ("cpython", "uvloop", "aiohttp", "asyncssh", "aiosmtpd", "e2e")
 LOOPS = ("asyncio", "uvloop", "goloop")
 
 
@@ -137,7 +137,8 @@ class Run:
     def run(self) -> report.Row:
         started = time.monotonic()
         units = [(loop, module) for module in self.modules() for loop in self.args.loops]
-        with ThreadPoolExecutor(max(1, self.args.jobs)) as pool:
+        jobs = 1 if getattr(self.suite, "SERIAL", False) else max(1, self.args.jobs)
+        with ThreadPoolExecutor(jobs) as pool:
             for future in [pool.submit(self.one, *unit) for unit in units]:
                 future.result()
         verdicts = {}
