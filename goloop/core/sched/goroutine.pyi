@@ -2,7 +2,7 @@ import traceback
 import types
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
-from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, overload
+from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from goloop.core.sched.scheduler import Worker
 
@@ -13,7 +13,6 @@ _T_co = TypeVar("_T_co", covariant=True)
 class GoExit(BaseException): ...
 
 class Goroutine(Generic[_T_co]):
-    def __init__(self, *args: object, **kwargs: object) -> NoReturn: ...
     def __class_getitem__(cls, item: Any, /) -> types.GenericAlias: ...
     @property
     def id(self) -> int: ...

@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from typing import Any, NoReturn, ParamSpec
+from typing import Any, ParamSpec
 
 from goloop.core.sync.chan import Chan
 
@@ -31,7 +31,6 @@ class Ticker:
     def __exit__(self, *exc: object) -> None: ...
 
 class FuncTimer:
-    def __init__(self, *args: object, **kwargs: object) -> NoReturn: ...
     def stop(self) -> bool: ...
     def reset(self, seconds: float) -> bool: ...
 
