@@ -8,7 +8,6 @@ import time
 import weakref
 
 import pytest
-from actors import SECONDS, InAsyncioCoroutine, InCoroutine, InGoroutine, InThread, until
 
 import goloop
 from goloop import context
@@ -26,6 +25,7 @@ from goloop.context import (
     without_cancel,
 )
 from goloop.core.sync import timer_thread
+from tests.helpers.actors import SECONDS, InAsyncioCoroutine, InCoroutine, InGoroutine, InThread, until
 
 KINDS = [InGoroutine, InThread, InCoroutine, InAsyncioCoroutine]
 LATER = 3600.0

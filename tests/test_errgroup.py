@@ -6,11 +6,11 @@ import signal
 import threading
 
 import pytest
-from actors import SECONDS, InAsyncioCoroutine, InCoroutine, InGoroutine, InThread, until
 
 import goloop
 from goloop import context, errgroup
 from goloop.errgroup import Group
+from tests.helpers.actors import SECONDS, InAsyncioCoroutine, InCoroutine, InGoroutine, InThread, until
 
 KINDS = [InGoroutine, InThread, InCoroutine, InAsyncioCoroutine]
 

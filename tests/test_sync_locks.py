@@ -7,10 +7,10 @@ import signal
 import threading
 
 import pytest
-from actors import SECONDS, InAsyncioCoroutine, InCoroutine, InGoroutine, InThread, start, until
 
 import goloop
 from goloop.sync import Mutex, RWMutex, Semaphore
+from tests.helpers.actors import SECONDS, InAsyncioCoroutine, InCoroutine, InGoroutine, InThread, start, until
 
 
 class Side:

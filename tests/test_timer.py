@@ -11,12 +11,12 @@ import time
 import weakref
 
 import pytest
-from actors import SECONDS, InAsyncioCoroutine, InCoroutine, InGoroutine, InThread, until
 
 import goloop
 from goloop.core.sync import timer_thread
 from goloop.runtime import workers
 from goloop.timer import FuncTimer, Ticker, Timer, after, after_func
+from tests.helpers.actors import SECONDS, InAsyncioCoroutine, InCoroutine, InGoroutine, InThread, until
 
 KINDS = [InGoroutine, InThread, InCoroutine, InAsyncioCoroutine]
 LATER = 3600.0

@@ -6,8 +6,9 @@ import contextvars
 import socket
 
 import pytest
-from certificates import client_context, server_context
-from recorders import Recorder, condition, socket_pair
+
+from tests.helpers.certificates import client_context, server_context
+from tests.helpers.recorders import Recorder, condition, socket_pair
 
 VAR = contextvars.ContextVar("var", default="unset")
 

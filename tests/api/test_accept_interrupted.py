@@ -5,9 +5,10 @@ import contextlib
 import socket
 
 import pytest
-from certificates import client_context, server_context
-from recorders import Echo, Recorder, condition, decreed, settle, stock
-from servers import talks
+
+from tests.helpers.certificates import client_context, server_context
+from tests.helpers.recorders import Echo, Recorder, condition, decreed, settle, stock
+from tests.helpers.servers import talks
 
 KINDS = ["tcp", "tls"]
 

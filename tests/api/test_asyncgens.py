@@ -7,7 +7,8 @@ import threading
 import warnings
 
 import pytest
-from looptools import attempt_await, plain
+
+from tests.helpers.looptools import attempt_await, plain
 
 
 async def numbers(seen):

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 
-from looptools import attempt_await, run_script
+from tests.helpers.looptools import attempt_await, run_script
 
 
 async def answer():

@@ -5,7 +5,8 @@ import contextvars
 import threading
 
 import pytest
-from looptools import attempt, logged, plain, turn
+
+from tests.helpers.looptools import attempt, logged, plain, turn
 
 var = contextvars.ContextVar("var", default="unset")
 

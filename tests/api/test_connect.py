@@ -10,7 +10,18 @@ import ssl
 import sys
 
 import pytest
-from recorders import Echo, Recorder, aoutcome_of, condition, decreed, outcome_of, receive, settle, socket_pair
+
+from tests.helpers.recorders import (
+    Echo,
+    Recorder,
+    aoutcome_of,
+    condition,
+    decreed,
+    outcome_of,
+    receive,
+    settle,
+    socket_pair,
+)
 
 PY312 = sys.version_info >= (3, 12)
 needs_ipv6 = pytest.mark.skipif(not os.path.exists("/proc/net/if_inet6"), reason="no IPv6 here")

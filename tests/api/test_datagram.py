@@ -7,8 +7,9 @@ import socket
 import sys
 
 import pytest
-from endpoints import LOCAL, datagrams, endpoint, name_of
-from recorders import DatagramRecorder, decreed, outcome_of, reports, settle
+
+from tests.helpers.endpoints import LOCAL, datagrams, endpoint, name_of
+from tests.helpers.recorders import DatagramRecorder, decreed, outcome_of, reports, settle
 
 needs_ipv6 = pytest.mark.skipif(not os.path.exists("/proc/net/if_inet6"), reason="no IPv6 here")
 

@@ -7,7 +7,8 @@ import logging
 import sys
 
 import pytest
-from looptools import attempt, attempt_await, logged, plain, turn
+
+from tests.helpers.looptools import attempt, attempt_await, logged, plain, turn
 
 var = contextvars.ContextVar("var", default="unset")
 

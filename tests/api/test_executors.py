@@ -8,7 +8,8 @@ import threading
 import warnings
 
 import pytest
-from looptools import attempt, attempt_await
+
+from tests.helpers.looptools import attempt, attempt_await
 
 
 def test_run_in_executor_returns_and_raises(both):

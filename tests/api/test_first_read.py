@@ -7,10 +7,11 @@ import socket
 import ssl
 
 import pytest
-from certificates import HOST, client_context, server_context, tls_server
-from looptools import listening
-from pipetools import pipe_files
-from recorders import DatagramRecorder, Recorder, condition, decreed, settle, socket_pair
+
+from tests.helpers.certificates import HOST, client_context, server_context, tls_server
+from tests.helpers.looptools import listening
+from tests.helpers.pipetools import pipe_files
+from tests.helpers.recorders import DatagramRecorder, Recorder, condition, decreed, settle, socket_pair
 
 ROUNDS = 20
 ORDER = ["made", "returned", "data"]

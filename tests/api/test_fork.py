@@ -4,7 +4,7 @@ Each scenario is a script in an interpreter of its own. The child leaves by os._
 what it prints must not wait in a buffer, and ``run_script`` sees to that.
 """
 
-from looptools import run_script
+from tests.helpers.looptools import run_script
 
 CHILD = """
 async def main(text):

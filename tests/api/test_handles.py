@@ -13,10 +13,10 @@ import time
 import weakref
 
 import pytest
-from looptools import plain, turn
-from recorders import condition
 
 import goloop
+from tests.helpers.looptools import plain, turn
+from tests.helpers.recorders import condition
 
 var = contextvars.ContextVar("var", default="unset")
 

@@ -2,7 +2,7 @@
 
 import signal
 
-from looptools import run_script
+from tests.helpers.looptools import run_script
 
 
 def test_ctrl_c_reaches_a_sleeping_loop_each_time(both):

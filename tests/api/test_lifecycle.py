@@ -11,7 +11,8 @@ import warnings
 import weakref
 
 import pytest
-from looptools import attempt, run_script, turn
+
+from tests.helpers.looptools import attempt, run_script, turn
 
 
 def noop(*args):

@@ -6,9 +6,9 @@ Both exchange parts of asyncio for good, so each test is a script.
 import asyncio
 
 import pytest
-from looptools import run_script
 
 import goloop
+from tests.helpers.looptools import run_script
 
 MODULES = ["nest_asyncio", "nest_asyncio2"]
 each_module = pytest.mark.parametrize("module", MODULES)

@@ -11,12 +11,12 @@ import struct
 import warnings
 
 import pytest
-from certificates import HOST, client_context, server_context
-from recorders import BufferedRecorder, Recorder, connected, receive, settle, socket_pair
 
 import goloop
 from goloop.core.loop.offload_policy import OffloadPolicy
 from goloop.core.poll import pollset
+from tests.helpers.certificates import HOST, client_context, server_context
+from tests.helpers.recorders import BufferedRecorder, Recorder, connected, receive, settle, socket_pair
 
 SECOND = 1_000_000_000
 

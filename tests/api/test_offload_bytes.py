@@ -13,10 +13,10 @@ import random
 import socket
 
 import pytest
-from certificates import HOST, client_context, server_context
-from recorders import socket_pair
 
 import goloop
+from tests.helpers.certificates import HOST, client_context, server_context
+from tests.helpers.recorders import socket_pair
 
 FIRST, COUNT = map(int, os.environ.get("OFFLOAD_SEEDS", "0:12").split(":"))
 

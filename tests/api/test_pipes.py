@@ -9,8 +9,9 @@ import tty
 import warnings
 
 import pytest
-from pipetools import pipe_files, reading, take, writing
-from recorders import Recorder, aoutcome_of, condition, outcome_of, reports, settle
+
+from tests.helpers.pipetools import pipe_files, reading, take, writing
+from tests.helpers.recorders import Recorder, aoutcome_of, condition, outcome_of, reports, settle
 
 # Reading
 

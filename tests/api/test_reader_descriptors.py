@@ -8,7 +8,8 @@ import resource
 import weakref
 
 import pytest
-from looptools import attempt, stream_pair, turn
+
+from tests.helpers.looptools import attempt, stream_pair, turn
 
 
 @pytest.fixture

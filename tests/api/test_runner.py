@@ -7,7 +7,8 @@ import sys
 import threading
 
 import pytest
-from looptools import attempt, logged
+
+from tests.helpers.looptools import attempt, logged
 
 var = contextvars.ContextVar("var", default="unset")
 

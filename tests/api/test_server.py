@@ -7,8 +7,9 @@ import socket
 import sys
 
 import pytest
-from recorders import Echo, Recorder, aoutcome_of, condition, receive, settle
-from servers import serving, talks
+
+from tests.helpers.recorders import Echo, Recorder, aoutcome_of, condition, receive, settle
+from tests.helpers.servers import serving, talks
 
 PY312 = sys.version_info >= (3, 12)
 PY313 = sys.version_info >= (3, 13)

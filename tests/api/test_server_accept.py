@@ -11,9 +11,10 @@ import sys
 from asyncio import unix_events
 
 import pytest
-from looptools import run_script
-from recorders import Echo, Recorder, aoutcome_of, condition, decreed, receive, reports, socket_pair
-from servers import serving, talks
+
+from tests.helpers.looptools import run_script
+from tests.helpers.recorders import Echo, Recorder, aoutcome_of, condition, decreed, receive, reports, socket_pair
+from tests.helpers.servers import serving, talks
 
 PY312 = sys.version_info >= (3, 12)
 PY313 = sys.version_info >= (3, 13)

@@ -11,8 +11,9 @@ import threading
 import time
 
 import pytest
-from looptools import attempt, run_script, turn
-from recorders import decreed, stock
+
+from tests.helpers.looptools import attempt, run_script, turn
+from tests.helpers.recorders import decreed, stock
 
 USR1 = signal.SIGUSR1
 

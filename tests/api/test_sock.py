@@ -5,8 +5,9 @@ import contextlib
 import socket
 
 import pytest
-from looptools import attempt, attempt_await, client, listening, parked, stream_pair
-from recorders import decreed
+
+from tests.helpers.looptools import attempt, attempt_await, client, listening, parked, stream_pair
+from tests.helpers.recorders import decreed
 
 
 @contextlib.contextmanager

@@ -7,8 +7,9 @@ import socket
 import ssl
 
 import pytest
-from looptools import attempt_await, client, listening, parked, stream_pair
-from recorders import decreed
+
+from tests.helpers.looptools import attempt_await, client, listening, parked, stream_pair
+from tests.helpers.recorders import decreed
 
 
 @pytest.mark.parametrize(

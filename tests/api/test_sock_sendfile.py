@@ -7,8 +7,9 @@ import os
 import socket
 
 import pytest
-from looptools import attempt_await, stream_pair
-from recorders import decreed
+
+from tests.helpers.looptools import attempt_await, stream_pair
+from tests.helpers.recorders import decreed
 
 CONTENT = bytes(range(256)) * 8192  # 2 MiB, more than the socket's buffers
 

@@ -9,8 +9,9 @@ import ssl
 import weakref
 
 import pytest
-from certificates import HOST, client_context, server_context
-from recorders import (
+
+from tests.helpers.certificates import HOST, client_context, server_context
+from tests.helpers.recorders import (
     BufferedRecorder,
     Recorder,
     aoutcome_of,

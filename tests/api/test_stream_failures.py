@@ -6,7 +6,8 @@ import socket
 import struct
 
 import pytest
-from recorders import (
+
+from tests.helpers.recorders import (
     BufferedRecorder,
     Recorder,
     connected,

@@ -7,7 +7,8 @@ import socket
 import weakref
 
 import pytest
-from recorders import (
+
+from tests.helpers.recorders import (
     BufferedRecorder,
     Recorder,
     connected,

@@ -8,7 +8,8 @@ import socket
 import sys
 
 import pytest
-from recorders import (
+
+from tests.helpers.recorders import (
     BufferedRecorder,
     Echo,
     Recorder,

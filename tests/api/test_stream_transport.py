@@ -8,9 +8,9 @@ import socket
 import warnings
 
 import pytest
-from recorders import Recorder, connected, jam, settle, socket_pair
 
 import goloop
+from tests.helpers.recorders import Recorder, connected, jam, settle, socket_pair
 
 
 @pytest.fixture(params=["tcp", "unix"])

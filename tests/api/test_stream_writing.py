@@ -5,7 +5,8 @@ import functools
 import sys
 
 import pytest
-from recorders import Recorder, connected, decreed, drain, jam, outcome_of, receive, reports, settle
+
+from tests.helpers.recorders import Recorder, connected, decreed, drain, jam, outcome_of, receive, reports, settle
 
 
 @pytest.fixture(params=["tcp", "unix"])

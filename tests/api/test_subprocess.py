@@ -9,10 +9,10 @@ import sys
 import threading
 
 import pytest
-from looptools import logged, run_script
-from recorders import aoutcome_of, condition, decreed, outcome_of, settle, stock
 
 import goloop
+from tests.helpers.looptools import logged, run_script
+from tests.helpers.recorders import aoutcome_of, condition, decreed, outcome_of, settle, stock
 
 PIPE = subprocess.PIPE
 

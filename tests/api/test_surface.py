@@ -9,9 +9,10 @@ import inspect
 import socket
 
 import pytest
-from certificates import HOST, client_context, server_context
-from pipetools import pipe_files
-from recorders import Recorder, condition, socket_pair
+
+from tests.helpers.certificates import HOST, client_context, server_context
+from tests.helpers.pipetools import pipe_files
+from tests.helpers.recorders import Recorder, condition, socket_pair
 
 # create_task() takes what asyncio's takes from Python 3.14 on; time is a clock that can be exchanged.
 OTHER_ARGUMENTS = {"create_task", "time"}

@@ -8,9 +8,9 @@ import sys
 import weakref
 
 import pytest
-from looptools import attempt, attempt_await, plain
 
 import goloop
+from tests.helpers.looptools import attempt, attempt_await, plain
 
 var = contextvars.ContextVar("var", default="unset")
 

@@ -6,7 +6,8 @@ import sys
 import threading
 
 import pytest
-from looptools import attempt, turn
+
+from tests.helpers.looptools import attempt, turn
 
 
 @pytest.fixture

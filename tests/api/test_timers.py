@@ -9,7 +9,8 @@ import time
 import weakref
 
 import pytest
-from looptools import attempt, turn
+
+from tests.helpers.looptools import attempt, turn
 
 
 def noop(*args):

@@ -7,8 +7,9 @@ import socket
 import ssl
 
 import pytest
-from certificates import HOST, client_context, server_context, tls_pair, tls_server
-from recorders import (
+
+from tests.helpers.certificates import HOST, client_context, server_context, tls_pair, tls_server
+from tests.helpers.recorders import (
     BufferedRecorder,
     Echo,
     Recorder,

@@ -5,9 +5,10 @@ import contextlib
 import ssl
 
 import pytest
-from certificates import HOST, client_context, server_context, tls_pair, tls_server
-from looptools import stream_pair
-from recorders import Recorder, aoutcome_of, condition, decreed, reports, socket_pair
+
+from tests.helpers.certificates import HOST, client_context, server_context, tls_pair, tls_server
+from tests.helpers.looptools import stream_pair
+from tests.helpers.recorders import Recorder, aoutcome_of, condition, decreed, reports, socket_pair
 
 VERSIONS = pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
 NO_ALERT = "asyncio closes the connection without it"

@@ -10,8 +10,9 @@ import struct
 import weakref
 
 import pytest
-from certificates import HOST, client_context, tls_pair, tls_server
-from recorders import (
+
+from tests.helpers.certificates import HOST, client_context, tls_pair, tls_server
+from tests.helpers.recorders import (
     Echo,
     Recorder,
     reports,

@@ -5,8 +5,9 @@ import asyncio
 import os
 
 import pytest
-from pipetools import jam, pipe_files, take, writing
-from recorders import decreed, reports, settle
+
+from tests.helpers.pipetools import jam, pipe_files, take, writing
+from tests.helpers.recorders import decreed, reports, settle
 
 # Writing
 

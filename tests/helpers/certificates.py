@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import trustme
-from recorders import condition
+
+from tests.helpers.recorders import condition
 
 HOST = "goloop.test"
 

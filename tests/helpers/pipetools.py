@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from io import FileIO
 from typing import Any
 
-from recorders import PATIENCE, Recorder
+from tests.helpers.recorders import PATIENCE, Recorder
 
 
 def pipe_files() -> tuple[FileIO, FileIO]:

@@ -9,10 +9,10 @@ import sys
 import threading
 import time
 
-import before
 import pytest
 
 from goloop import go
+from tests.monkey import before
 
 
 def test_sleep_imported_before(overlap):

@@ -165,7 +165,7 @@ def test_a_lookup_parks_in_a_thread_of_its_own(overlap):
 
     with pytest.raises(ZeroDivisionError):
         go(offload, lambda: 1 // 0).result(LIMIT)
-    import before  # the original: it blocks
+    from tests.monkey import before  # the original: it blocks
 
     blocking = before.sleep
     assert overlap(lambda i: offload(blocking, 0.05), 80) == [None] * 80

@@ -1,5 +1,6 @@
 """Pairs of connections for the tests of goloop.net, and ways to wait for what happens elsewhere."""
 
+import socket
 import threading
 import time
 
@@ -8,6 +9,8 @@ import trustme
 
 import goloop
 from goloop import net
+from goloop.net import _address
+from goloop.net._address import ResolvedAddress
 
 
 @pytest.fixture(params=["tcp", "unix"])
@@ -97,3 +100,44 @@ def tls_contexts():
     client = ssl.create_default_context()
     authority.configure_trust(client)
     return server, client
+
+
+@pytest.fixture
+def names(monkeypatch):
+    """names[host] = the addresses that it stands for, or an exception, or a function that returns them."""
+    table = {}
+
+    def look_up(wanted):
+        found = table[wanted.host]
+        if callable(found):
+            found = found()
+        if isinstance(found, Exception):
+            raise found
+        targets = []
+        for host in found:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            sockaddr = (host, int(wanted.port), 0, 0) if ":" in host else (host, int(wanted.port))
+            targets.append(ResolvedAddress(wanted.network, family, wanted.kind, sockaddr))
+        return targets
+
+    monkeypatch.setattr(_address.AddressSpec, "look_up", look_up)
+    return table
+
+
+@pytest.fixture
+def deaf(tmp_path):
+    """An address where connecting takes for ever: a listener whose backlog is full."""
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    sock.listen(0)
+    clients = []
+    for _ in range(8):
+        client = socket.socket()
+        client.setblocking(False)
+        client.connect_ex(sock.getsockname())
+        clients.append(client)
+    time.sleep(0.05)
+    yield f"127.0.0.1:{sock.getsockname()[1]}"
+    for client in clients:
+        client.close()
+    sock.close()

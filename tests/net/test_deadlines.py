@@ -8,7 +8,6 @@ import time
 import weakref
 
 import pytest
-from test_dial_listen import deaf, names  # noqa: F401 - fixtures
 
 import goloop
 from goloop import context, net
@@ -137,7 +136,7 @@ def test_a_context_keeps_no_connection(pair):
 
 
 # ------------------------------------------------------------------------ dial(ctx=)
-def test_a_context_ends_a_dial(deaf, start):  # noqa: F811
+def test_a_context_ends_a_dial(deaf, start):
     ctx, cancel = context.with_cancel(context.background())
     dials = start(lambda: net.dial("tcp", deaf, ctx=ctx))
     time.sleep(0.03)
@@ -153,7 +152,7 @@ def test_a_context_ends_a_dial(deaf, start):  # noqa: F811
     (0.03, 20, TimeoutError, "timed out"),
     (None, 0.03, context.DeadlineExceeded, "context deadline exceeded"),
 ])  # fmt: skip
-def test_a_dial_ends_with_the_first_of_its_timeout_and_its_context(deaf, start, timeout, seconds, error, message):  # noqa: F811
+def test_a_dial_ends_with_the_first_of_its_timeout_and_its_context(deaf, start, timeout, seconds, error, message):
     with context.with_timeout(context.background(), seconds) as ctx:
         with pytest.raises(error, match=f"dial tcp {deaf}: {message}") as caught:
             start(lambda: net.dial("tcp", deaf, timeout, ctx=ctx)).result()
@@ -161,7 +160,7 @@ def test_a_dial_ends_with_the_first_of_its_timeout_and_its_context(deaf, start, 
 
 
 @pytest.mark.parametrize("ends", ["context", "timeout"])
-def test_a_look_up_is_left_behind_at_the_end(names, start, ends):  # noqa: F811
+def test_a_look_up_is_left_behind_at_the_end(names, start, ends):
     go_on = goloop.Chan(1)
     names["slow"] = lambda: go_on.recv(timeout=20) and []
     ctx, cancel = context.with_cancel(context.background())
@@ -179,7 +178,7 @@ def test_a_look_up_is_left_behind_at_the_end(names, start, ends):  # noqa: F811
         go_on.send(True)
 
 
-def test_a_context_ends_a_race_of_both_families(names, start, monkeypatch):  # noqa: F811
+def test_a_context_ends_a_race_of_both_families(names, start, monkeypatch):
     def finish(sock, target, until):
         goloop.sleep(0.01)
         assert until.context is ctx
@@ -241,7 +240,7 @@ def test_a_tls_connection_outlives_the_context_of_its_dial(tls_contexts, serve, 
         assert conn.read() == b"x"
 
 
-def test_a_cancelled_goroutine_is_cancelled_in_a_dial_with_a_context(deaf, names, until):  # noqa: F811
+def test_a_cancelled_goroutine_is_cancelled_in_a_dial_with_a_context(deaf, names, until):
     go_on = goloop.Chan(1)
     names["slow"] = lambda: go_on.recv(timeout=20) and []
     for address, state in ((deaf, "IO wait"), ("slow:80", "select")):

@@ -10,7 +10,6 @@ import pytest
 import goloop
 from goloop import net
 from goloop.net import _address
-from goloop.net._address import ResolvedAddress
 
 HAS_IPV6 = os.path.exists("/proc/net/if_inet6")
 needs_ipv6 = pytest.mark.skipif(not HAS_IPV6, reason="this machine has no IPv6")
@@ -90,28 +89,6 @@ def test_names_of_services():
 
 
 # -------------------------------------------------------------------------- names
-@pytest.fixture
-def names(monkeypatch):
-    """names[host] = the addresses that it stands for, or an exception, or a function that returns them."""
-    table = {}
-
-    def look_up(wanted):
-        found = table[wanted.host]
-        if callable(found):
-            found = found()
-        if isinstance(found, Exception):
-            raise found
-        targets = []
-        for host in found:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            sockaddr = (host, int(wanted.port), 0, 0) if ":" in host else (host, int(wanted.port))
-            targets.append(ResolvedAddress(wanted.network, family, wanted.kind, sockaddr))
-        return targets
-
-    monkeypatch.setattr(_address.AddressSpec, "look_up", look_up)
-    return table
-
-
 def test_localhost(start):
     with net.listen("tcp", "localhost:0") as listener:
         conn = start(net.dial, "tcp", "localhost:" + listener.addr.rpartition(":")[2]).result(20)
@@ -204,25 +181,6 @@ def test_refused(start):
         start(net.dial, "tcp", "127.0.0.1:1").result(20)
     with pytest.raises(FileNotFoundError, match="dial unix /no/such"):
         start(net.dial, "unix", "/no/such").result(20)
-
-
-@pytest.fixture
-def deaf(tmp_path):
-    """An address where connecting takes for ever: a listener whose backlog is full."""
-    sock = socket.socket()
-    sock.bind(("127.0.0.1", 0))
-    sock.listen(0)
-    clients = []
-    for _ in range(8):
-        client = socket.socket()
-        client.setblocking(False)
-        client.connect_ex(sock.getsockname())
-        clients.append(client)
-    time.sleep(0.05)
-    yield f"127.0.0.1:{sock.getsockname()[1]}"
-    for client in clients:
-        client.close()
-    sock.close()
 
 
 def test_dialling_takes_no_longer_than_it_may(deaf, start):

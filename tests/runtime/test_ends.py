@@ -7,11 +7,11 @@ import os
 import threading
 
 import pytest
-from scripts import run_script
 
 import goloop
 from goloop import Chan, go
 from goloop.runtime import workers
+from tests.helpers.scripts import run_script
 
 
 # -------------------------------------------------------------------- the process

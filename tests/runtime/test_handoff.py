@@ -11,7 +11,8 @@ import threading
 import time
 
 import pytest
-from handoffs import LONG, on_main, run, until
+
+from tests.helpers.handoffs import LONG, on_main, run, until
 
 
 def test_a_blocked_task_does_not_stop_the_others():

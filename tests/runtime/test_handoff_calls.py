@@ -10,7 +10,8 @@ import threading
 import time
 
 import pytest
-from handoffs import LONG, run, until
+
+from tests.helpers.handoffs import LONG, run, until
 
 
 def test_an_exception_comes_out_of_the_call():

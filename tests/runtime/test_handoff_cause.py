@@ -9,10 +9,10 @@ import threading
 import time
 
 import pytest
-from handoffs import LONG, run, until
-from scripts import run_script
 
 import goloop
+from tests.helpers.handoffs import LONG, run, until
+from tests.helpers.scripts import run_script
 
 
 async def computes():

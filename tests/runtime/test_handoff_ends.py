@@ -8,9 +8,9 @@ import time
 import warnings
 
 import pytest
-from handoffs import LONG, on_main, run, until
 
 import goloop
+from tests.helpers.handoffs import LONG, on_main, run, until
 
 
 def test_stop_while_home_is_stuck():

@@ -8,9 +8,9 @@ import sys
 import threading
 
 import pytest
-from handoffs import LONG, run
 
 import goloop
+from tests.helpers.handoffs import LONG, run
 
 
 def test_a_trace_function_goes_on():

@@ -7,12 +7,12 @@ import threading
 import time
 
 import pytest
-from scripts import run_script
 
 import goloop
 from goloop import Chan, go
 from goloop.core.sched import scheduler
 from goloop.runtime import workers
+from tests.helpers.scripts import run_script
 
 
 def thread_of_this():

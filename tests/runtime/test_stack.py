@@ -6,10 +6,10 @@ import threading
 import traceback
 
 import pytest
-from scripts import run_script
 
 import goloop
 from goloop import Chan, go, net
+from tests.helpers.scripts import run_script
 
 MANY = 150  # more than start in one turn, and more than there are spare runners
 
