@@ -25,7 +25,8 @@ from goloop.context import (
     without_cancel,
 )
 from goloop.core.sync import timer_thread
-from tests.helpers.actors import SECONDS, InAsyncioCoroutine, InCoroutine, InGoroutine, InThread, until
+from tests.helpers.actors import InAsyncioCoroutine, InCoroutine, InGoroutine, InThread
+from tests.helpers.waiting import SECONDS, until
 
 KINDS = [InGoroutine, InThread, InCoroutine, InAsyncioCoroutine]
 LATER = 3600.0

@@ -10,7 +10,8 @@ import pytest
 import goloop
 from goloop import context, errgroup
 from goloop.errgroup import Group
-from tests.helpers.actors import SECONDS, InAsyncioCoroutine, InCoroutine, InGoroutine, InThread, until
+from tests.helpers.actors import InAsyncioCoroutine, InCoroutine, InGoroutine, InThread
+from tests.helpers.waiting import SECONDS, until
 
 KINDS = [InGoroutine, InThread, InCoroutine, InAsyncioCoroutine]
 

@@ -9,7 +9,7 @@ import zipfile
 
 import pytest
 
-PATH = os.pathsep.join(entry for entry in sys.path if entry)
+from tests.helpers.scripts import PATH
 
 REPORT = """\
 import asyncio, sys

@@ -10,7 +10,8 @@ import pytest
 
 import goloop
 from goloop.sync import Mutex, RWMutex, Semaphore
-from tests.helpers.actors import SECONDS, InAsyncioCoroutine, InCoroutine, InGoroutine, InThread, start, until
+from tests.helpers.actors import InAsyncioCoroutine, InCoroutine, InGoroutine, InThread, start
+from tests.helpers.waiting import SECONDS, until
 
 
 class Side:

@@ -16,13 +16,14 @@ import goloop
 from goloop.core.sync import timer_thread
 from goloop.runtime import workers
 from goloop.timer import FuncTimer, Ticker, Timer, after, after_func
-from tests.helpers.actors import SECONDS, InAsyncioCoroutine, InCoroutine, InGoroutine, InThread, until
+from tests.helpers.actors import InAsyncioCoroutine, InCoroutine, InGoroutine, InThread
+from tests.helpers.waiting import SECONDS, until
 
 KINDS = [InGoroutine, InThread, InCoroutine, InAsyncioCoroutine]
 LATER = 3600.0
 
 
-def settle():
+def ring_what_is_due():
     """Return when everything that is due now has rung."""
     after(0).recv(SECONDS)
 
@@ -44,7 +45,7 @@ def test_after(kind):
 def test_after_delivers_once():
     chan = after(0)
     assert chan.recv(SECONDS)
-    settle()
+    ring_what_is_due()
     assert chan.try_recv() == (None, False)
     assert after(-1).recv(SECONDS)
 
@@ -120,7 +121,7 @@ def test_no_stale_value_whoever_stops_and_resets_when(seed):
         before = time.monotonic()
         if rng.random() < 0.5:
             timer.stop()
-            settle()
+            ring_what_is_due()
             assert timer.chan.try_recv() == (None, False)
         else:
             timer.reset(0.0001)
@@ -132,7 +133,7 @@ def test_a_ticker():
         ticks = [ticker.chan.recv(SECONDS) for _ in range(5)]
     assert all(b > a for a, b in itertools.pairwise(ticks))
     assert ticks[-1] - ticks[0] > 3 * 0.005
-    settle()
+    ring_what_is_due()
     assert ticker.chan.try_recv() == (None, False)
     assert not ticker.chan.closed
     ticker.reset(0.001)
@@ -330,7 +331,7 @@ def test_stress(seed):
 def test_a_fork_leaves_the_timers_to_the_parent():
     ran = []
     timer = after_func(LATER, ran.append, 1)
-    settle()
+    ring_what_is_due()
     pid = os.fork()
     if pid == 0:
         try:

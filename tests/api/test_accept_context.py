@@ -8,7 +8,9 @@ import socket
 import pytest
 
 from tests.helpers.certificates import client_context, server_context
-from tests.helpers.recorders import Recorder, condition, socket_pair
+from tests.helpers.recorders import Recorder
+from tests.helpers.sockets import socket_pair
+from tests.helpers.waiting import async_until
 
 VAR = contextvars.ContextVar("var", default="unset")
 
@@ -105,7 +107,7 @@ def test_connections_of_one_batch_do_not_see_each_other(both):
             for _ in range(5):
                 stack.enter_context(socket.create_connection(listener.getsockname()))
             server = await loop.create_server(factory, sock=listener)
-            await condition(lambda: len(seen) == 5)
+            await async_until(lambda: len(seen) == 5)
         for recorder in recorders:
             await recorder.until("lost")
         server.close()

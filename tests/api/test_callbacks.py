@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from tests.helpers.looptools import attempt, logged, plain, turn
+from tests.helpers.outcomes import logged, outcome_of, plain
+from tests.helpers.waiting import turn
 
 var = contextvars.ContextVar("var", default="unset")
 
@@ -216,11 +217,11 @@ def test_there_is_a_running_loop_but_no_current_task(both):
 def test_missing_and_unknown_arguments_are_type_errors(both):
     def scenario(loop):
         attempts = [
-            attempt(loop.call_soon),
-            attempt(loop.call_soon, noop, surprise=1),
-            attempt(loop.call_soon_threadsafe),
-            attempt(loop.call_later, 1),
-            attempt(loop.call_at, 1),
+            outcome_of(loop.call_soon),
+            outcome_of(loop.call_soon, noop, surprise=1),
+            outcome_of(loop.call_soon_threadsafe),
+            outcome_of(loop.call_later, 1),
+            outcome_of(loop.call_at, 1),
         ]
         return [outcome[0] for outcome in attempts]
 
@@ -230,10 +231,10 @@ def test_missing_and_unknown_arguments_are_type_errors(both):
 def test_debug_mode_refuses_what_is_not_callable(both):
     def scenario(loop):
         return [
-            attempt(loop.call_soon, 1),
-            attempt(loop.call_soon_threadsafe, 1),
-            attempt(loop.call_later, 0, 1),
-            attempt(loop.call_at, 0, 1),
+            outcome_of(loop.call_soon, 1),
+            outcome_of(loop.call_soon_threadsafe, 1),
+            outcome_of(loop.call_later, 0, 1),
+            outcome_of(loop.call_at, 0, 1),
         ]
 
     outcome = both(scenario, debug=True)
@@ -248,7 +249,7 @@ def test_what_is_not_callable_never_passes_in_silence(both):
         noticed = []
         loop.set_exception_handler(lambda loop, context: noticed.append(type(context["exception"]).__name__))
         for method, when in ((loop.call_soon, ()), (loop.call_soon_threadsafe, ()), (loop.call_later, (0,))):
-            refused = attempt(method, *when, 1)
+            refused = outcome_of(method, *when, 1)
             if isinstance(refused, tuple):
                 noticed.append(refused[0])
         turn(loop)
@@ -262,7 +263,7 @@ def test_debug_mode_refuses_coroutines(both):
         coroutine = coroutine_function()
         try:
             return [
-                attempt(method, *when, callback)
+                outcome_of(method, *when, callback)
                 for callback in (coroutine_function, coroutine)
                 for method, when in (
                     (loop.call_soon, ()),
@@ -283,9 +284,9 @@ def test_debug_mode_refuses_another_threads_call(both):
     async def scenario(loop):
         def calls():
             return [
-                attempt(loop.call_soon, noop),
-                attempt(loop.call_later, 0, noop),
-                attempt(loop.call_at, 0, noop),
+                outcome_of(loop.call_soon, noop),
+                outcome_of(loop.call_later, 0, noop),
+                outcome_of(loop.call_at, 0, noop),
                 isinstance(loop.call_soon_threadsafe(noop), asyncio.Handle),
             ]
 

@@ -9,7 +9,9 @@ import sys
 import pytest
 
 from tests.helpers.endpoints import LOCAL, datagrams, endpoint, name_of
-from tests.helpers.recorders import DatagramRecorder, decreed, outcome_of, reports, settle
+from tests.helpers.outcomes import outcome_of, reports
+from tests.helpers.recorders import DatagramRecorder, decreed
+from tests.helpers.waiting import settle
 
 needs_ipv6 = pytest.mark.skipif(not os.path.exists("/proc/net/if_inet6"), reason="no IPv6 here")
 

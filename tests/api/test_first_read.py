@@ -9,9 +9,10 @@ import ssl
 import pytest
 
 from tests.helpers.certificates import HOST, client_context, server_context, tls_server
-from tests.helpers.looptools import listening
 from tests.helpers.pipetools import pipe_files
-from tests.helpers.recorders import DatagramRecorder, Recorder, condition, decreed, settle, socket_pair
+from tests.helpers.recorders import DatagramRecorder, Recorder, decreed
+from tests.helpers.sockets import listening, socket_pair
+from tests.helpers.waiting import async_until, settle
 
 ROUNDS = 20
 ORDER = ["made", "returned", "data"]
@@ -236,7 +237,7 @@ def test_of_a_child_process_in_the_order_of_asyncio(both):
         protocol.events.append("returned")
         stdin = transport.get_pipe_transport(0)
         stdin.write(b"x")
-        await condition(lambda: "data" in protocol.events)
+        await async_until(lambda: "data" in protocol.events)
         stdin.close()
         await protocol.exited
         transport.close()

@@ -15,8 +15,8 @@ import weakref
 import pytest
 
 import goloop
-from tests.helpers.looptools import plain, turn
-from tests.helpers.recorders import condition
+from tests.helpers.outcomes import plain
+from tests.helpers.waiting import async_until, turn
 
 var = contextvars.ContextVar("var", default="unset")
 
@@ -380,7 +380,7 @@ def test_what_other_threads_cancel_has_run_or_never_runs(both):
         threads = [threading.Thread(target=other_thread, args=(n,)) for n in range(3)]
         for thread in threads:
             thread.start()
-        loop.run_until_complete(condition(lambda: not any(thread.is_alive() for thread in threads)))
+        loop.run_until_complete(async_until(lambda: not any(thread.is_alive() for thread in threads)))
         for thread in threads:
             thread.join()
         return late

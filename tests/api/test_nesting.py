@@ -8,7 +8,7 @@ import asyncio
 import pytest
 
 import goloop
-from tests.helpers.looptools import run_script
+from tests.helpers.scripts import run_loop_script
 
 MODULES = ["nest_asyncio", "nest_asyncio2"]
 each_module = pytest.mark.parametrize("module", MODULES)
@@ -18,7 +18,7 @@ def nested(module, source):
     """Run a script in which the module is `nest`, with a loop of ours; its standard output, line by line."""
     loop = goloop.new_event_loop()
     try:
-        code, output = run_script(loop, f"import {module} as nest\n" + source)
+        code, output = run_loop_script(loop, f"import {module} as nest\n" + source)
     finally:
         loop.close()
     assert code == 0

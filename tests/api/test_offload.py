@@ -16,7 +16,9 @@ import goloop
 from goloop.core.loop.offload_policy import OffloadPolicy
 from goloop.core.poll import pollset
 from tests.helpers.certificates import HOST, client_context, server_context
-from tests.helpers.recorders import BufferedRecorder, Recorder, connected, receive, settle, socket_pair
+from tests.helpers.recorders import BufferedRecorder, Recorder, connected
+from tests.helpers.sockets import receive, socket_pair
+from tests.helpers.waiting import settle
 
 SECOND = 1_000_000_000
 

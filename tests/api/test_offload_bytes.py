@@ -16,7 +16,7 @@ import pytest
 
 import goloop
 from tests.helpers.certificates import HOST, client_context, server_context
-from tests.helpers.recorders import socket_pair
+from tests.helpers.sockets import socket_pair
 
 FIRST, COUNT = map(int, os.environ.get("OFFLOAD_SEEDS", "0:12").split(":"))
 

@@ -9,17 +9,10 @@ import ssl
 import pytest
 
 from tests.helpers.certificates import HOST, client_context, server_context, tls_pair, tls_server
-from tests.helpers.recorders import (
-    BufferedRecorder,
-    Recorder,
-    connected,
-    decreed,
-    outcome_of,
-    receive,
-    reports,
-    settle,
-    socket_pair,
-)
+from tests.helpers.outcomes import outcome_of, reports
+from tests.helpers.recorders import BufferedRecorder, Recorder, connected, decreed
+from tests.helpers.sockets import receive, socket_pair
+from tests.helpers.waiting import settle
 
 ITEMS = array.array("d", range(1000))
 

@@ -6,8 +6,10 @@ import os
 
 import pytest
 
+from tests.helpers.outcomes import reports
 from tests.helpers.pipetools import jam, pipe_files, take, writing
-from tests.helpers.recorders import decreed, reports, settle
+from tests.helpers.recorders import decreed
+from tests.helpers.waiting import settle
 
 # Writing
 

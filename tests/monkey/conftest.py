@@ -1,8 +1,8 @@
 """What runs with the standard library patched. Patching is for a whole process: tests/test_monkey.py starts one."""
 
 import os
+import socket
 import threading
-import time
 
 import pytest
 
@@ -41,13 +41,7 @@ def overlap():
 
 
 @pytest.fixture
-def until():
-    """Wait for a condition."""
-
-    def until(condition, limit=10):
-        end = time.monotonic() + limit
-        while not condition():
-            assert time.monotonic() < end, "it did not come to pass"
-            time.sleep(0.001)
-
-    return until
+def pair():
+    left, right = socket.socketpair()
+    with left, right:
+        yield left, right

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from goloop import go
+from tests.helpers.waiting import until
 
 LIMIT = 20  # seconds
 WAIT = "sleep 0.1; "
@@ -86,7 +87,7 @@ def test_waitpid(overlap):
     assert overlap(body) == list(range(8))
 
 
-def test_waitpid_for_any_child(until):
+def test_waitpid_for_any_child():
     def body():
         with pytest.raises(ChildProcessError):
             os.waitpid(os.getpid(), 0)
@@ -98,7 +99,7 @@ def test_waitpid_for_any_child(until):
     assert go(body).result(LIMIT)
 
 
-def test_two_wait_for_one_child(until):
+def test_two_wait_for_one_child():
     process = subprocess.Popen(["sleep", "60"])
     waiters = [go(process.wait) for _ in range(3)]
     until(lambda: sorted(g.state for g in waiters) == ["IO wait", "lock", "lock"])
@@ -106,7 +107,7 @@ def test_two_wait_for_one_child(until):
     assert [g.result(LIMIT) for g in waiters] == [-signal.SIGKILL] * 3
 
 
-def test_cancelling_run_kills_the_child(until):
+def test_cancelling_run_kills_the_child():
     g = go(subprocess.run, ["sleep", "60"], stdout=subprocess.PIPE)
     until(lambda: g.state == "IO wait")
     g.cancel()

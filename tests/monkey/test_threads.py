@@ -10,6 +10,7 @@ import time
 import pytest
 
 from goloop import go
+from tests.helpers.waiting import until
 
 
 def test_sleep_parks(overlap):
@@ -61,7 +62,7 @@ def test_join_is_refused_as_ever():
     assert go(refused).result(10) is None
 
 
-def test_a_cancelled_join(until):
+def test_a_cancelled_join():
     end = threading.Event()
     thread = threading.Thread(target=end.wait)
     thread.start()
@@ -96,7 +97,7 @@ def test_values_of_a_threading_local_are_the_goroutines(overlap):
     assert Local.made == 9
 
 
-def test_values_of_a_threading_local_end_with_the_goroutine(until):
+def test_values_of_a_threading_local_end_with_the_goroutine():
     class Canary:
         def __del__(self):
             gone.append(True)

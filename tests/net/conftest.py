@@ -1,7 +1,6 @@
 """Pairs of connections for the tests of goloop.net, and ways to wait for what happens elsewhere."""
 
 import socket
-import threading
 import time
 
 import pytest
@@ -11,6 +10,7 @@ import goloop
 from goloop import net
 from goloop.net import _address
 from goloop.net._address import ResolvedAddress
+from tests.helpers.actors import in_thread
 
 
 @pytest.fixture(params=["tcp", "unix"])
@@ -22,43 +22,10 @@ def pair(request, tmp_path):
             yield client, server
 
 
-class InThread:
-    """A function called in a plain thread, with the part of a goroutine's handle that the tests use."""
-
-    def __init__(self, function, *args):
-        self.outcome = None
-        self.thread = threading.Thread(target=self.run, args=(function, *args), daemon=True)
-        self.thread.start()
-
-    def run(self, function, *args):
-        try:
-            self.outcome = (function(*args), None)
-        except BaseException as exc:
-            self.outcome = (None, exc)
-
-    def result(self, timeout=20):
-        self.thread.join(timeout)
-        assert self.outcome is not None, "did not end"
-        if self.outcome[1] is not None:
-            raise self.outcome[1]
-        return self.outcome[0]
-
-
 @pytest.fixture(params=["goroutine", "thread"])
 def start(request):
     """start(function, *args): in a goroutine or in a plain thread; the result has result(timeout)."""
-    return goloop.go if request.param == "goroutine" else InThread
-
-
-@pytest.fixture
-def until():
-    def wait(condition):
-        end = time.monotonic() + 20
-        while not condition():
-            assert time.monotonic() < end, "waited in vain"
-            time.sleep(0.001)
-
-    return wait
+    return goloop.go if request.param == "goroutine" else in_thread
 
 
 @pytest.fixture

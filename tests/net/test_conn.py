@@ -10,6 +10,7 @@ import pytest
 import goloop
 from goloop import net
 from goloop.core.net.polldesc import live_polldescs
+from tests.helpers.waiting import until
 
 
 # ------------------------------------------------------------- reading, writing
@@ -172,7 +173,7 @@ def test_one_goroutine_reads_and_another_writes_on_other_workers(pair):
 
 
 # -------------------------------------------------------------------------- close
-def test_a_close_wakes_readers_and_writers(pair, start, until):
+def test_a_close_wakes_readers_and_writers(pair, start):
     client, _ = pair
     readers = [start(client.read) for _ in range(3)]
     writers = [start(client.write, bytes(20_000_000)) for _ in range(2)]
@@ -300,7 +301,7 @@ def test_a_deadline_of_those_who_wait_for_their_turn(pair, start):
 
 
 # ------------------------------------------------------------------- cancellation
-def test_cancelled_reads_lose_no_byte(pair, until):
+def test_cancelled_reads_lose_no_byte(pair):
     client, server = pair
     sent = bytes(i % 251 for i in range(3000))
     got = bytearray()
@@ -328,7 +329,7 @@ def test_cancelled_reads_lose_no_byte(pair, until):
     writer.join()
 
 
-def test_cancelling_one_who_waits_for_its_turn(pair, until):
+def test_cancelling_one_who_waits_for_its_turn(pair):
     client, server = pair
     first, second, third = (goloop.go(server.read_exactly, 2) for _ in range(3))
     until(lambda: first.state == second.state == third.state == "IO wait")

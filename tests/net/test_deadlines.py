@@ -13,6 +13,7 @@ import goloop
 from goloop import context, net
 from goloop.core.net.polldesc import PollDesc
 from goloop.net import _address
+from tests.helpers.waiting import until
 
 
 @pytest.fixture(params=["Conn", "TLSConn", "PacketConn", "Listener", "TLSListener", "PollDesc"])
@@ -70,7 +71,7 @@ def test_a_value_that_cannot_be_meant_is_refused_and_changes_nothing(thing, star
         start(use).result()
 
 
-def test_a_cancelled_context_ends_calls_under_way_and_to_come(thing, start, until):
+def test_a_cancelled_context_ends_calls_under_way_and_to_come(thing, start):
     set_deadline, use, name = thing
     ctx, cancel = context.with_cancel_cause(context.background())
     set_deadline(ctx)
@@ -240,7 +241,7 @@ def test_a_tls_connection_outlives_the_context_of_its_dial(tls_contexts, serve, 
         assert conn.read() == b"x"
 
 
-def test_a_cancelled_goroutine_is_cancelled_in_a_dial_with_a_context(deaf, names, until):
+def test_a_cancelled_goroutine_is_cancelled_in_a_dial_with_a_context(deaf, names):
     go_on = goloop.Chan(1)
     names["slow"] = lambda: go_on.recv(timeout=20) and []
     for address, state in ((deaf, "IO wait"), ("slow:80", "select")):

@@ -10,6 +10,7 @@ import pytest
 import goloop
 from goloop import net
 from goloop.net import _address
+from tests.helpers.waiting import until
 
 HAS_IPV6 = os.path.exists("/proc/net/if_inet6")
 needs_ipv6 = pytest.mark.skipif(not HAS_IPV6, reason="this machine has no IPv6")
@@ -190,7 +191,7 @@ def test_dialling_takes_no_longer_than_it_may(deaf, start):
         start(net.dial, "tcp", deaf, 0).result(20)
 
 
-def test_a_cancelled_dial_leaves_nothing(deaf, until):
+def test_a_cancelled_dial_leaves_nothing(deaf):
     g = goloop.go(net.dial, "tcp", deaf)
     until(lambda: g.state == "IO wait")
     g.cancel()
@@ -239,7 +240,7 @@ def test_several_accept_at_once(start):
             conn.close()
 
 
-def test_a_close_ends_accepting(start, until):
+def test_a_close_ends_accepting(start):
     listener = net.listen("tcp", "127.0.0.1:0")
     accepts = [start(listener.accept) for _ in range(3)] + [start(list, listener)]
     time.sleep(0.02)

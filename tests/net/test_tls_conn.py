@@ -11,6 +11,7 @@ import pytest
 
 import goloop
 from goloop import net
+from tests.helpers.waiting import until
 
 
 @pytest.fixture
@@ -155,7 +156,7 @@ def test_dialling_takes_no_longer_than_it_may(tls_contexts, start):
             start(lambda: net.dial_tls("tcp", listener.addr, tls_contexts[1], timeout=0.1)).result(20)
 
 
-def test_deadlines_and_cancellation_leave_the_stream_whole(tls_pair, until):
+def test_deadlines_and_cancellation_leave_the_stream_whole(tls_pair):
     client, server = tls_pair
     server.set_read_deadline(0.02)
     with pytest.raises(TimeoutError, match=r"TLSConn.read\(\): the deadline has passed"):
@@ -256,7 +257,7 @@ def test_views_of_larger_items_are_written_as_their_bytes(tls_pair, start):
     assert client.readinto(room) == 80 and room.tobytes() == bytes(range(80))
 
 
-def test_misuse(tls_contexts, tls_pair, until):
+def test_misuse(tls_contexts, tls_pair):
     server, client = tls_contexts
     with pytest.raises(TypeError, match="SSLContext is needed"):
         net.listen_tls("tcp", ":0", None)
