@@ -1,6 +1,7 @@
 """Waiting for a condition, never for a time."""
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -31,12 +32,26 @@ def turn(loop: asyncio.AbstractEventLoop) -> None:
     loop.run_forever()
 
 
+async def polled() -> None:
+    """Return when the loop has seen all that was readable, and has run what it calls for that."""
+    loop = asyncio.get_running_loop()
+    seen = asyncio.Event()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        loop.add_reader(ours, seen.set)
+        theirs.send(b"x")
+        await seen.wait()
+        loop.remove_reader(ours)
+    await asyncio.sleep(0)
+
+
 async def settle() -> None:
-    """Give the loop the chance to do what it should not do: poll the kernel, run what is ready."""
+    """Give the loop, and threads that work for it, the chance to do what they should not do."""
     for _ in range(5):
         await asyncio.sleep(0)
     await asyncio.sleep(10 * PAUSE)
-    await asyncio.sleep(0)
+    await polled()
 
 
 async def parked(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:

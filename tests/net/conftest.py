@@ -1,7 +1,6 @@
 """Pairs of connections for the tests of goloop.net, and ways to wait for what happens elsewhere."""
 
 import socket
-import time
 
 import pytest
 import trustme
@@ -11,6 +10,8 @@ from goloop import net
 from goloop.net import _address
 from goloop.net._address import ResolvedAddress
 from tests.helpers.actors import in_thread
+from tests.helpers.descriptors import has_full_backlog
+from tests.helpers.waiting import until
 
 
 @pytest.fixture(params=["tcp", "unix"])
@@ -103,7 +104,7 @@ def deaf(tmp_path):
         client.setblocking(False)
         client.connect_ex(sock.getsockname())
         clients.append(client)
-    time.sleep(0.05)
+    until(lambda: has_full_backlog(sock))
     yield f"127.0.0.1:{sock.getsockname()[1]}"
     for client in clients:
         client.close()

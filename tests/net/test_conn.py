@@ -10,6 +10,7 @@ import pytest
 import goloop
 from goloop import net
 from goloop.core.net.polldesc import live_polldescs
+from tests.helpers.descriptors import waiters
 from tests.helpers.waiting import until
 
 
@@ -177,8 +178,7 @@ def test_a_close_wakes_readers_and_writers(pair, start):
     client, _ = pair
     readers = [start(client.read) for _ in range(3)]
     writers = [start(client.write, bytes(20_000_000)) for _ in range(2)]
-    until(lambda: "closed" not in repr(client))
-    time.sleep(0.02)
+    until(lambda: waiters(client) == 5)
     client.close()
     client.close()
     for waits in readers + writers:

@@ -13,6 +13,7 @@ import goloop
 from goloop import context, net
 from goloop.core.net.polldesc import PollDesc
 from goloop.net import _address
+from tests.helpers.descriptors import waiters, waiters_anywhere
 from tests.helpers.waiting import until
 
 
@@ -76,7 +77,7 @@ def test_a_cancelled_context_ends_calls_under_way_and_to_come(thing, start):
     ctx, cancel = context.with_cancel_cause(context.background())
     set_deadline(ctx)
     waits = start(use)
-    time.sleep(0.02)
+    until(lambda: waiters(use.__self__) == 1)
     cancel(KeyError("why"))
     for each in (waits, start(use)):
         with pytest.raises(context.Canceled, match=f"{name}: context canceled") as caught:
@@ -97,17 +98,18 @@ def test_a_context_s_own_deadline_counts(thing, start):
 
 def test_a_context_that_was_replaced_has_no_say_any_more(thing, start):
     set_deadline, use, name = thing
-    first, cancel = context.with_cancel(context.background())
-    second, cancel_second = context.with_cancel(context.background())
+    first, cancel = context.with_cancel_cause(context.background())
+    second, cancel_second = context.with_cancel_cause(context.background())
     set_deadline(first)
     set_deadline(second)
     assert not first._scope.children
     waits = start(use)
-    cancel()
-    time.sleep(0.02)
-    cancel_second()
-    with pytest.raises(context.Canceled):
+    until(lambda: waiters(use.__self__) == 1)
+    cancel(KeyError("the first"))
+    cancel_second(KeyError("the second"))
+    with pytest.raises(context.Canceled) as caught:
         waits.result()
+    assert caught.value.__cause__.args == ("the second",)
     set_deadline(context.background())  # never cancelled: no deadline
     set_deadline(None)
 
@@ -140,7 +142,7 @@ def test_a_context_keeps_no_connection(pair):
 def test_a_context_ends_a_dial(deaf, start):
     ctx, cancel = context.with_cancel(context.background())
     dials = start(lambda: net.dial("tcp", deaf, ctx=ctx))
-    time.sleep(0.03)
+    until(lambda: waiters_anywhere() == 1)
     cancel()
     with pytest.raises(context.Canceled, match=f"dial tcp {deaf}: context canceled"):
         dials.result()
@@ -171,7 +173,7 @@ def test_a_look_up_is_left_behind_at_the_end(names, start, ends):
                 start(lambda: net.dial("tcp", "slow:80", 0.03, ctx=ctx)).result()
         else:
             dials = start(lambda: net.dial("tcp", "slow:80", ctx=ctx))
-            time.sleep(0.02)
+            until(lambda: "1 receiving" in repr(go_on))
             cancel()
             with pytest.raises(context.Canceled, match="dial tcp slow:80: context canceled"):
                 dials.result()
@@ -224,8 +226,8 @@ def test_a_context_ends_a_tls_handshake(tls_contexts, start, timeout):
     ctx, cancel = context.with_cancel(context.background())
     with net.listen("tcp", "localhost:0") as silent:
         dials = start(lambda: net.dial_tls("tcp", silent.addr, tls_contexts[1], timeout=timeout, ctx=ctx))
-        with silent.accept():
-            time.sleep(0.02)
+        with silent.accept() as conn:
+            assert conn.read()  # so it has begun
             cancel()
             with pytest.raises(context.Canceled, match="TLSConn"):
                 dials.result()

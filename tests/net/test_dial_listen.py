@@ -3,13 +3,13 @@
 import asyncio
 import os
 import socket
-import time
 
 import pytest
 
 import goloop
 from goloop import net
 from goloop.net import _address
+from tests.helpers.descriptors import waiters
 from tests.helpers.waiting import until
 
 HAS_IPV6 = os.path.exists("/proc/net/if_inet6")
@@ -243,7 +243,7 @@ def test_several_accept_at_once(start):
 def test_a_close_ends_accepting(start):
     listener = net.listen("tcp", "127.0.0.1:0")
     accepts = [start(listener.accept) for _ in range(3)] + [start(list, listener)]
-    time.sleep(0.02)
+    until(lambda: waiters(listener) == 4)
     address = listener.addr
     listener.close()
     listener.close()

@@ -5,12 +5,12 @@ import asyncio
 import os
 import socket
 import ssl
-import time
 
 import pytest
 
 import goloop
 from goloop import net
+from tests.helpers.descriptors import unread, waiters
 from tests.helpers.waiting import until
 
 
@@ -65,7 +65,7 @@ def test_versions_and_the_end_of_the_stream(tls_contexts, serve, start, version)
 def test_data_on_its_way_when_the_write_side_is_closed(tls_pair):
     client, server = tls_pair
     server.write(b"early" * 10_000)
-    time.sleep(0.02)
+    until(lambda: unread(client) > 50_000)
     client.write(b"x")
     client.close_write()
     assert client.read_exactly(50_000) == b"early" * 10_000
@@ -183,7 +183,7 @@ def test_deadlines_and_cancellation_leave_the_stream_whole(tls_pair):
 def test_a_close_wakes_who_waits(tls_pair, start):
     client, server = tls_pair
     reads = start(client.read)
-    time.sleep(0.02)
+    until(lambda: waiters(client) == 1)
     client.close()
     with pytest.raises(net.ClosedError):
         reads.result(20)

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from tests.helpers.handoffs import on_main, run
-from tests.helpers.waiting import SECONDS, async_until
+from tests.helpers.waiting import SECONDS, async_until, polled
 
 
 def test_a_blocked_task_does_not_stop_the_others():
@@ -158,7 +158,7 @@ def test_a_protocol_that_blocks_gets_its_calls_in_order():
             task = asyncio.create_task(loop.create_connection(Protocol, sock=ours))
             await async_until(lambda: calls)
             theirs.send(b"x")
-            await asyncio.sleep(0.01)
+            await polled()
             assert calls == ["made"]
             event.set()
             await task
@@ -186,7 +186,8 @@ def test_a_reader_that_blocks_is_not_called_meanwhile():
         theirs.send(b"x")
         await async_until(lambda: calls)
         parks = loop._stats()["parks"]
-        await asyncio.sleep(0.02)
+        for _ in range(3):
+            await polled()
         assert calls == ["called"]
         assert loop._stats()["parks"] - parks < 10  # nor does it keep the loop busy
         event.set()

@@ -26,12 +26,12 @@ def test_stop_while_home_is_stuck():
     def stops():
         loop.stop()
         order.append("stopped")
+        loop.call_soon(order.append, "too late")
         timer.start()
 
     timer = threading.Timer(0.05, event.set)
     loop.call_soon(blocks)
     loop.call_soon(stops)
-    loop.call_later(0.01, order.append, "too late")
     loop.run_forever()
     assert order == ["stopped", "ends"]
     timer.join()
