@@ -34,14 +34,17 @@ def test_sleep_0_lets_others_run():
     assert order != ["a"] * 3 + ["b"] * 3 and sorted(order) == ["a"] * 3 + ["b"] * 3
 
 
-def test_join(overlap):
+def test_a_join_lets_others_run_until_the_thread_ends_or_its_time_is_over(overlap):
+    inside, all_inside = [], threading.Event()
+
     def body(i):
-        end = threading.Event()
-        thread = threading.Thread(target=end.wait)
+        thread = threading.Thread(target=all_inside.wait)
         thread.start()
         thread.join(0.001)
         early = thread.is_alive()
-        end.set()
+        inside.append(i)
+        if len(inside) == 8:  # no thread ends before the last goroutine is here, however late that is started
+            all_inside.set()
         thread.join()
         return early, thread.is_alive()
 
