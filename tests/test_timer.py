@@ -29,7 +29,7 @@ def ring_what_is_due():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_after(kind):
+def test_after_sends_the_time_once_it_has_come(kind):
     start = time.monotonic()
 
     async def coroutine():
@@ -202,7 +202,7 @@ def test_after_func_stopped():
     assert ran == [1]
 
 
-def test_what_an_after_func_raises_is_reported_with_the_stack_that_set_it():
+def test_an_exception_in_an_after_func_is_reported_with_the_stack_that_set_it():
     reported = goloop.Chan(1)
 
     def fails():
@@ -243,7 +243,7 @@ def test_bad_arguments():
     assert timer_thread.pending() == 0
 
 
-def test_what_nobody_refers_to_is_collected():
+def test_a_timer_that_nobody_refers_to_is_collected():
     gc.disable()  # by counting references alone
     try:
         for make in (lambda: Timer(LATER), lambda: Ticker(LATER), lambda: after(LATER)):
@@ -284,7 +284,7 @@ def test_a_timer_outlives_the_loop_that_set_it():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_stress(seed):
+def test_under_stress_each_time_comes_once_or_its_timer_was_stopped(seed):
     """Timers set, stopped and received by everybody at once: each time comes once, or the timer was stopped."""
     procs = goloop.gomaxprocs(4)
     results = goloop.Chan(10000)

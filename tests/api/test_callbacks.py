@@ -242,7 +242,7 @@ def test_debug_mode_refuses_what_is_not_callable(both):
     assert [kind for kind, text in outcome] == ["TypeError"] * 4
 
 
-def test_what_is_not_callable_never_passes_in_silence(both):
+def test_an_object_that_is_not_callable_never_passes_in_silence(both):
     """asyncio reports it when the callback is due; a loop may also refuse it at the call."""
 
     def scenario(loop):

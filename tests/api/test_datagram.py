@@ -215,7 +215,7 @@ def test_is_an_asyncio_datagram_transport(both):
     assert both(scenario) is True
 
 
-def test_what_a_transport_tells_about_itself(both):
+def test_a_transport_tells_its_socket_its_protocol_and_its_state(both):
     async def scenario(loop):
         async with endpoint(loop) as (a, ours):
             sock = a.get_extra_info("socket")

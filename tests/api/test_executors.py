@@ -64,7 +64,7 @@ def test_cancelling_keeps_queued_work_from_running(both):
 
 
 @pytest.mark.parametrize("debug", [False, True])
-def test_what_cannot_run_in_an_executor(both, debug):
+def test_an_executor_refuses_coroutines_and_what_cannot_be_called(both, debug):
     async def scenario(loop):
         async def coroutine_function():
             pass

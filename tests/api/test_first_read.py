@@ -103,7 +103,7 @@ def test_through_another_task_as_many_callbacks_later_as_on_asyncio(both):
 
 
 @pytest.mark.parametrize("paused", [False, True])
-def test_what_connection_made_schedules_comes_before_the_first_data(both, paused):
+def test_callbacks_scheduled_by_connection_made_come_before_the_first_data(both, paused):
     async def scenario(loop):
         def made(protocol):
             loop.call_soon(protocol.note, "soon")
@@ -143,7 +143,7 @@ def test_a_servers_handler_begins_before_its_reader_gets_data(both):
     assert both(scenario) == b""
 
 
-def test_what_was_written_before_reading_begins_goes_out_when_there_is_room(both):
+def test_bytes_written_before_reading_begins_go_out_when_there_is_room(both):
     async def scenario(loop):
         size = 1 << 20
         protocol = Recorder(made=lambda p: p.transport.write(bytes(size)))

@@ -360,7 +360,7 @@ def test_a_callback_from_another_thread_cancels_itself_to_no_effect(both):
 
 
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="asyncio's handles are not thread-safe before Python 3.14")
-def test_what_other_threads_cancel_has_run_or_never_runs(both):
+def test_a_handle_that_another_thread_cancels_has_run_or_never_runs(both):
     def scenario(loop):
         late = []
 

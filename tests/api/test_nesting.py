@@ -157,7 +157,7 @@ loop.close()
 
 
 @each_module
-def test_what_belongs_to_the_callback_that_runs_the_loop_waits_for_its_end(module):
+def test_work_of_the_callback_that_runs_the_loop_waits_for_its_end(module):
     """A reader whose descriptor stays ready, and a callback in a context that is entered: neither is lost."""
     source = """
 asyncio.set_event_loop(loop)

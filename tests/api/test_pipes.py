@@ -32,7 +32,7 @@ def test_read_pipe_delivers_data_end_and_loss(both):
     assert both(scenario) == (["made", ("data", b"hello pipe"), "eof", ("lost", None)], True, True)
 
 
-def test_what_a_read_transport_tells_about_itself(both):
+def test_a_read_transport_tells_its_pipe_and_its_state(both):
     async def scenario(loop):
         reader, writer = pipe_files()
         with writer:

@@ -127,7 +127,7 @@ def test_file_object_without_descriptor_falls_back(both, link):
     assert both(scenario) == (900_000, True, 900_010)
 
 
-def test_what_is_written_before_and_after_keeps_its_place(both, link, path):
+def test_bytes_written_before_and_after_keep_their_place(both, link, path):
     async def scenario(loop):
         async with link(loop, Recorder(), small=True) as (transport, peer):
             with path.open("rb") as file:
@@ -142,7 +142,7 @@ def test_what_is_written_before_and_after_keeps_its_place(both, link, path):
     assert both(scenario) == (1_000_010, True)
 
 
-def test_what_is_written_before_and_after_keeps_its_place_over_tls(both, path):
+def test_bytes_written_before_and_after_keep_their_place_over_tls(both, path):
     async def scenario(loop):
         async with tls_link(loop) as (transport, theirs):
             transport.write(b"before")

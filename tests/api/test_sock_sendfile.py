@@ -64,7 +64,7 @@ def test_a_file_is_sent_by_the_system_call(both, path, part, fallback):
 
 
 @pytest.mark.parametrize("part", RANGES)
-def test_what_is_not_a_file_is_sent_by_the_fallback(both, part):
+def test_an_object_that_is_no_real_file_is_sent_by_the_fallback(both, part):
     args, expected = RANGES[part]
 
     async def scenario(loop):

@@ -150,7 +150,7 @@ def test_upgrade_from_within_data_received(both):
     )
 
 
-def test_what_was_written_before_goes_out_first_and_in_the_clear(both):
+def test_bytes_written_before_go_out_first_and_in_the_clear(both):
     async def scenario(loop):
         protocol = Recorder()
         async with connected(loop, protocol, small=True) as (transport, peer):
@@ -406,7 +406,7 @@ def test_stream_writer_start_tls_on_both_sides(both):
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-def test_what_waited_for_resume_reading_comes_in_the_context_of_the_first_connection(both, layers):
+def test_data_that_waited_for_resume_reading_comes_in_the_context_of_the_first_connection(both, layers):
     @decreed("connecting", because="it comes in the context of whoever called resume_reading()")
     async def scenario(loop):
         found = []

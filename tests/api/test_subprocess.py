@@ -560,7 +560,7 @@ def test_without_pipes_only_the_exit_is_told(both):
     assert both(scenario) == (["made", ("exited", 3), ("lost", None)], None)
 
 
-def test_what_a_transport_tells_about_itself(both):
+def test_a_transport_tells_its_process_and_its_pipes(both):
     async def scenario(loop):
         transport, witness = await loop.subprocess_exec(Witness, "cat", stderr=None)
         pipes = [transport.get_pipe_transport(fd) for fd in range(4)]

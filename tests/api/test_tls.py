@@ -383,7 +383,7 @@ def test_cancelled_handshake_closes_the_socket(both):
 # Contexts
 
 
-def test_what_waited_for_resume_reading_comes_in_the_context_of_the_connection(both):
+def test_data_that_waited_for_resume_reading_comes_in_the_context_of_the_connection(both):
     found = ["connecting", "connecting", "set by the protocol"]
 
     @decreed(found, because="it comes in the context of whoever called resume_reading()")

@@ -62,7 +62,7 @@ def test_bytearray_may_be_changed_after_write(both):
     assert both(scenario)
 
 
-def test_what_a_write_transport_tells_about_itself(both):
+def test_a_write_transport_tells_its_pipe_and_its_state(both):
     async def scenario(loop):
         reader, writer = pipe_files()
         with reader:

@@ -113,7 +113,7 @@ def test_the_end_and_a_hangup_are_readable(run, pair, desc):
     assert a.recv(1) == b""
 
 
-def test_pipes():
+def test_an_end_of_a_pipe_is_waited_for_like_a_socket():
     reads, writes = os.pipe()
     desc = PollDesc(reads)
     g = goloop.go(desc.wait_read)

@@ -96,7 +96,7 @@ def test_a_computing_callback_is_reported_as_computing(reports):
     assert reports.get(timeout=LONG).phase == "ended"
 
 
-def test_one_that_was_handed_off_is_reported_too(reports):
+def test_a_callback_that_was_handed_off_is_reported_too(reports):
     event = threading.Event()
 
     async def handler():

@@ -56,7 +56,7 @@ FOUND = {
 
 
 @pytest.mark.parametrize("steps", FOUND.values(), ids=FOUND)
-def test_what_was_found_is_no_difference_any_more(steps):
+def test_a_program_that_was_found_is_no_difference_any_more(steps):
     wires = [("unix", "serve", True, "buffered", "protocol")]
     program = {"kind": "wires", "seed": None, "debug": False, "wires": wires, "body": ([], steps)}
     assert difference(program, LOOPS) is None

@@ -17,7 +17,7 @@ LIMIT = 20  # seconds
 WAIT = "sleep 0.1; "
 
 
-def test_run(overlap):
+def test_run_lets_others_run_until_the_child_ends(overlap):
     def body(i):
         return subprocess.run(WAIT + f"cat; exit {i}", shell=True, input=b"x" * i, capture_output=True, check=False)
 
@@ -35,7 +35,7 @@ def test_run(overlap):
     ],
 )
 @pytest.mark.parametrize("pipe", ["stdout", "stderr"])
-def test_one_pipe(overlap, options, output, pipe):
+def test_communicate_reads_a_single_pipe_to_its_end(overlap, options, output, pipe):
     def body(i):
         where = {"stdout": "", "stderr": ">&2"}[pipe]
         command = WAIT + f"printf 'one\\r\\n' {where}; sleep 0.01; printf two {where}"
@@ -46,7 +46,7 @@ def test_one_pipe(overlap, options, output, pipe):
 
 
 @pytest.mark.parametrize("text", [False, True])
-def test_what_was_read_before_is_not_lost(overlap, text):
+def test_communicate_returns_the_rest_of_a_pipe_that_was_read_before(overlap, text):
     def body(i):
         process = subprocess.Popen("echo a; echo b; " + WAIT + "echo c", shell=True, stdout=subprocess.PIPE, text=text)
         return process.stdout.readline(), process.communicate()[0]
@@ -126,7 +126,7 @@ def test_multiprocessing_and_fork(overlap):
     assert overlap(body) == list(range(8))
 
 
-def test_names(overlap, monkeypatch):
+def test_looking_up_a_name_lets_others_run(overlap, monkeypatch):
     def body(i):
         try:
             return (

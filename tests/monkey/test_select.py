@@ -17,7 +17,7 @@ SELECTORS = [selectors.SelectSelector, selectors.PollSelector, selectors.EpollSe
 
 
 @pytest.mark.parametrize("kind", SELECTORS)
-def test_selectors(kind, overlap):
+def test_a_selector_lets_others_run_while_it_waits(kind, overlap):
     def body(i):
         left, right = socket.socketpair()
         with left, right, kind() as selector:

@@ -15,7 +15,7 @@ from tests.helpers.waiting import until
 
 
 # ------------------------------------------------------------- reading, writing
-def test_what_is_written_is_read(pair, start):
+def test_bytes_arrive_as_they_were_written(pair, start):
     client, server = pair
     reads = start(server.read)
     assert client.write(b"hello") == 5
@@ -199,7 +199,7 @@ def test_with_closes_also_when_it_raises(pair):
 
 
 @pytest.mark.parametrize("kind", ["conn", "listener", "packet"])
-def test_what_nobody_closes_warns_and_is_closed(kind):
+def test_an_object_that_nobody_closes_warns_and_is_closed(kind):
     before = live_polldescs()
     if kind == "conn":
         a, b = socket.socketpair()
@@ -340,7 +340,7 @@ def test_cancelling_one_who_waits_for_its_turn(pair):
     assert first.result(timeout=20) == b"11" and third.result(timeout=20) == b"33"
 
 
-def test_one_that_never_waits_can_be_cancelled_and_lets_others_run():
+def test_a_goroutine_that_never_waits_can_be_cancelled_and_lets_others_run():
     with net.listen("tcp", "127.0.0.1:0") as listener:
 
         def pour(conn):

@@ -301,7 +301,7 @@ def test_a_unix_sockets_file(tmp_path):
 @pytest.mark.parametrize(
     ("listen", "network", "owner"), [(net.listen, "unix", "Listener"), (net.listen_packet, "unixgram", "PacketConn")]
 )
-def test_what_fails_after_binding_leaves_no_file(listen, network, owner, tmp_path, monkeypatch):
+def test_a_listen_that_fails_after_binding_leaves_no_file(listen, network, owner, tmp_path, monkeypatch):
     def fails(*args):
         raise MemoryError
 
@@ -345,7 +345,7 @@ def test_too_many_open_files_lose_no_connection(start, one_worker):
 
 
 @pytest.mark.parametrize("kind", [net.Conn, net.Listener, net.PacketConn, net.TLSConn])
-def test_what_was_never_opened_counts_as_closed(kind):
+def test_an_object_that_was_never_opened_counts_as_closed(kind):
     class Careless(kind):
         def __init__(self):
             pass  # and not super().__init__()

@@ -105,7 +105,7 @@ def test_deadlines_and_closes(start):
     assert server.closed and server.fileno() == -1 and server.local_addr == server.remote_addr == ""
 
 
-def test_misuse():
+def test_bad_arguments_and_calls_are_errors_that_say_what_is_wrong():
     with net.listen_packet("udp4", "127.0.0.1:0") as server:
         with pytest.raises(ValueError, match="host:port"):
             server.write_to(b"x", "127.0.0.1")

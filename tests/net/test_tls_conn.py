@@ -257,7 +257,7 @@ def test_views_of_larger_items_are_written_as_their_bytes(tls_pair, start):
     assert client.readinto(room) == 80 and room.tobytes() == bytes(range(80))
 
 
-def test_misuse(tls_contexts, tls_pair):
+def test_bad_arguments_and_calls_are_errors_that_say_what_is_wrong(tls_contexts, tls_pair):
     server, client = tls_contexts
     with pytest.raises(TypeError, match="SSLContext is needed"):
         net.listen_tls("tcp", ":0", None)
@@ -289,7 +289,7 @@ def test_misuse(tls_contexts, tls_pair):
     goloop.run(main())
 
 
-def test_one_that_nobody_closes_warns(tls_contexts):
+def test_a_connection_that_nobody_closes_warns(tls_contexts):
     a, b = socket.socketpair()
     with b:
         conn = net.TLSConn(net.Conn(a), tls_contexts[0], server_side=True)

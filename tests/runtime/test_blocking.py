@@ -30,7 +30,7 @@ def test_the_loop_goes_on_while_a_task_is_inside(run):
     run(main())
 
 
-def test_and_while_a_callback_is(run):
+def test_the_loop_goes_on_while_a_callback_is_inside(run):
     event = threading.Event()
     got = []
 

@@ -336,7 +336,7 @@ def test_an_unobserved_exception_of_a_plain_program_is_logged():
     assert "<Goroutine 1 bad [done]>" in err and "in creator" in err
 
 
-def test_one_that_is_still_held_at_exit_is_reported_too():
+def test_an_exception_that_is_still_held_at_exit_is_reported_too():
     status, out, err = run_script(
         """
         import goloop
@@ -353,7 +353,7 @@ def test_one_that_is_still_held_at_exit_is_reported_too():
 
 
 @pytest.mark.parametrize(("ends", "status"), [("pass", 1), ("sys.exit(0)", 1), ("sys.exit(3)", 3), ("1 / 0", 1)])
-def test_one_that_is_held_makes_the_exit_status_nonzero_and_loses_no_other(ends, status):
+def test_an_exception_that_is_held_makes_the_exit_status_nonzero_and_loses_no_other(ends, status):
     assert run_script(
         f"""
             import atexit, sys, goloop
@@ -383,7 +383,7 @@ def test_a_forked_child_leaves_the_report_to_its_parent():
     assert err.count("Goroutine exception was never retrieved") == 1
 
 
-def test_one_that_was_asked_for_leaves_the_exit_status_alone():
+def test_an_exception_that_was_asked_for_leaves_the_exit_status_alone():
     status, out, err = run_script(
         """
         import goloop

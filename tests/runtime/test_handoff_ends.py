@@ -120,7 +120,7 @@ def test_a_loop_closed_while_a_callback_is_stuck():
 
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
-def test_what_run_forever_raises_comes_from_a_substitute_too(error):
+def test_run_forever_raises_also_an_exit_that_happened_on_a_substitute(error):
     event = threading.Event()
     loop = goloop.Loop(handoff=True)
 

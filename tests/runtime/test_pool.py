@@ -116,7 +116,7 @@ def test_sixty_blocking_calls_overlap_and_the_loop_beats_on():
         ([0.005] * 100 + [0.2] * 5, [0.005] * 200, "5 of 105 beats late"),
     ],
 )
-def test_what_the_heart_calls_trouble(gaps, gaps_of_thread, trouble):
+def test_the_heart_calls_slower_and_later_beats_than_a_threads_trouble(gaps, gaps_of_thread, trouble):
     heart = Heart()
     heart.beats = list(itertools.accumulate(gaps, initial=0.0))
     heart.beats_of_thread = list(itertools.accumulate(gaps_of_thread, initial=0.0))
