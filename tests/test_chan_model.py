@@ -274,7 +274,7 @@ def test_random_programs(seed, capacities, kinds, cancels, closes):
     goloop.run(World(seed, capacities, kinds, cancels, closes).main())
 
 
-def test_a_crowd():
+def test_nobody_of_many_hangs_and_no_value_is_lost_or_doubled():
     """The same with many actors at once, under a few seeds."""
     for seed in range(4):
         kinds = [KINDS[i % 3] if i % 40 else "thread" for i in range(600)]

@@ -8,7 +8,6 @@ import time
 import weakref
 
 import pytest
-from actors import SECONDS, InAsyncioCoroutine, InCoroutine, InGoroutine, InThread, until
 
 import goloop
 from goloop import context
@@ -26,6 +25,8 @@ from goloop.context import (
     without_cancel,
 )
 from goloop.core.sync import timer_thread
+from tests.helpers.actors import InAsyncioCoroutine, InCoroutine, InGoroutine, InThread
+from tests.helpers.waiting import SECONDS, until
 
 KINDS = [InGoroutine, InThread, InCoroutine, InAsyncioCoroutine]
 LATER = 3600.0
@@ -166,7 +167,7 @@ def test_deadlines():
     assert isinstance(forever.err(), Canceled)
 
 
-def test_causes():
+def test_the_first_cause_is_that_of_all_below():
     why = Why()
     ctx, cancel = with_cancel_cause(background())
     child, _ = with_cancel(ctx)
@@ -189,7 +190,7 @@ def test_causes():
         with_timeout(background(), 1, cause="because")
 
 
-def test_values():
+def test_the_innermost_value_counts_also_when_detached_from_the_parent():
     ctx = with_value(background(), "a", 1)
     inner = with_value(with_value(ctx, "b", 2), "a", 3)
     assert (ctx.value("a"), inner.value("a"), inner.value("b"), inner.value("c")) == (1, 3, 2, None)
@@ -253,7 +254,7 @@ def test_a_deep_tree():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_stress(seed):
+def test_no_context_below_a_cancelled_one_is_forgotten_or_kept(seed):
     """Trees that grow while they are cancelled: nobody below a cancelled context is forgotten, or kept."""
     procs = goloop.gomaxprocs(4)
     root, cancel_root = with_cancel(background())

@@ -7,6 +7,7 @@ import pytest
 
 import goloop
 from goloop import _environment
+from tests.helpers.scripts import run_python
 
 SWITCHES = ["GOLOOP_HANDOFF", "GOLOOP_WATCH"]
 YES = ["1", "true", "yes", "on", "TRUE", "Yes", "oN"]
@@ -144,17 +145,8 @@ def test_a_loop_with_a_bad_value_is_not_made(monkeypatch, name):
 
 
 def test_the_import_says_what_is_wrong(tmp_path):
-    import subprocess
-    import sys
-
     def imported(*options, **variables):
-        done = subprocess.run(
-            [sys.executable, *options, "-c", "import goloop"],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **variables},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        done = run_python(*options, "-c", "import goloop", env=variables)
         return done.returncode, done.stderr
 
     for name in _environment.VARIABLES:

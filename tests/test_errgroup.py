@@ -6,11 +6,12 @@ import signal
 import threading
 
 import pytest
-from actors import SECONDS, InAsyncioCoroutine, InCoroutine, InGoroutine, InThread, until
 
 import goloop
 from goloop import context, errgroup
 from goloop.errgroup import Group
+from tests.helpers.actors import InAsyncioCoroutine, InCoroutine, InGoroutine, InThread
+from tests.helpers.waiting import SECONDS, async_until, settle, until
 
 KINDS = [InGoroutine, InThread, InCoroutine, InAsyncioCoroutine]
 
@@ -132,16 +133,14 @@ def test_errors_that_nobody_waits_for_are_reported():
     async def main():
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda loop, info: reported.append(info["exception"]))
+        before = goloop.num_goroutine()
         group = Group()
         group.go(fails, 1)
         group.go(fails, 2)
-        while len(group._failed) < 2:
-            await asyncio.sleep(0.001)
-        await asyncio.sleep(0.01)
+        await async_until(lambda: goloop.num_goroutine() == before)
         del group
         gc.collect()
-        while len(reported) < 2:
-            await asyncio.sleep(0.001)
+        await async_until(lambda: len(reported) == 2)
 
     goloop.run(main())
     assert sorted(e.args for e in reported) == [(1,), (2,)]
@@ -160,7 +159,7 @@ def test_errors_of_a_group_that_was_waited_for_are_not_reported():
             await group.async_wait()
         del group
         gc.collect()
-        await asyncio.sleep(0.01)
+        await settle()
 
     goloop.run(main())
     assert reported == []
@@ -471,7 +470,7 @@ def test_a_cancellation_while_the_body_s_exception_ends_the_goroutines_does_not_
         task = asyncio.create_task(body())
         await cleans.async_recv()
         task.cancel()
-        await asyncio.sleep(0.01)
+        await settle()
         assert not task.done()
         await go_on.async_send(1)
         with pytest.raises(asyncio.CancelledError) as caught:

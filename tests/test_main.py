@@ -9,7 +9,7 @@ import zipfile
 
 import pytest
 
-PATH = os.pathsep.join(entry for entry in sys.path if entry)
+from tests.helpers.scripts import PATH
 
 REPORT = """\
 import asyncio, sys
@@ -265,7 +265,7 @@ def test_a_program_that_is_no_file_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "args", [["-m"], ["-c"], ["--handoff"], ["--hand", "x.py"], ["--no-such-option", "x.py"]], ids=" ".join
 )
-def test_what_cannot_be_understood_is_an_error_with_the_usage(args):
+def test_arguments_that_cannot_be_understood_are_an_error_with_the_usage(args):
     done = goloop(*args)
     assert done.returncode == 2
     assert done.stderr.startswith("usage: python -m goloop")

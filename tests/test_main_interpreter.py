@@ -1,10 +1,8 @@
 """A subinterpreter cannot have goloop, and is told so; the main interpreter of the process is not disturbed."""
 
-import os
-import subprocess
-import sys
-
 import pytest
+
+from tests.helpers.scripts import run_python
 
 PROGRAM = """
 import sys
@@ -35,13 +33,7 @@ print(goloop.run(asyncio.sleep(0, "the main one works")))
 @pytest.mark.parametrize("order", ["before", "after"])
 @pytest.mark.parametrize("kind", ["isolated", "legacy"])
 def test_the_import_fails_in_a_subinterpreter_with_a_clear_sentence(kind, order):
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, kind, order],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = run_python("-c", PROGRAM, kind, order)
     assert (done.returncode, done.stderr) == (0, "")
     said, works = done.stdout.splitlines()
     assert said.startswith("goloop works in the main interpreter of a process only, not in a subinterpreter")

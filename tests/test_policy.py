@@ -4,7 +4,6 @@ import asyncio
 import gc
 import os
 import selectors
-import subprocess
 import sys
 import threading
 import warnings
@@ -12,6 +11,8 @@ import warnings
 import pytest
 
 import goloop
+from tests.helpers.outcomes import outcome_of
+from tests.helpers.scripts import PATH, run_python
 
 has_policies = pytest.mark.skipif(sys.version_info >= (3, 16), reason="Python 3.16 has no event loop policies")
 pytestmark = pytest.mark.filterwarnings("ignore:.*olicy.*:DeprecationWarning")
@@ -21,16 +22,9 @@ async def which():
     return asyncio.get_running_loop()
 
 
-def attempt(function, *args):
-    try:
-        return function(*args)
-    except Exception as exc:
-        return type(exc).__name__, str(exc)
-
-
 def in_thread(function, *args):
     results = []
-    thread = threading.Thread(target=lambda: results.append(attempt(function, *args)))
+    thread = threading.Thread(target=lambda: results.append(outcome_of(function, *args)))
     thread.start()
     thread.join()
     return results[0]
@@ -79,7 +73,7 @@ def test_run_wants_a_coroutine():
 def test_run_is_refused_inside_a_running_loop():
     async def main():
         coroutine = which()
-        outcome = attempt(goloop.run, coroutine)
+        outcome = outcome_of(goloop.run, coroutine)
         coroutine.close()
         return outcome
 
@@ -91,7 +85,7 @@ def test_run_is_refused_inside_a_running_loop():
 def test_run_leaves_no_loop_behind_for_the_thread():
     def work():
         goloop.run(which())
-        return attempt(asyncio.get_running_loop)[0]
+        return outcome_of(asyncio.get_running_loop)[0]
 
     assert in_thread(work) == "RuntimeError"
 
@@ -157,7 +151,7 @@ def test_each_thread_has_its_own_loop(policy):
     loop.close()
 
     def work():
-        before = attempt(policy.get_event_loop)[0]
+        before = outcome_of(policy.get_event_loop)[0]
         own = policy.new_event_loop()
         policy.set_event_loop(own)
         own.close()
@@ -220,20 +214,6 @@ def test_set_event_loop_goes_to_the_policy(restored_policy):
 # install
 
 
-PATH = os.pathsep.join(entry for entry in sys.path if entry)
-
-
-def run_script(source, *options, path=PATH, **kwargs):
-    return subprocess.run(
-        [sys.executable, *options, "-c", source],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        **kwargs,
-    )
-
-
 def test_install_makes_goloop_the_loop_of_asyncio_run():
     source = """
 import asyncio, goloop
@@ -249,7 +229,7 @@ loop.close()
 with asyncio.Runner() as runner:
     print(runner.run(which()))
 """
-    done = run_script(source, "-W", "error::ResourceWarning")
+    done = run_python("-W", "error::ResourceWarning", "-c", source)
     assert (done.returncode, done.stdout, done.stderr) == (0, "True True\nTrue\n", "")
 
 
@@ -262,7 +242,7 @@ async def which():
 
 print(asyncio.run(which()), threading.active_count())
 """
-    done = run_script(source)
+    done = run_python("-c", source)
     assert (done.returncode, done.stdout, done.stderr) == (0, "False 1\n", "")
 
 
@@ -355,7 +335,7 @@ def with_ways(tmp_path):
     (tmp_path / "uvloop.py").write_text(FAKE_UVLOOP)
 
     def run(source, *options, **kwargs):
-        return run_script(source, *options, path=os.pathsep.join([str(tmp_path), PATH]), **kwargs)
+        return run_python(*options, "-c", source, path=os.pathsep.join([str(tmp_path), PATH]), **kwargs)
 
     return run
 
@@ -382,7 +362,7 @@ print(uvloop.run(which()), isinstance(uvloop.new_event_loop(), goloop.Loop))
 uvloop.install()
 print(asyncio.run(which()), isinstance(asyncio.get_event_loop_policy(), uvloop.EventLoopPolicy))
 """
-    done = run_script(source)
+    done = run_python("-c", source)
     assert (done.returncode, done.stdout) == (0, "True True\nTrue True\n")
 
 
@@ -442,7 +422,7 @@ try:
 except ModuleNotFoundError as exc:
     print(exc)
 """
-    done = run_script(source)
+    done = run_python("-c", source)
     assert (done.stdout, done.stderr) == ("No module named 'uvloop'\n", "")
 
 

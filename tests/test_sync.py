@@ -7,10 +7,11 @@ import threading
 import traceback
 
 import pytest
-from actors import InAsyncioCoroutine, InCoroutine, InGoroutine, InThread, until
 
 import goloop
 from goloop.sync import Cond, Mutex, Once, RWMutex, WaitGroup, async_once_func, async_once_value, once_func, once_value
+from tests.helpers.actors import InAsyncioCoroutine, InCoroutine, InGoroutine, InThread
+from tests.helpers.waiting import until
 
 KINDS = [InGoroutine, InThread, InCoroutine, InAsyncioCoroutine]
 

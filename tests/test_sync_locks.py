@@ -7,10 +7,11 @@ import signal
 import threading
 
 import pytest
-from actors import SECONDS, InAsyncioCoroutine, InCoroutine, InGoroutine, InThread, start, until
 
 import goloop
 from goloop.sync import Mutex, RWMutex, Semaphore
+from tests.helpers.actors import InAsyncioCoroutine, InCoroutine, InGoroutine, InThread, start
+from tests.helpers.waiting import SECONDS, until
 
 
 class Side:
@@ -141,7 +142,7 @@ def test_bad_timeouts(side):
 
 
 @pytest.mark.parametrize("kind", [InGoroutine, InCoroutine, InAsyncioCoroutine])
-def test_one_that_is_cancelled_leaves_the_line(side, kind):
+def test_a_waiter_that_is_cancelled_leaves_the_line(side, kind):
     side.lock()
 
     async def coroutine():
@@ -249,7 +250,7 @@ def test_a_waiting_coroutine_that_is_thrown_away(side):
     assert side.try_lock()
 
 
-def test_one_whose_loop_is_closed_is_passed_over(side):
+def test_a_waiter_whose_loop_is_closed_is_passed_over(side):
     side.lock()
     loop = asyncio.SelectorEventLoop()
     coroutine = side.async_lock()
@@ -409,7 +410,7 @@ async def goes_in_async(name, lock, world, seed, rounds):
     ("name", "make", "limit"),
     [("Mutex", Mutex, 100), ("RWMutex", RWMutex, 100), ("Semaphore", lambda: Semaphore(6), 6)],
 )
-def test_stress(name, make, limit, seed):
+def test_under_stress_a_lock_keeps_its_limit_and_everybody_gets_it(name, make, limit, seed):
     rng = random.Random(seed)
     procs = goloop.gomaxprocs(4)
     try:
@@ -565,7 +566,7 @@ def test_many_places_are_not_overtaken_by_few():
     assert order == [4, 1] and semaphore.held == 1
 
 
-def test_one_who_gives_up_waiting_for_many_lets_those_behind_through():
+def test_a_waiter_for_many_that_gives_up_lets_those_behind_through():
     semaphore = Semaphore(4)
     semaphore.acquire(3)
     many = InGoroutine(semaphore.acquire, (4,))

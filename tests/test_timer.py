@@ -11,24 +11,25 @@ import time
 import weakref
 
 import pytest
-from actors import SECONDS, InAsyncioCoroutine, InCoroutine, InGoroutine, InThread, until
 
 import goloop
 from goloop.core.sync import timer_thread
 from goloop.runtime import shutdown
 from goloop.timer import FuncTimer, Ticker, Timer, after, after_func
+from tests.helpers.actors import InAsyncioCoroutine, InCoroutine, InGoroutine, InThread
+from tests.helpers.waiting import SECONDS, until
 
 KINDS = [InGoroutine, InThread, InCoroutine, InAsyncioCoroutine]
 LATER = 3600.0
 
 
-def settle():
+def ring_what_is_due():
     """Return when everything that is due now has rung."""
     after(0).recv(SECONDS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_after(kind):
+def test_after_sends_the_time_once_it_has_come(kind):
     start = time.monotonic()
 
     async def coroutine():
@@ -44,7 +45,7 @@ def test_after(kind):
 def test_after_delivers_once():
     chan = after(0)
     assert chan.recv(SECONDS)
-    settle()
+    ring_what_is_due()
     assert chan.try_recv() == (None, False)
     assert after(-1).recv(SECONDS)
 
@@ -120,7 +121,7 @@ def test_no_stale_value_whoever_stops_and_resets_when(seed):
         before = time.monotonic()
         if rng.random() < 0.5:
             timer.stop()
-            settle()
+            ring_what_is_due()
             assert timer.chan.try_recv() == (None, False)
         else:
             timer.reset(0.0001)
@@ -132,7 +133,7 @@ def test_a_ticker():
         ticks = [ticker.chan.recv(SECONDS) for _ in range(5)]
     assert all(b > a for a, b in itertools.pairwise(ticks))
     assert ticks[-1] - ticks[0] > 3 * 0.005
-    settle()
+    ring_what_is_due()
     assert ticker.chan.try_recv() == (None, False)
     assert not ticker.chan.closed
     ticker.reset(0.001)
@@ -201,7 +202,7 @@ def test_after_func_stopped():
     assert ran == [1]
 
 
-def test_what_an_after_func_raises_is_reported_with_the_stack_that_set_it():
+def test_an_exception_in_an_after_func_is_reported_with_the_stack_that_set_it():
     reported = goloop.Chan(1)
 
     def fails():
@@ -242,7 +243,7 @@ def test_bad_arguments():
     assert timer_thread.pending() == 0
 
 
-def test_what_nobody_refers_to_is_collected():
+def test_a_timer_that_nobody_refers_to_is_collected():
     gc.disable()  # by counting references alone
     try:
         for make in (lambda: Timer(LATER), lambda: Ticker(LATER), lambda: after(LATER)):
@@ -283,7 +284,7 @@ def test_a_timer_outlives_the_loop_that_set_it():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_stress(seed):
+def test_under_stress_each_time_comes_once_or_its_timer_was_stopped(seed):
     """Timers set, stopped and received by everybody at once: each time comes once, or the timer was stopped."""
     procs = goloop.gomaxprocs(4)
     results = goloop.Chan(10000)
@@ -330,7 +331,7 @@ def test_stress(seed):
 def test_a_fork_leaves_the_timers_to_the_parent():
     ran = []
     timer = after_func(LATER, ran.append, 1)
-    settle()
+    ring_what_is_due()
     pid = os.fork()
     if pid == 0:
         try:

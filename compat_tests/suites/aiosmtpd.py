@@ -1,4 +1,4 @@
-"""aiosmtpd's suite, from its sdist: a mail server whose controller runs a loop in a thread and stops it at any moment."""
+"""aiosmtpd's suite, from its sdist: a mail server that runs a loop in a thread and stops it at any moment."""
 
 from __future__ import annotations
 

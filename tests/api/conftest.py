@@ -7,12 +7,15 @@ when what it observed differs. ``API_LOOPS=asyncio,uvloop pytest tests/api`` com
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import gc
 import inspect
 import os
 import warnings
 
 import pytest
+
+from tests.helpers.recorders import connected
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,3 +75,9 @@ def both():
         return subject
 
     return run
+
+
+@pytest.fixture(params=["tcp", "unix"])
+def link(request):
+    """``async with link(loop, protocol) as (transport, peer)``, over both kinds of socket."""
+    return functools.partial(connected, kind=request.param)

@@ -6,8 +6,11 @@ import contextvars
 import socket
 
 import pytest
-from certificates import client_context, server_context
-from recorders import Recorder, condition, socket_pair
+
+from tests.helpers.certificates import client_context, server_context
+from tests.helpers.recorders import Recorder
+from tests.helpers.sockets import socket_pair
+from tests.helpers.waiting import async_until
 
 VAR = contextvars.ContextVar("var", default="unset")
 
@@ -34,7 +37,7 @@ async def server_of(loop, kind, path, serve):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_a_factory_sets_is_not_seen_by_the_next(both, kind, tmp_path):
+def test_a_factory_does_not_see_what_the_one_before_set(both, kind, tmp_path):
     async def scenario(loop):
         seen = []
 
@@ -64,7 +67,7 @@ def test_what_a_factory_sets_is_not_seen_by_the_next(both, kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_a_stream_server_sets_is_not_seen_by_the_next(both, kind, tmp_path):
+def test_a_stream_servers_callback_does_not_see_what_the_one_before_set(both, kind, tmp_path):
     async def scenario(loop):
         seen = []
 
@@ -104,7 +107,7 @@ def test_connections_of_one_batch_do_not_see_each_other(both):
             for _ in range(5):
                 stack.enter_context(socket.create_connection(listener.getsockname()))
             server = await loop.create_server(factory, sock=listener)
-            await condition(lambda: len(seen) == 5)
+            await async_until(lambda: len(seen) == 5)
         for recorder in recorders:
             await recorder.until("lost")
         server.close()
@@ -114,7 +117,7 @@ def test_connections_of_one_batch_do_not_see_each_other(both):
     assert both(scenario) == ["unset"] * 5
 
 
-def test_what_an_accepted_sockets_protocol_sets_is_its_own(both):
+def test_an_accepted_sockets_protocol_has_a_context_of_its_own(both):
     async def scenario(loop):
         seen = []
 

@@ -5,9 +5,11 @@ import contextlib
 import socket
 
 import pytest
-from certificates import client_context, server_context
-from recorders import Echo, Recorder, condition, decreed, settle, stock
-from servers import talks
+
+from tests.helpers.certificates import client_context, server_context
+from tests.helpers.recorders import Echo, Recorder, decreed, stock
+from tests.helpers.servers import talks
+from tests.helpers.waiting import async_until, settle
 
 KINDS = ["tcp", "tls"]
 
@@ -111,7 +113,7 @@ def test_connections_that_were_told_of_are_left_alone_when_the_server_closes(bot
 
         server = await loop.create_server(factory, "127.0.0.1", 0)
         with socket.create_connection(server.sockets[0].getsockname()) as peer:
-            await condition(lambda: recorders and recorders[0].events)
+            await async_until(lambda: recorders and recorders[0].events)
             server.close()
             peer.send(b"still there")
             await recorders[0].until(11)

@@ -6,8 +6,9 @@ import os
 import socket
 
 import pytest
-from endpoints import endpoint
-from recorders import DatagramRecorder
+
+from tests.helpers.endpoints import endpoint
+from tests.helpers.recorders import DatagramRecorder
 
 needs_ipv6 = pytest.mark.skipif(not os.path.exists("/proc/net/if_inet6"), reason="no IPv6 here")
 INET = (socket.AF_INET, "127.0.0.1")

@@ -7,7 +7,9 @@ import threading
 import warnings
 
 import pytest
-from looptools import attempt_await, plain
+
+from tests.helpers.outcomes import async_outcome_of, plain
+from tests.helpers.waiting import async_until
 
 
 async def numbers(seen):
@@ -18,11 +20,6 @@ async def numbers(seen):
     finally:
         await asyncio.sleep(0)
         seen.append("finalised")
-
-
-async def until(condition):
-    while not condition():
-        await asyncio.sleep(0)
 
 
 @pytest.fixture
@@ -59,7 +56,7 @@ def test_a_forgotten_generator_is_finalised_by_the_loop(both):
         del generator
         gc.collect()
         at_once = list(seen)
-        await until(lambda: seen)
+        await async_until(lambda: seen)
         return first, at_once, seen
 
     assert both(scenario) == (0, [], ["finalised"])
@@ -100,7 +97,7 @@ def test_shutdown_closes_all_that_are_left(both):
         loop.run_until_complete(main())
         before = list(seen)
         loop.run_until_complete(loop.shutdown_asyncgens())
-        ended = [loop.run_until_complete(attempt_await(anext(generator)))[0] for generator in generators]
+        ended = [loop.run_until_complete(async_outcome_of(anext(generator)))[0] for generator in generators]
         return before, seen, ended
 
     assert both(scenario) == ([], ["finalised"] * 3, ["StopAsyncIteration"] * 3)

@@ -3,7 +3,8 @@
 import asyncio
 import sys
 
-from looptools import attempt_await, run_script
+from tests.helpers.outcomes import async_outcome_of
+from tests.helpers.scripts import run_loop_script
 
 
 async def answer():
@@ -26,7 +27,7 @@ def test_debug_mode_is_set_and_told(both):
 
 def test_debug_mode_comes_from_the_environment(both):
     def scenario(loop):
-        return [run_script(loop, "print(loop.get_debug())", PYTHONASYNCIODEBUG=value)[1] for value in ("", "1")]
+        return [run_loop_script(loop, "print(loop.get_debug())", PYTHONASYNCIODEBUG=value)[1] for value in ("", "1")]
 
     assert both(scenario) == ["False\n", "True\n"]
 
@@ -119,7 +120,7 @@ def test_tasks_and_futures_go_through_a_subclass(both):
             future = asyncio.get_running_loop().create_future()
             future.get_loop().call_exception_handler({"message": "by hand"})
             asyncio.get_running_loop().call_soon(future.set_result, None)
-            return await attempt_await(future)
+            return await async_outcome_of(future)
 
         sub = Sub()
         try:

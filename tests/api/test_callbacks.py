@@ -5,7 +5,9 @@ import contextvars
 import threading
 
 import pytest
-from looptools import attempt, logged, plain, turn
+
+from tests.helpers.outcomes import logged, outcome_of, plain
+from tests.helpers.waiting import turn
 
 var = contextvars.ContextVar("var", default="unset")
 
@@ -215,11 +217,11 @@ def test_there_is_a_running_loop_but_no_current_task(both):
 def test_missing_and_unknown_arguments_are_type_errors(both):
     def scenario(loop):
         attempts = [
-            attempt(loop.call_soon),
-            attempt(loop.call_soon, noop, surprise=1),
-            attempt(loop.call_soon_threadsafe),
-            attempt(loop.call_later, 1),
-            attempt(loop.call_at, 1),
+            outcome_of(loop.call_soon),
+            outcome_of(loop.call_soon, noop, surprise=1),
+            outcome_of(loop.call_soon_threadsafe),
+            outcome_of(loop.call_later, 1),
+            outcome_of(loop.call_at, 1),
         ]
         return [outcome[0] for outcome in attempts]
 
@@ -229,10 +231,10 @@ def test_missing_and_unknown_arguments_are_type_errors(both):
 def test_debug_mode_refuses_what_is_not_callable(both):
     def scenario(loop):
         return [
-            attempt(loop.call_soon, 1),
-            attempt(loop.call_soon_threadsafe, 1),
-            attempt(loop.call_later, 0, 1),
-            attempt(loop.call_at, 0, 1),
+            outcome_of(loop.call_soon, 1),
+            outcome_of(loop.call_soon_threadsafe, 1),
+            outcome_of(loop.call_later, 0, 1),
+            outcome_of(loop.call_at, 0, 1),
         ]
 
     outcome = both(scenario, debug=True)
@@ -240,14 +242,14 @@ def test_debug_mode_refuses_what_is_not_callable(both):
     assert [kind for kind, text in outcome] == ["TypeError"] * 4
 
 
-def test_what_is_not_callable_never_passes_in_silence(both):
+def test_an_object_that_is_not_callable_never_passes_in_silence(both):
     """asyncio reports it when the callback is due; a loop may also refuse it at the call."""
 
     def scenario(loop):
         noticed = []
         loop.set_exception_handler(lambda loop, context: noticed.append(type(context["exception"]).__name__))
         for method, when in ((loop.call_soon, ()), (loop.call_soon_threadsafe, ()), (loop.call_later, (0,))):
-            refused = attempt(method, *when, 1)
+            refused = outcome_of(method, *when, 1)
             if isinstance(refused, tuple):
                 noticed.append(refused[0])
         turn(loop)
@@ -261,7 +263,7 @@ def test_debug_mode_refuses_coroutines(both):
         coroutine = coroutine_function()
         try:
             return [
-                attempt(method, *when, callback)
+                outcome_of(method, *when, callback)
                 for callback in (coroutine_function, coroutine)
                 for method, when in (
                     (loop.call_soon, ()),
@@ -282,9 +284,9 @@ def test_debug_mode_refuses_another_threads_call(both):
     async def scenario(loop):
         def calls():
             return [
-                attempt(loop.call_soon, noop),
-                attempt(loop.call_later, 0, noop),
-                attempt(loop.call_at, 0, noop),
+                outcome_of(loop.call_soon, noop),
+                outcome_of(loop.call_later, 0, noop),
+                outcome_of(loop.call_at, 0, noop),
                 isinstance(loop.call_soon_threadsafe(noop), asyncio.Handle),
             ]
 

@@ -10,7 +10,11 @@ import ssl
 import sys
 
 import pytest
-from recorders import Echo, Recorder, aoutcome_of, condition, decreed, outcome_of, receive, settle, socket_pair
+
+from tests.helpers.outcomes import async_outcome_of, outcome_of
+from tests.helpers.recorders import Echo, Recorder, decreed
+from tests.helpers.sockets import receive, socket_pair
+from tests.helpers.waiting import async_until, settle
 
 PY312 = sys.version_info >= (3, 12)
 needs_ipv6 = pytest.mark.skipif(not os.path.exists("/proc/net/if_inet6"), reason="no IPv6 here")
@@ -97,7 +101,7 @@ def test_local_address_that_is_not_ours(both):
     async def scenario(loop):
         async with echo_server(loop) as port:
             address = "192.0.2.99", 0
-            return await aoutcome_of(loop.create_connection(Recorder, "127.0.0.1", port, local_addr=address))
+            return await async_outcome_of(loop.create_connection(Recorder, "127.0.0.1", port, local_addr=address))
 
     kind, text = both(scenario)
     assert kind == "OSError" and "error while attempting to bind on address ('192.0.2.99', 0)" in text
@@ -107,7 +111,7 @@ def test_local_address_in_use_names_it(both):
     async def scenario(loop):
         async with echo_server(loop) as port:
             connecting = loop.create_connection(Recorder, "127.0.0.1", port, local_addr=("127.0.0.1", port))
-            return without_numbers(await aoutcome_of(connecting))
+            return without_numbers(await async_outcome_of(connecting))
 
     kind, text = both(scenario)
     assert kind == "OSError" and "error while attempting to bind on address ('127.0.0.1', N)" in text
@@ -117,14 +121,14 @@ def test_local_address_of_another_family(both):
     async def scenario(loop):
         async with echo_server(loop) as port:
             connecting = loop.create_connection(Recorder, "127.0.0.1", port, local_addr=("::1", 0))
-            return without_numbers(await aoutcome_of(connecting))
+            return without_numbers(await async_outcome_of(connecting))
 
     assert both(scenario)[0] in ("OSError", "gaierror")
 
 
 def test_refused(both):
     async def scenario(loop):
-        return without_numbers(await aoutcome_of(loop.create_connection(Recorder, "127.0.0.1", dead_port())))
+        return without_numbers(await async_outcome_of(loop.create_connection(Recorder, "127.0.0.1", dead_port())))
 
     kind, text = both(scenario)
     assert kind == "ConnectionRefusedError" and "Connect call failed ('127.0.0.1', N)" in text
@@ -132,7 +136,7 @@ def test_refused(both):
 
 def test_unknown_host(both):
     async def scenario(loop):
-        return (await aoutcome_of(loop.create_connection(Recorder, "no-such-host.invalid", 80)))[0]
+        return (await async_outcome_of(loop.create_connection(Recorder, "no-such-host.invalid", 80)))[0]
 
     assert both(scenario) == "gaierror"
 
@@ -158,7 +162,7 @@ def test_second_address_is_tried_when_the_first_fails(both):
 def test_all_addresses_fail(both):
     async def scenario(loop):
         two_addresses(loop, ("127.0.0.1", dead_port()), ("127.0.0.2", dead_port()))
-        return without_numbers(await aoutcome_of(loop.create_connection(Recorder, "name", 1)))
+        return without_numbers(await async_outcome_of(loop.create_connection(Recorder, "name", 1)))
 
     kind, text = both(scenario)
     assert kind == "OSError" and text.startswith("Multiple exceptions: ")
@@ -188,7 +192,7 @@ def test_happy_eyeballs(both, options):
             two_addresses(loop, ("127.0.0.1", dead_port()), ("127.0.0.1", port))
             good = await echoes(*await loop.create_connection(Recorder, "name", 1, **options))
         two_addresses(loop, ("127.0.0.1", dead_port()), ("127.0.0.2", dead_port()))
-        return good, without_numbers(await aoutcome_of(loop.create_connection(Recorder, "name", 1, **options)))
+        return good, without_numbers(await async_outcome_of(loop.create_connection(Recorder, "name", 1, **options)))
 
     good, (kind, _) = both(scenario)
     assert good and kind == "OSError"
@@ -203,7 +207,7 @@ def test_resolver_is_asked_through_the_loop(both):
             return []
 
         loop.getaddrinfo = getaddrinfo
-        return await aoutcome_of(loop.create_connection(Recorder, "name", "service")), asked
+        return await async_outcome_of(loop.create_connection(Recorder, "name", "service")), asked
 
     assert both(scenario) == (
         ("OSError", "getaddrinfo() returned empty list"),
@@ -244,7 +248,7 @@ def test_second_transport_on_a_descriptor_is_refused(both):
         async with echo_server(loop) as port:
             sock = socket.create_connection(("127.0.0.1", port))
             transport, protocol = await loop.create_connection(Recorder, sock=sock)
-            kind, text = await aoutcome_of(loop.create_connection(Recorder, sock=sock))
+            kind, text = await async_outcome_of(loop.create_connection(Recorder, sock=sock))
             return kind, "is used by transport" in text, await echoes(transport, protocol)
 
     assert both(scenario) == ("RuntimeError", True, True)
@@ -289,7 +293,7 @@ def test_wrong_arguments(both, case):
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname = False
             with context.wrap_socket(socket.socket()) as wrapped:
-                outcome = await aoutcome_of(bad_connections(loop, sock, datagram, wrapped)[case]())
+                outcome = await async_outcome_of(bad_connections(loop, sock, datagram, wrapped)[case]())
         return without_numbers(outcome)
 
     kind, _ = both(scenario)
@@ -318,7 +322,7 @@ def test_unix_connection_refused(both, tmp_path):
         sock.bind(str(tmp_path / "sock"))
 
     async def scenario(loop):
-        return await aoutcome_of(loop.create_unix_connection(Recorder, tmp_path / "sock"))
+        return await async_outcome_of(loop.create_unix_connection(Recorder, tmp_path / "sock"))
 
     assert both(scenario) == ("ConnectionRefusedError", "[Errno 111] Connection refused")
 
@@ -331,7 +335,7 @@ def failing_factory():
 def test_failing_protocol_factory(both):
     async def scenario(loop):
         async with echo_server(loop) as port:
-            return await aoutcome_of(loop.create_connection(failing_factory, "127.0.0.1", port))
+            return await async_outcome_of(loop.create_connection(failing_factory, "127.0.0.1", port))
 
     assert both(scenario) == ("ArithmeticError", "no protocol")
 
@@ -357,7 +361,7 @@ def test_cancelled_while_connecting_closes_the_socket(both):
         await settle()
         before = len(os.listdir("/proc/self/fd"))
         task = loop.create_task(loop.create_connection(Recorder, *listener.getsockname()))
-        await condition(lambda: len(os.listdir("/proc/self/fd")) > before or task.done())
+        await async_until(lambda: len(os.listdir("/proc/self/fd")) > before or task.done())
         task.cancel()
         await asyncio.wait([task])
         await settle()

@@ -7,8 +7,11 @@ import socket
 import sys
 
 import pytest
-from endpoints import LOCAL, datagrams, endpoint, name_of
-from recorders import DatagramRecorder, decreed, outcome_of, reports, settle
+
+from tests.helpers.endpoints import LOCAL, datagrams, endpoint, name_of
+from tests.helpers.outcomes import outcome_of, reports
+from tests.helpers.recorders import DatagramRecorder, decreed
+from tests.helpers.waiting import settle
 
 needs_ipv6 = pytest.mark.skipif(not os.path.exists("/proc/net/if_inet6"), reason="no IPv6 here")
 
@@ -212,7 +215,7 @@ def test_is_an_asyncio_datagram_transport(both):
     assert both(scenario) is True
 
 
-def test_what_a_transport_tells_about_itself(both):
+def test_a_transport_tells_its_socket_its_protocol_and_its_state(both):
     async def scenario(loop):
         async with endpoint(loop) as (a, ours):
             sock = a.get_extra_info("socket")

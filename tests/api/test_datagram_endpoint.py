@@ -6,8 +6,11 @@ import socket
 import sys
 
 import pytest
-from endpoints import LOCAL, datagrams, endpoint, name_of
-from recorders import DatagramRecorder, aoutcome_of, decreed, outcome_of, settle
+
+from tests.helpers.endpoints import LOCAL, datagrams, endpoint, name_of
+from tests.helpers.outcomes import async_outcome_of, outcome_of
+from tests.helpers.recorders import DatagramRecorder, decreed
+from tests.helpers.waiting import settle
 
 needs_ipv6 = pytest.mark.skipif(not os.path.exists("/proc/net/if_inet6"), reason="no IPv6 here")
 
@@ -150,7 +153,7 @@ def test_unix_endpoint_whose_peer_is_gone(both, tmp_path):
             async with endpoint(loop, remote_addr=path, family=socket.AF_UNIX) as (a, ours):
                 os.unlink(path)
                 await settle()
-                unconnected = await aoutcome_of(loop.create_datagram_endpoint(
+                unconnected = await async_outcome_of(loop.create_datagram_endpoint(
                     DatagramRecorder, remote_addr=path, family=socket.AF_UNIX))  # fmt: skip
                 return unconnected[0], ours.events
 
@@ -196,9 +199,9 @@ def test_reuse_port_lets_two_share(both):
         async with endpoint(loop, local_addr=LOCAL, reuse_port=True) as (a, _):
             async with endpoint(loop, local_addr=name_of(a), reuse_port=True) as (b, _):
                 shared = name_of(a) == name_of(b)
-            return shared, (await aoutcome_of(loop.create_datagram_endpoint(DatagramRecorder, local_addr=name_of(a))))[
-                0
-            ]
+            return shared, (
+                await async_outcome_of(loop.create_datagram_endpoint(DatagramRecorder, local_addr=name_of(a)))
+            )[0]
 
     assert both(scenario) == (True, "OSError")
 
@@ -226,7 +229,7 @@ def test_wrong_arguments(both, case):
         with socket.socket() as stream, socket.socket(type=socket.SOCK_DGRAM) as datagram:
             if "sock" in options:
                 options["sock"] = stream if BAD[case]["sock"] == "stream" else datagram
-            kind, text = await aoutcome_of(loop.create_datagram_endpoint(DatagramRecorder, **options))
+            kind, text = await async_outcome_of(loop.create_datagram_endpoint(DatagramRecorder, **options))
             return kind, text.partition(", got <socket")[0]
 
     assert both(scenario)[0] in ("ValueError", "TypeError", "gaierror")
@@ -238,6 +241,6 @@ def test_failing_protocol_factory(both):
 
     async def scenario(loop):
         with socket.socket(type=socket.SOCK_DGRAM) as sock:
-            return await aoutcome_of(loop.create_datagram_endpoint(factory, sock=sock))
+            return await async_outcome_of(loop.create_datagram_endpoint(factory, sock=sock))
 
     assert both(scenario) == ("ArithmeticError", "no protocol")

@@ -7,7 +7,9 @@ import logging
 import sys
 
 import pytest
-from looptools import attempt, attempt_await, logged, plain, turn
+
+from tests.helpers.outcomes import async_outcome_of, logged, outcome_of, plain
+from tests.helpers.waiting import turn
 
 var = contextvars.ContextVar("var", default="unset")
 
@@ -104,7 +106,7 @@ def test_set_and_get_exception_handler(both):
         states.append(loop.get_exception_handler() is handler)
         loop.set_exception_handler(None)
         states.append(loop.get_exception_handler())
-        return states, attempt(loop.set_exception_handler, 1)
+        return states, outcome_of(loop.set_exception_handler, 1)
 
     refused = ("TypeError", "A callable object or None is expected, got 1")
     assert both(scenario) == ([None, True, None], refused)
@@ -229,7 +231,7 @@ def test_they_leave_run_forever_and_the_loop_is_usable_after(both, error, method
             loop.run_forever()
         except error as exc:
             seen.append((type(exc).__name__, exc.args))
-        seen.append((loop.is_running(), attempt(asyncio.get_running_loop)[0]))
+        seen.append((loop.is_running(), outcome_of(asyncio.get_running_loop)[0]))
         loop.call_soon(seen.append, "usable")
         turn(loop)
         return seen, contexts
@@ -296,7 +298,7 @@ def test_a_task_that_swallows_the_interrupt_of_another_is_not_disturbed(both):
             raise KeyboardInterrupt
 
         async def main(task):
-            return await attempt_await(asyncio.sleep(0, "slept"))
+            return await async_outcome_of(asyncio.sleep(0, "slept"))
 
         task = loop.create_task(interrupted())
         try:

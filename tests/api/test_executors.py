@@ -8,13 +8,14 @@ import threading
 import warnings
 
 import pytest
-from looptools import attempt, attempt_await
+
+from tests.helpers.outcomes import async_outcome_of, outcome_of
 
 
 def test_run_in_executor_returns_and_raises(both):
     async def scenario(loop):
         name = await loop.run_in_executor(None, lambda: threading.current_thread().name)
-        error = await attempt_await(loop.run_in_executor(None, int, "x"))
+        error = await async_outcome_of(loop.run_in_executor(None, int, "x"))
         future = loop.run_in_executor(None, int)
         return name.startswith("asyncio_"), error[0], isinstance(future, asyncio.Future), await future
 
@@ -54,7 +55,7 @@ def test_cancelling_keeps_queued_work_from_running(both):
             first = loop.run_in_executor(pool, release.wait)
             queued = loop.run_in_executor(pool, seen.append, "queued")
             queued.cancel()
-            outcome = await attempt_await(queued)
+            outcome = await async_outcome_of(queued)
             await asyncio.sleep(0)  # the pool hears of it in a callback
             release.set()
             return outcome, await first, seen
@@ -63,18 +64,18 @@ def test_cancelling_keeps_queued_work_from_running(both):
 
 
 @pytest.mark.parametrize("debug", [False, True])
-def test_what_cannot_run_in_an_executor(both, debug):
+def test_an_executor_refuses_coroutines_and_what_cannot_be_called(both, debug):
     async def scenario(loop):
         async def coroutine_function():
             pass
 
         def submit(function):
-            return attempt(loop.run_in_executor, None, function)
+            return outcome_of(loop.run_in_executor, None, function)
 
         outcomes = [submit(1)]
         if debug:
             outcomes.append(submit(coroutine_function))
-        return [outcome if isinstance(outcome, tuple) else await attempt_await(outcome) for outcome in outcomes]
+        return [outcome if isinstance(outcome, tuple) else await async_outcome_of(outcome) for outcome in outcomes]
 
     assert [kind for kind, text in both(scenario, debug=debug)] == ["TypeError"] * (2 if debug else 1)
 
@@ -85,7 +86,7 @@ def test_the_default_executor_can_be_set(both):
         loop.set_default_executor(pool)
         name = await loop.run_in_executor(None, lambda: threading.current_thread().name)
         await loop.shutdown_default_executor()
-        return name, attempt(pool.submit, int)[0]
+        return name, outcome_of(pool.submit, int)[0]
 
     assert both(scenario) == ("default_0", "RuntimeError")
 
@@ -95,7 +96,7 @@ def test_the_default_executor_can_be_set(both):
 )
 def test_the_default_executor_must_be_a_thread_pool(both, executor):
     def scenario(loop):
-        return attempt(loop.set_default_executor, executor)
+        return outcome_of(loop.set_default_executor, executor)
 
     assert both(scenario) == ("TypeError", "executor must be ThreadPoolExecutor instance")
 
@@ -122,7 +123,7 @@ def test_run_in_executor_after_the_shutdown_is_an_error(both):
     async def scenario(loop):
         await loop.shutdown_default_executor()
         await loop.shutdown_default_executor()
-        return attempt(loop.run_in_executor, None, int)
+        return outcome_of(loop.run_in_executor, None, int)
 
     assert both(scenario) == ("RuntimeError", "Executor shutdown has been called")
 
@@ -167,7 +168,7 @@ def test_closing_the_loop_shuts_its_executor_without_waiting(both):
         loop.set_default_executor(pool)
         running = pool.submit(release.wait)
         loop.close()
-        outcome = running.done(), attempt(pool.submit, int)[0]
+        outcome = running.done(), outcome_of(pool.submit, int)[0]
         release.set()
         return outcome, running.result()
 

@@ -7,10 +7,12 @@ import socket
 import ssl
 
 import pytest
-from certificates import HOST, client_context, server_context, tls_server
-from looptools import listening
-from pipetools import pipe_files
-from recorders import DatagramRecorder, Recorder, condition, decreed, settle, socket_pair
+
+from tests.helpers.certificates import HOST, client_context, server_context, tls_server
+from tests.helpers.pipetools import pipe_files
+from tests.helpers.recorders import DatagramRecorder, Recorder, decreed
+from tests.helpers.sockets import listening, socket_pair
+from tests.helpers.waiting import async_until, settle
 
 ROUNDS = 20
 ORDER = ["made", "returned", "data"]
@@ -101,7 +103,7 @@ def test_through_another_task_as_many_callbacks_later_as_on_asyncio(both):
 
 
 @pytest.mark.parametrize("paused", [False, True])
-def test_what_connection_made_schedules_comes_before_the_first_data(both, paused):
+def test_callbacks_scheduled_by_connection_made_come_before_the_first_data(both, paused):
     async def scenario(loop):
         def made(protocol):
             loop.call_soon(protocol.note, "soon")
@@ -141,7 +143,7 @@ def test_a_servers_handler_begins_before_its_reader_gets_data(both):
     assert both(scenario) == b""
 
 
-def test_what_was_written_before_reading_begins_goes_out_when_there_is_room(both):
+def test_bytes_written_before_reading_begins_go_out_when_there_is_room(both):
     async def scenario(loop):
         size = 1 << 20
         protocol = Recorder(made=lambda p: p.transport.write(bytes(size)))
@@ -235,7 +237,7 @@ def test_of_a_child_process_in_the_order_of_asyncio(both):
         protocol.events.append("returned")
         stdin = transport.get_pipe_transport(0)
         stdin.write(b"x")
-        await condition(lambda: "data" in protocol.events)
+        await async_until(lambda: "data" in protocol.events)
         stdin.close()
         await protocol.exited
         transport.close()

@@ -1,10 +1,10 @@
 """Forks of a process with a loop: what the child finds, and what the parent keeps.
 
 Each scenario is a script in an interpreter of its own. The child leaves by os._exit, as a forked child should, so
-what it prints must not wait in a buffer, and ``run_script`` sees to that.
+what it prints must not wait in a buffer, and ``run_loop_script`` sees to that.
 """
 
-from looptools import run_script
+from tests.helpers.scripts import run_loop_script
 
 CHILD = """
 async def main(text):
@@ -39,7 +39,7 @@ def ended(pid):
 
 
 def run(loop, body):
-    return run_script(loop, CHILD + body)
+    return run_loop_script(loop, CHILD + body)
 
 
 def test_a_child_of_a_running_loop_has_no_running_loop(both):

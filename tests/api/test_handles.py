@@ -13,10 +13,10 @@ import time
 import weakref
 
 import pytest
-from looptools import plain, turn
-from recorders import condition
 
 import goloop
+from tests.helpers.outcomes import plain
+from tests.helpers.waiting import async_until, turn
 
 var = contextvars.ContextVar("var", default="unset")
 
@@ -360,7 +360,7 @@ def test_a_callback_from_another_thread_cancels_itself_to_no_effect(both):
 
 
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="asyncio's handles are not thread-safe before Python 3.14")
-def test_what_other_threads_cancel_has_run_or_never_runs(both):
+def test_a_handle_that_another_thread_cancels_has_run_or_never_runs(both):
     def scenario(loop):
         late = []
 
@@ -380,7 +380,7 @@ def test_what_other_threads_cancel_has_run_or_never_runs(both):
         threads = [threading.Thread(target=other_thread, args=(n,)) for n in range(3)]
         for thread in threads:
             thread.start()
-        loop.run_until_complete(condition(lambda: not any(thread.is_alive() for thread in threads)))
+        loop.run_until_complete(async_until(lambda: not any(thread.is_alive() for thread in threads)))
         for thread in threads:
             thread.join()
         return late

@@ -2,14 +2,14 @@
 
 import signal
 
-from looptools import run_script
+from tests.helpers.scripts import run_loop_script
 
 
 def test_ctrl_c_reaches_a_sleeping_loop_each_time(both):
     """A signal that comes just before the system call is seen only after it: asyncio's own gap, hence more than one."""
 
     def scenario(loop):
-        return run_script(
+        return run_loop_script(
             loop,
             """
             def interrupt(asleep, interrupted):
@@ -42,7 +42,7 @@ def test_ctrl_c_reaches_a_sleeping_loop_each_time(both):
 
 def test_an_unhandled_signal_ends_the_process(both):
     def scenario(loop):
-        return run_script(
+        return run_loop_script(
             loop,
             """
             loop.call_later(0.001, os.kill, os.getpid(), signal.SIGTERM)
@@ -55,7 +55,7 @@ def test_an_unhandled_signal_ends_the_process(both):
 
 def test_ctrl_c_cancels_the_main_task_of_a_runner(both):
     def scenario(loop):
-        return run_script(
+        return run_loop_script(
             loop,
             """
             loop.close()
@@ -80,7 +80,7 @@ def test_ctrl_c_cancels_the_main_task_of_a_runner(both):
 
 def test_the_second_ctrl_c_leaves_a_runner_at_once(both):
     def scenario(loop):
-        return run_script(
+        return run_loop_script(
             loop,
             """
             loop.close()

@@ -11,7 +11,10 @@ import warnings
 import weakref
 
 import pytest
-from looptools import attempt, run_script, turn
+
+from tests.helpers.outcomes import outcome_of
+from tests.helpers.scripts import run_loop_script
+from tests.helpers.waiting import turn
 
 
 def noop(*args):
@@ -40,7 +43,7 @@ def test_it_returns_and_raises_what_the_coroutine_does(both):
             await asyncio.sleep(0)
             raise ValueError("text")
 
-        return loop.run_until_complete(answer()), attempt(loop.run_until_complete, fail())
+        return loop.run_until_complete(answer()), outcome_of(loop.run_until_complete, fail())
 
     assert both(scenario) == ("answer", ("ValueError", "text"))
 
@@ -61,7 +64,7 @@ def test_it_takes_futures_and_awaitables(both):
 
 def test_it_takes_nothing_else(both):
     def scenario(loop):
-        return attempt(loop.run_until_complete, 1), attempt(loop.run_until_complete, answer)
+        return outcome_of(loop.run_until_complete, 1), outcome_of(loop.run_until_complete, answer)
 
     assert [kind for kind, text in both(scenario)] == ["TypeError", "TypeError"]
 
@@ -82,7 +85,7 @@ def test_a_loop_stopped_too_early_is_an_error(both):
     def scenario(loop):
         future = loop.create_future()
         loop.call_soon(loop.stop)
-        return attempt(loop.run_until_complete, future), future.done()
+        return outcome_of(loop.run_until_complete, future), future.done()
 
     assert both(scenario) == (("RuntimeError", "Event loop stopped before Future completed."), False)
 
@@ -91,7 +94,7 @@ def test_a_future_of_another_loop_is_refused(both):
     def scenario(loop):
         other = type(loop)()
         try:
-            return attempt(loop.run_until_complete, other.create_future())[0]
+            return outcome_of(loop.run_until_complete, other.create_future())[0]
         finally:
             other.close()
 
@@ -122,7 +125,7 @@ def test_it_runs_no_more_iterations_than_asyncio(both, sleeps):
 def test_nested_it_is_refused_and_the_coroutine_left_unawaited(both):
     async def scenario(loop):
         coroutine = answer()
-        outcome = attempt(loop.run_until_complete, coroutine)
+        outcome = outcome_of(loop.run_until_complete, coroutine)
         state = inspect.getcoroutinestate(coroutine)
         coroutine.close()
         return outcome, state, loop.is_running()
@@ -136,10 +139,10 @@ def test_nested_run_forever_is_refused(both):
 
     def scenario(loop):
         other, seen = type(loop)(), []
-        loop.call_soon(lambda: seen.append(attempt(loop.run_forever)))
+        loop.call_soon(lambda: seen.append(outcome_of(loop.run_forever)))
         loop.call_soon(loop.stop)
         loop.run_forever()
-        loop.call_soon(lambda: seen.append(attempt(other.run_forever)))
+        loop.call_soon(lambda: seen.append(outcome_of(other.run_forever)))
         loop.call_soon(loop.stop)
         loop.run_forever()
         other.close()
@@ -154,7 +157,7 @@ def test_nested_run_forever_is_refused(both):
 def test_another_loop_is_refused_while_one_runs(both):
     async def scenario(loop):
         other, coroutine = type(loop)(), answer()
-        outcome = attempt(other.run_until_complete, coroutine), other.is_running(), loop.is_running()
+        outcome = outcome_of(other.run_until_complete, coroutine), other.is_running(), loop.is_running()
         coroutine.close()
         other.close()
         return outcome
@@ -165,7 +168,7 @@ def test_another_loop_is_refused_while_one_runs(both):
 
 def test_a_coroutine_refused_is_warned_of(both):
     async def scenario(loop):
-        return caught_warnings(lambda: attempt(loop.run_until_complete, answer()))
+        return caught_warnings(lambda: outcome_of(loop.run_until_complete, answer()))
 
     assert both(scenario) == [("RuntimeWarning", "coroutine 'answer' was never awaited")]
 
@@ -228,10 +231,10 @@ def test_is_running_and_the_running_loop(both):
         def look():
             seen.append((loop.is_running(), asyncio.get_running_loop() is loop, asyncio.get_event_loop() is loop))
 
-        seen = [(loop.is_running(), attempt(asyncio.get_running_loop)[0])]
+        seen = [(loop.is_running(), outcome_of(asyncio.get_running_loop)[0])]
         loop.call_soon(look)
         turn(loop)
-        return seen, loop.is_running(), attempt(asyncio.get_running_loop)[0]
+        return seen, loop.is_running(), outcome_of(asyncio.get_running_loop)[0]
 
     assert both(scenario) == ([(False, "RuntimeError"), (True, True, True)], False, "RuntimeError")
 
@@ -283,7 +286,7 @@ def test_close_twice_is_harmless(both):
 
 def test_a_running_loop_cannot_be_closed(both):
     async def scenario(loop):
-        return attempt(loop.close), loop.is_closed(), loop.is_running()
+        return outcome_of(loop.close), loop.is_closed(), loop.is_running()
 
     assert both(scenario) == (("RuntimeError", "Cannot close a running event loop"), False, True)
 
@@ -294,14 +297,14 @@ def test_a_closed_loop_refuses_work(both):
         coroutine = answer()
         try:
             return [
-                attempt(loop.call_soon, noop),
-                attempt(loop.call_soon_threadsafe, noop),
-                attempt(loop.call_later, 1, noop),
-                attempt(loop.call_at, 1, noop),
-                attempt(loop.run_in_executor, None, noop),
-                attempt(loop.run_forever),
-                attempt(loop.run_until_complete, coroutine),
-                attempt(loop.create_task, coroutine),
+                outcome_of(loop.call_soon, noop),
+                outcome_of(loop.call_soon_threadsafe, noop),
+                outcome_of(loop.call_later, 1, noop),
+                outcome_of(loop.call_at, 1, noop),
+                outcome_of(loop.run_in_executor, None, noop),
+                outcome_of(loop.run_forever),
+                outcome_of(loop.run_until_complete, coroutine),
+                outcome_of(loop.create_task, coroutine),
             ]
         finally:
             coroutine.close()
@@ -401,7 +404,7 @@ def test_an_interpreter_ends_with_a_loop_left_open(both):
             loop.run_until_complete(asyncio.sleep(0))
             print("end")
         """
-        return run_script(loop, source)
+        return run_loop_script(loop, source)
 
     assert both(scenario) == (0, "end\n")
 
@@ -410,7 +413,7 @@ def test_an_interpreter_ends_with_the_current_loop_left_open(both, capsys):
     """asyncio's module holds it, and drops it when most other modules are gone."""
 
     def scenario(loop):
-        return run_script(loop, "asyncio.set_event_loop(loop)\ndel loop\nprint('end')\n")
+        return run_loop_script(loop, "asyncio.set_event_loop(loop)\ndel loop\nprint('end')\n")
 
     assert both(scenario) == (0, "end\n")
     assert "Traceback" not in capsys.readouterr().err

@@ -6,9 +6,9 @@ Both exchange parts of asyncio for good, so each test is a script.
 import asyncio
 
 import pytest
-from looptools import run_script
 
 import goloop
+from tests.helpers.scripts import run_loop_script
 
 MODULES = ["nest_asyncio", "nest_asyncio2"]
 each_module = pytest.mark.parametrize("module", MODULES)
@@ -18,7 +18,7 @@ def nested(module, source):
     """Run a script in which the module is `nest`, with a loop of ours; its standard output, line by line."""
     loop = goloop.new_event_loop()
     try:
-        code, output = run_script(loop, f"import {module} as nest\n" + source)
+        code, output = run_loop_script(loop, f"import {module} as nest\n" + source)
     finally:
         loop.close()
     assert code == 0
@@ -157,7 +157,7 @@ loop.close()
 
 
 @each_module
-def test_what_belongs_to_the_callback_that_runs_the_loop_waits_for_its_end(module):
+def test_work_of_the_callback_that_runs_the_loop_waits_for_its_end(module):
     """A reader whose descriptor stays ready, and a callback in a context that is entered: neither is lost."""
     source = """
 asyncio.set_event_loop(loop)

@@ -11,12 +11,14 @@ import struct
 import warnings
 
 import pytest
-from certificates import HOST, client_context, server_context
-from recorders import BufferedRecorder, Recorder, connected, receive, settle, socket_pair
 
 import goloop
 from goloop.core.loop.offload_policy import OffloadPolicy
 from goloop.core.poll import pollset
+from tests.helpers.certificates import HOST, client_context, server_context
+from tests.helpers.recorders import BufferedRecorder, Recorder, connected
+from tests.helpers.sockets import receive, socket_pair
+from tests.helpers.waiting import settle
 
 SECOND = 1_000_000_000
 
@@ -115,7 +117,7 @@ def test_tls_shakes_hands_and_ends_without_the_netpoller(run):
     assert run(scenario) == [0, 1, 0]
 
 
-def test_what_is_not_reading_and_writing_takes_the_stream_back(run):
+def test_a_use_that_is_not_reading_or_writing_takes_the_stream_back(run):
     async def scenario(loop):
         seen = []
         for act in ("pause_reading", "write_eof", "close", "abort", "_make_empty_waiter"):
@@ -131,7 +133,7 @@ def test_what_is_not_reading_and_writing_takes_the_stream_back(run):
     assert {outcome[1:] for outcome in run(scenario)} == {(0, b"before")}
 
 
-def test_what_was_received_before_a_pause_comes_after_it_in_order(run):
+def test_data_received_before_a_pause_comes_after_it_in_order(run):
     async def scenario(loop):
         async with connected(loop, Recorder()) as (transport, peer):
             await offloaded(loop, 1)

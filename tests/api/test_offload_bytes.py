@@ -13,10 +13,11 @@ import random
 import socket
 
 import pytest
-from certificates import HOST, client_context, server_context
-from recorders import socket_pair
 
 import goloop
+from tests.helpers.certificates import HOST, client_context, server_context
+from tests.helpers.sockets import socket_pair
+from tests.helpers.waiting import async_until
 
 FIRST, COUNT = map(int, os.environ.get("OFFLOAD_SEEDS", "0:12").split(":"))
 
@@ -36,6 +37,7 @@ class _End:
         self.over = False
         self.secure = self.aborted = False
         self.obliging = True  # pauses and resumes at will
+        self.pauses = 0  # those that have not ended yet
 
     def take(self, n):
         """The next n bytes to send."""
@@ -58,9 +60,11 @@ class _End:
 
     def pause(self):
         def resume():
+            self.pauses -= 1
             if not self.aborted:  # asyncio's TLS transports fail then
                 transport.resume_reading()
 
+        self.pauses += 1
         transport = self.transport
         transport.pause_reading()
         asyncio.get_running_loop().call_later(self.rng.choice((0, 0, 0.001, 0.01)), resume)
@@ -182,7 +186,7 @@ class Connection:
         """A file from one end, while the other one talks."""
         sender, other = self.rng.sample(self.ends, 2)
         sender.obliging = False  # the fallback pauses and resumes by itself
-        await asyncio.sleep(0.02)  # what was paused is resumed
+        await async_until(lambda: not sender.pauses)
         path = self.rng.choice(FILES)
         size = os.path.getsize(path)
         start = self.rng.randrange(size)
@@ -205,7 +209,7 @@ class Connection:
         await self.arrived()
         for end in self.ends:
             end.obliging = False
-        await asyncio.sleep(0.02)
+        await async_until(lambda: not any(end.pauses for end in self.ends))
         client, server = self.rng.sample(self.ends, 2)
         client.transport, server.transport = await asyncio.gather(
             self.loop.start_tls(client.transport, client, client_context(), server_hostname=HOST),

@@ -9,8 +9,11 @@ import tty
 import warnings
 
 import pytest
-from pipetools import pipe_files, reading, take, writing
-from recorders import Recorder, aoutcome_of, condition, outcome_of, reports, settle
+
+from tests.helpers.outcomes import async_outcome_of, outcome_of, reports
+from tests.helpers.pipetools import pipe_files, reading, take, writing
+from tests.helpers.recorders import Recorder
+from tests.helpers.waiting import async_until, settle
 
 # Reading
 
@@ -29,7 +32,7 @@ def test_read_pipe_delivers_data_end_and_loss(both):
     assert both(scenario) == (["made", ("data", b"hello pipe"), "eof", ("lost", None)], True, True)
 
 
-def test_what_a_read_transport_tells_about_itself(both):
+def test_a_read_transport_tells_its_pipe_and_its_state(both):
     async def scenario(loop):
         reader, writer = pipe_files()
         with writer:
@@ -127,7 +130,7 @@ def test_exception_in_data_received_is_reported(both):
         with writer:
             async with reading(loop, reader, Recorder(data=fail)) as (transport, protocol):
                 writer.write(b"x")
-                await condition(lambda: seen)
+                await async_until(lambda: seen)
                 return [report[1:3] for report in seen], transport.is_closing()
 
     assert both(scenario)[0] == [("ArithmeticError", "the protocol failed")]
@@ -245,7 +248,7 @@ def test_files_are_refused(both, method, tmp_path):
     async def scenario(loop):
         protocol = Recorder()
         with open(tmp_path / "file", "w+b", 0) as file:
-            outcome = await aoutcome_of(getattr(loop, method)(lambda: protocol, file))
+            outcome = await async_outcome_of(getattr(loop, method)(lambda: protocol, file))
             await settle()
             return outcome, protocol.events, file.closed
 
@@ -262,7 +265,7 @@ def test_failing_protocol_factory(both, method):
     async def scenario(loop):
         reader, writer = pipe_files()
         with reader, writer:
-            return await aoutcome_of(getattr(loop, method)(factory, reader if "read" in method else writer))
+            return await async_outcome_of(getattr(loop, method)(factory, reader if "read" in method else writer))
 
     assert both(scenario) == ("ArithmeticError", "no protocol")
 

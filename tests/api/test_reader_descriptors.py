@@ -8,7 +8,10 @@ import resource
 import weakref
 
 import pytest
-from looptools import attempt, stream_pair, turn
+
+from tests.helpers.outcomes import outcome_of
+from tests.helpers.sockets import stream_pair
+from tests.helpers.waiting import turn
 
 
 @pytest.fixture
@@ -33,7 +36,7 @@ METHODS = ["add_reader", "add_writer", "remove_reader", "remove_writer"]
 
 
 def call(loop, method, fd):
-    return attempt(getattr(loop, method), fd, *((print,) if method.startswith("add") else ()))
+    return outcome_of(getattr(loop, method), fd, *((print,) if method.startswith("add") else ()))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -110,8 +113,8 @@ def test_a_regular_file_cannot_be_watched(both, tmp_path):
     def scenario(loop):
         with path.open("rb") as file, open(os.devnull, "wb") as null:
             return [
-                attempt(loop.add_reader, file, print)[0],
-                attempt(loop.add_writer, null.fileno(), print)[0],
+                outcome_of(loop.add_reader, file, print)[0],
+                outcome_of(loop.add_writer, null.fileno(), print)[0],
                 loop.remove_reader(file),
                 loop.remove_writer(null.fileno()),
             ]

@@ -8,7 +8,10 @@ import socket
 import weakref
 
 import pytest
-from looptools import attempt, stream_pair, turn
+
+from tests.helpers.outcomes import outcome_of
+from tests.helpers.sockets import stream_pair
+from tests.helpers.waiting import turn
 
 
 @pytest.fixture
@@ -70,7 +73,7 @@ def test_a_writer_is_called_when_there_is_room(both, make_pair):
         returned = loop.add_writer(one.fileno(), writable, 1, "two")
         turn(loop)
         seen.append("full")
-        while attempt(other.recv, 1 << 20)[0] != "BlockingIOError":
+        while outcome_of(other.recv, 1 << 20)[0] != "BlockingIOError":
             pass
         loop.run_forever()
         return returned, seen
@@ -285,11 +288,11 @@ def test_a_pipes_reading_end_going_away_wakes_the_writer(both):
         seen = []
 
         def writable():
-            seen.append(attempt(os.write, writing, b"x")[0])
+            seen.append(outcome_of(os.write, writing, b"x")[0])
             loop.remove_writer(writing)
             loop.stop()
 
-        while attempt(os.write, writing, b"x" * 4096) == 4096:
+        while outcome_of(os.write, writing, b"x" * 4096) == 4096:
             pass
         loop.add_writer(writing, writable)
         loop.call_soon(os.close, reading)

@@ -7,7 +7,8 @@ import sys
 import threading
 
 import pytest
-from looptools import attempt, logged
+
+from tests.helpers.outcomes import logged, outcome_of
 
 var = contextvars.ContextVar("var", default="unset")
 
@@ -61,7 +62,7 @@ def test_a_runner_sets_debug_mode(both, debug):
 def test_a_runner_is_refused_inside_a_running_loop(both):
     async def scenario(loop):
         coroutine = answer()
-        outcome = attempt(asyncio.Runner(loop_factory=type(loop)).run, coroutine)
+        outcome = outcome_of(asyncio.Runner(loop_factory=type(loop)).run, coroutine)
         coroutine.close()
         return outcome
 
@@ -75,7 +76,7 @@ def test_a_closed_runner_is_refused(both):
         runner.close()
         runner.close()
         coroutine = answer()
-        outcome = attempt(runner.run, coroutine)
+        outcome = outcome_of(runner.run, coroutine)
         coroutine.close()
         return first, outcome
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import functools
 import hashlib
 import io
 import os
@@ -10,26 +9,14 @@ import socket
 import sys
 
 import pytest
-from certificates import HOST, client_context, server_context
-from recorders import (
-    BufferedRecorder,
-    Recorder,
-    aoutcome_of,
-    connected,
-    decreed,
-    outcome_of,
-    receive,
-    settle,
-    socket_pair,
-)
+
+from tests.helpers.certificates import HOST, client_context, server_context
+from tests.helpers.outcomes import async_outcome_of, outcome_of
+from tests.helpers.recorders import BufferedRecorder, Recorder, connected, decreed
+from tests.helpers.sockets import receive, socket_pair
+from tests.helpers.waiting import settle
 
 CONTENT = hashlib.shake_256(b"seed").digest(1_000_000)
-
-
-@pytest.fixture(params=["tcp", "unix"])
-def link(request):
-    """``async with link(loop, protocol) as (transport, peer)``, over both kinds of socket."""
-    return functools.partial(connected, kind=request.param)
 
 
 @pytest.fixture
@@ -140,7 +127,7 @@ def test_file_object_without_descriptor_falls_back(both, link):
     assert both(scenario) == (900_000, True, 900_010)
 
 
-def test_what_is_written_before_and_after_keeps_its_place(both, link, path):
+def test_bytes_written_before_and_after_keep_their_place(both, link, path):
     async def scenario(loop):
         async with link(loop, Recorder(), small=True) as (transport, peer):
             with path.open("rb") as file:
@@ -155,7 +142,7 @@ def test_what_is_written_before_and_after_keeps_its_place(both, link, path):
     assert both(scenario) == (1_000_010, True)
 
 
-def test_what_is_written_before_and_after_keeps_its_place_over_tls(both, path):
+def test_bytes_written_before_and_after_keep_their_place_over_tls(both, path):
     async def scenario(loop):
         async with tls_link(loop) as (transport, theirs):
             transport.write(b"before")
@@ -240,7 +227,7 @@ def test_second_one_while_one_runs_is_a_runtime_error(both, path):
         async with contextlib.aclosing(stuck(loop, connected, path)) as steps:
             async for transport, peer, sending in steps:
                 with path.open("rb") as file:
-                    kind, _ = await aoutcome_of(loop.sendfile(transport, file))
+                    kind, _ = await async_outcome_of(loop.sendfile(transport, file))
                 got = 1000 + len(await receive(peer, len(CONTENT) - 1000))
                 outcome = kind, got, await sending
         return outcome
@@ -271,9 +258,9 @@ def test_closing_transport_is_a_runtime_error(both, path, ending):
         async with connected(loop, protocol) as (transport, _):
             getattr(transport, ending)()
             with path.open("rb") as file:
-                closing = await aoutcome_of(loop.sendfile(transport, file))
+                closing = await async_outcome_of(loop.sendfile(transport, file))
                 await protocol.until("lost")
-                return closing, await aoutcome_of(loop.sendfile(transport, file))
+                return closing, await async_outcome_of(loop.sendfile(transport, file))
 
     assert both(scenario) == (("RuntimeError", "Transport is closing"),) * 2
 
@@ -294,7 +281,7 @@ def test_wrong_ranges(both, path, args, kind):
     async def scenario(loop):
         async with connected(loop, Recorder()) as (transport, peer):
             with path.open("rb") as file:
-                outcome = await aoutcome_of(loop.sendfile(transport, file, *args))
+                outcome = await async_outcome_of(loop.sendfile(transport, file, *args))
             transport.write(b"unharmed")
             return outcome, await receive(peer, 8)
 
@@ -306,7 +293,7 @@ def test_text_file(both, path):
     async def scenario(loop):
         async with connected(loop, Recorder()) as (transport, _):
             with path.open("r") as file:
-                return await aoutcome_of(loop.sendfile(transport, file))
+                return await async_outcome_of(loop.sendfile(transport, file))
 
     assert both(scenario) == ("ValueError", "file should be opened in binary mode")
 
@@ -314,13 +301,13 @@ def test_text_file(both, path):
 def test_without_fallback(both, path):
     async def scenario(loop):
         async with connected(loop, Recorder()) as (transport, peer):
-            plain = await aoutcome_of(loop.sendfile(transport, io.BytesIO(b"x"), fallback=False))
+            plain = await async_outcome_of(loop.sendfile(transport, io.BytesIO(b"x"), fallback=False))
             with path.open("rb") as file:
                 native = await loop.sendfile(transport, file, 0, 100, fallback=False)
             received = await receive(peer, 100) == CONTENT[:100]
         async with tls_link(loop) as (transport, _):
             with path.open("rb") as file:
-                kind, text = await aoutcome_of(loop.sendfile(transport, file, fallback=False))
+                kind, text = await async_outcome_of(loop.sendfile(transport, file, fallback=False))
         return plain, native, received, kind, text.partition("transport <")[0]
 
     assert both(scenario) == (
@@ -340,7 +327,7 @@ def test_other_kinds_of_transport(both, path):
         pipe, _ = await loop.connect_write_pipe(asyncio.Protocol, open(writer, "wb", 0))
         with path.open("rb") as file:
             for transport in (datagram, pipe):
-                kind, text = await aoutcome_of(loop.sendfile(transport, file))
+                kind, text = await async_outcome_of(loop.sendfile(transport, file))
                 outcomes.append((kind, text.partition("<")[0]))
                 transport.abort()
         os.close(reader)
@@ -362,7 +349,7 @@ def test_peer_that_goes_away(both, path, source):
                 sending = loop.create_task(loop.sendfile(transport, file))
                 await receive(peer, 1000)
                 peer.close()
-                kind, _ = await aoutcome_of(sending)
+                kind, _ = await async_outcome_of(sending)
                 await protocol.until("lost")
                 moved = 0 <= file.tell() <= len(CONTENT)
             return kind in ("BrokenPipeError", "ConnectionResetError", "ConnectionError"), moved, transport.is_closing()
@@ -379,7 +366,7 @@ def test_abort_in_the_middle(both, path):
                 await receive(peer, 1000)
                 transport.abort()
                 await protocol.until("lost")
-                kind, _ = await aoutcome_of(sending)
+                kind, _ = await async_outcome_of(sending)
                 return kind, protocol.events, file.tell()
 
     assert both(scenario)[1] == ["made", ("lost", None)]

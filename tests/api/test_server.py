@@ -7,8 +7,12 @@ import socket
 import sys
 
 import pytest
-from recorders import Echo, Recorder, aoutcome_of, condition, receive, settle
-from servers import serving, talks
+
+from tests.helpers.outcomes import async_outcome_of
+from tests.helpers.recorders import Echo, Recorder
+from tests.helpers.servers import serving, talks
+from tests.helpers.sockets import receive
+from tests.helpers.waiting import async_until, settle
 
 PY312 = sys.version_info >= (3, 12)
 PY313 = sys.version_info >= (3, 13)
@@ -49,7 +53,7 @@ def test_server_echoes_until_closed(both):
             server.close()
             server.close()
             states.append(server.is_serving())
-            return states, (await aoutcome_of(talks(loop, address)))[0]
+            return states, (await async_outcome_of(talks(loop, address)))[0]
 
     assert both(scenario) == ([True, True, False], "ConnectionRefusedError")
 
@@ -57,7 +61,7 @@ def test_server_echoes_until_closed(both):
 def test_start_serving_false_listens_later(both):
     async def scenario(loop):
         async with serving(loop, start_serving=False) as (server, address):
-            before = server.is_serving(), (await aoutcome_of(talks(loop, address)))[0]
+            before = server.is_serving(), (await async_outcome_of(talks(loop, address)))[0]
             await server.start_serving()
             await server.start_serving()
             return before, server.is_serving(), await talks(loop, address)
@@ -104,11 +108,11 @@ def test_serve_forever_twice_or_after_close_is_a_runtime_error(both):
         async with serving(loop) as (server, _):
             task = loop.create_task(server.serve_forever())
             await settle()
-            kind, text = await aoutcome_of(server.serve_forever())
+            kind, text = await async_outcome_of(server.serve_forever())
             twice = kind, text.rpartition("> ")[2]
             task.cancel()
             await asyncio.wait([task])
-            kind, text = await aoutcome_of(server.serve_forever())
+            kind, text = await async_outcome_of(server.serve_forever())
             return twice, (kind, text.rpartition("> ")[2])
 
     assert both(scenario) == (
@@ -163,7 +167,7 @@ def test_clients_closed_by_the_server(both, method):
 
         async with serving(loop, factory) as (server, address):
             with socket.create_connection(address) as first, socket.create_connection(address) as second:
-                await condition(lambda: len(recorders) == 2 and all(r.events for r in recorders))
+                await async_until(lambda: len(recorders) == 2 and all(r.events for r in recorders))
                 for each in recorders:
                     each.transport.write(b"bye")
                 server.close()
@@ -269,7 +273,7 @@ def test_keep_alive(both):
 def test_address_in_use(both):
     async def scenario(loop):
         async with serving(loop) as (_, address):
-            kind, text = await aoutcome_of(loop.create_server(Echo, *address))
+            kind, text = await async_outcome_of(loop.create_server(Echo, *address))
             return kind, text.replace(str(address[1]), "PORT")
 
     kind, text = both(scenario)
@@ -316,7 +320,7 @@ def test_wrong_arguments(both, case):
     with socket.socket() as sock, socket.socket(type=socket.SOCK_DGRAM) as datagram:
 
         async def scenario(loop):
-            return await aoutcome_of(bad_servers(loop, sock, datagram)[case]())
+            return await async_outcome_of(bad_servers(loop, sock, datagram)[case]())
 
         kind, text = both(scenario)
     assert kind in ("ValueError", "TypeError", "OSError", "FileNotFoundError") and text

@@ -11,9 +11,13 @@ import sys
 from asyncio import unix_events
 
 import pytest
-from looptools import run_script
-from recorders import Echo, Recorder, aoutcome_of, condition, decreed, receive, reports, socket_pair
-from servers import serving, talks
+
+from tests.helpers.outcomes import async_outcome_of, reports
+from tests.helpers.recorders import Echo, Recorder, decreed
+from tests.helpers.scripts import run_loop_script
+from tests.helpers.servers import serving, talks
+from tests.helpers.sockets import receive, socket_pair
+from tests.helpers.waiting import async_until
 
 PY312 = sys.version_info >= (3, 12)
 PY313 = sys.version_info >= (3, 13)
@@ -57,7 +61,7 @@ def test_unix_server_replaces_a_stale_socket_but_nothing_else(both, tmp_path):
         file.write_text("precious")
         async with await loop.create_unix_server(Echo, stale):
             answered = await talks(loop, str(stale), socket.AF_UNIX)
-        kind, text = await aoutcome_of(loop.create_unix_server(Echo, file))
+        kind, text = await async_outcome_of(loop.create_unix_server(Echo, file))
         stale.unlink(missing_ok=True)
         return answered, kind, text.replace(str(file), "FILE"), file.read_text()
 
@@ -172,7 +176,7 @@ def test_failing_protocol_factory_is_reported_and_the_server_goes_on(both):
         seen = reports(loop)
         async with serving(loop, failing_first()) as (_, address):
             with socket.create_connection(address):
-                await condition(lambda: seen)
+                await async_until(lambda: seen)
             return [report[:3] for report in seen], await talks(loop, address)
 
     error = ("Error on transport creation for incoming connection", "ArithmeticError", "no protocol")
@@ -205,7 +209,7 @@ def test_five_hundred_connections_leave_no_descriptors(both):
                     transport.close()
                 for recorder in recorders:
                     await recorder.until("lost")
-            await condition(lambda: len(os.listdir("/proc/self/fd")) <= before)
+            await async_until(lambda: len(os.listdir("/proc/self/fd")) <= before)
             return {recorder.data for recorder in recorders}
 
     assert both(scenario) == {b"hello"}
@@ -233,7 +237,7 @@ def test_five_thousand_connections_leave_no_memory(both):
             await rounds(loop, address, 1000)
             descriptors, before = len(os.listdir("/proc/self/fd")), resident()
             await rounds(loop, address, 5000)
-            await condition(lambda: len(os.listdir("/proc/self/fd")) <= descriptors)
+            await async_until(lambda: len(os.listdir("/proc/self/fd")) <= descriptors)
             return resident() - before < 5000 * 500  # bytes: a transport that stayed would take more
 
     assert both(scenario) is True
@@ -241,7 +245,7 @@ def test_five_thousand_connections_leave_no_memory(both):
 
 def test_accepting_goes_on_after_running_out_of_descriptors(both):
     def scenario(loop):
-        return run_script(
+        return run_loop_script(
             loop,
             """
             import resource

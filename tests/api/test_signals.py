@@ -11,20 +11,17 @@ import threading
 import time
 
 import pytest
-from looptools import attempt, run_script, turn
-from recorders import decreed, stock
+
+from tests.helpers.outcomes import outcome_of
+from tests.helpers.recorders import decreed, stock
+from tests.helpers.scripts import run_loop_script
+from tests.helpers.waiting import async_until, turn
 
 USR1 = signal.SIGUSR1
 
 
 def kill(number=USR1):
     os.kill(os.getpid(), number)
-
-
-async def until(condition):
-    """Let the loop run, asleep in between, until the condition holds; the surrounding timeout is the limit."""
-    while not condition():
-        await asyncio.sleep(0.001)
 
 
 # Handlers
@@ -39,7 +36,7 @@ def test_a_handler_is_called_with_its_arguments(both):
 
         loop.add_signal_handler(USR1, handler, 1, "two")
         kill()
-        await until(lambda: seen)
+        await async_until(lambda: seen)
         return seen, loop.remove_signal_handler(USR1)
 
     assert both(scenario) == ([((1, "two"), True, None)], True)
@@ -51,7 +48,7 @@ def test_adding_again_replaces(both):
         loop.add_signal_handler(USR1, seen.append, "first")
         loop.add_signal_handler(USR1, seen.append, "second")
         kill()
-        await until(lambda: seen)
+        await async_until(lambda: seen)
         return seen, loop.remove_signal_handler(USR1), loop.remove_signal_handler(USR1)
 
     assert both(scenario) == (["second"], True, False)
@@ -64,7 +61,7 @@ def test_each_signal_has_its_own_handler(both):
             loop.add_signal_handler(number, seen.append, number)
         for number in (signal.SIGTERM, USR1, signal.SIGUSR2):
             kill(number)
-        await until(lambda: len(seen) == 3)
+        await async_until(lambda: len(seen) == 3)
         return sorted(seen)
 
     assert both(scenario) == sorted([USR1, signal.SIGUSR2, signal.SIGTERM])
@@ -77,7 +74,7 @@ def test_a_signal_before_the_run_is_handled_in_the_next(both):
         turn(loop)
         kill()
         between = list(seen)
-        loop.run_until_complete(until(lambda: seen))
+        loop.run_until_complete(async_until(lambda: seen))
         return between, seen
 
     assert both(scenario) == ([], ["handled"])
@@ -93,7 +90,7 @@ def test_a_signal_in_a_callback_is_handled_after_it(both):
 
         loop.add_signal_handler(USR1, seen.append, "handler")
         loop.call_soon(callback)
-        await until(lambda: len(seen) == 2)
+        await async_until(lambda: len(seen) == 2)
         return seen
 
     assert both(scenario) == ["callback", "handler"]
@@ -157,7 +154,7 @@ def test_a_handler_that_raises_is_reported_and_stays(both):
         loop.add_signal_handler(USR1, handler)
         for n in range(2):
             kill()
-            await until(lambda n=n: len(reports) > n)
+            await async_until(lambda n=n: len(reports) > n)
         return reports
 
     assert both(scenario) == ["0", "1"]
@@ -172,7 +169,7 @@ def test_a_handler_can_remove_itself(both):
 
         loop.add_signal_handler(USR1, handler)
         kill()
-        await until(lambda: seen)
+        await async_until(lambda: seen)
         return seen, signal.getsignal(USR1)
 
     assert both(scenario) == ([True], signal.SIG_DFL)
@@ -185,7 +182,7 @@ def test_the_handler_runs_in_the_context_of_the_call(both):
         context.run(var.set, "caller")
         context.run(loop.add_signal_handler, USR1, lambda: seen.append(var.get()))
         kill()
-        await until(lambda: seen)
+        await async_until(lambda: seen)
         return seen
 
     assert both(scenario) == ["caller"]
@@ -238,7 +235,7 @@ def test_a_signal_is_handled_although_others_have_filled_the_wakeup_descriptor(b
             for _ in range(2000):
                 kill(signal.SIGUSR2)
             kill()
-            await until(lambda: seen)
+            await async_until(lambda: seen)
             await asyncio.sleep(0.01)
         finally:
             signal.signal(signal.SIGUSR2, before)
@@ -254,7 +251,7 @@ def test_each_of_many_signals_in_one_callback_is_handled(both):
         loop.add_signal_handler(USR1, seen.append, None)
         for _ in range(2000):
             kill()
-        await until(lambda: len(seen) >= 2000)
+        await async_until(lambda: len(seen) >= 2000)
         await asyncio.sleep(0.01)
         return len(seen)
 
@@ -276,7 +273,7 @@ def test_each_of_many_signals_from_another_thread_is_handled_once(both):
                     time.sleep(0.0001)
 
         await loop.run_in_executor(None, send)
-        await until(lambda: len(seen) >= 2000)
+        await async_until(lambda: len(seen) >= 2000)
         await asyncio.sleep(0.01)
         return len(seen)
 
@@ -291,7 +288,7 @@ def test_signals_are_handled_in_the_order_in_which_they_came(both):
             loop.add_signal_handler(number, seen.append, numbers.index(number))
         for number in numbers:
             kill(number)
-        await until(lambda: len(seen) == len(numbers))
+        await async_until(lambda: len(seen) == len(numbers))
         return seen
 
     assert both(scenario) == [0, 1, 2, 0, 4, 1]
@@ -304,9 +301,9 @@ def test_interrupt_main_is_handled_as_a_signal_that_came(both):
         for _ in range(2):
             kill()
         _thread.interrupt_main(USR1)
-        await until(lambda: len(seen) == 3)
+        await async_until(lambda: len(seen) == 3)
         await loop.run_in_executor(None, _thread.interrupt_main, USR1)
-        await until(lambda: len(seen) == 4)
+        await async_until(lambda: len(seen) == 4)
         await asyncio.sleep(0.01)
         return seen
 
@@ -322,10 +319,10 @@ def test_a_handler_that_was_exchanged_and_put_back_is_called_as_before(both):
         signal.signal(USR1, ours)
         for n in (1, 2, 3):
             kill()
-            await until(lambda n=n: len(seen) == n)
+            await async_until(lambda n=n: len(seen) == n)
         signal.signal(USR1, lambda number, frame: ours(number, frame))  # that does something else as well
         kill()
-        await until(lambda: len(seen) == 4)
+        await async_until(lambda: len(seen) == 4)
         await asyncio.sleep(0.01)
         return seen
 
@@ -343,7 +340,7 @@ def test_a_wakeup_descriptor_that_is_somebody_elses_is_not_needed_and_not_taken_
             signal.set_wakeup_fd(one.fileno())
             try:
                 kill()
-                await until(lambda: seen)
+                await async_until(lambda: seen)
                 loop.remove_signal_handler(USR1)
             finally:
                 left = signal.set_wakeup_fd(-1)
@@ -362,8 +359,8 @@ def test_two_loops_handle_a_signal_each(both):
         second.add_signal_handler(signal.SIGUSR2, seen.append, "second")
         kill()
         kill(signal.SIGUSR2)
-        loop.run_until_complete(until(lambda: seen))
-        second.run_until_complete(until(lambda: len(seen) == 2))
+        loop.run_until_complete(async_until(lambda: seen))
+        second.run_until_complete(async_until(lambda: len(seen) == 2))
         second.close()
         return seen
 
@@ -379,7 +376,7 @@ def test_a_signal_that_came_before_its_handler_was_removed_is_not_for_the_next_h
         loop.remove_signal_handler(USR1)
         loop.add_signal_handler(USR1, seen.append, "second")
         kill()
-        await until(lambda: seen)
+        await async_until(lambda: seen)
         await asyncio.sleep(0.01)
         return seen
 
@@ -452,8 +449,8 @@ async def coroutine_function():
 def test_bad_signal_numbers(both):
     def scenario(loop):
         numbers = ("x", None, 1.5, 0, -1, signal.NSIG + 1)
-        return [attempt(loop.add_signal_handler, n, print) for n in numbers] + [
-            attempt(loop.remove_signal_handler, n) for n in numbers
+        return [outcome_of(loop.add_signal_handler, n, print) for n in numbers] + [
+            outcome_of(loop.remove_signal_handler, n) for n in numbers
         ]
 
     kinds = [kind for kind, text in both(scenario)]
@@ -462,7 +459,7 @@ def test_bad_signal_numbers(both):
 
 def test_signals_that_cannot_be_caught(both):
     def scenario(loop):
-        refused = [attempt(loop.add_signal_handler, n, print) for n in (signal.SIGKILL, signal.SIGSTOP)]
+        refused = [outcome_of(loop.add_signal_handler, n, print) for n in (signal.SIGKILL, signal.SIGSTOP)]
         return refused, loop.remove_signal_handler(signal.SIGKILL), signal.set_wakeup_fd(-1)
 
     refused, removed, wakeup = both(scenario)
@@ -475,7 +472,7 @@ def test_coroutines_are_refused(both):
     def scenario(loop):
         coroutine = coroutine_function()
         try:
-            return [attempt(loop.add_signal_handler, USR1, callback) for callback in (coroutine_function, coroutine)]
+            return [outcome_of(loop.add_signal_handler, USR1, callback) for callback in (coroutine_function, coroutine)]
         finally:
             coroutine.close()
 
@@ -485,7 +482,7 @@ def test_coroutines_are_refused(both):
 def test_another_thread_cannot_add_a_handler(both):
     def scenario(loop):
         outcomes = []
-        thread = threading.Thread(target=lambda: outcomes.append(attempt(loop.add_signal_handler, USR1, print)))
+        thread = threading.Thread(target=lambda: outcomes.append(outcome_of(loop.add_signal_handler, USR1, print)))
         thread.start()
         thread.join()
         return outcomes, signal.getsignal(USR1)
@@ -499,7 +496,7 @@ def test_another_thread_cannot_add_a_handler(both):
 def test_a_closed_loop_refuses(both):
     def scenario(loop):
         loop.close()
-        return attempt(loop.add_signal_handler, USR1, print), loop.remove_signal_handler(USR1)
+        return outcome_of(loop.add_signal_handler, USR1, print), loop.remove_signal_handler(USR1)
 
     assert both(scenario) == (("RuntimeError", "Event loop is closed"), False)
 
@@ -508,7 +505,7 @@ def test_a_forked_childs_signal_does_not_reach_the_parent(both):
     def scenario(loop):
         if stock(loop) and sys.version_info < (3, 12):
             return 0, "0\n"  # there a child shares the wake-up descriptor
-        return run_script(
+        return run_loop_script(
             loop,
             """
             async def main():

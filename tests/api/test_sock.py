@@ -5,8 +5,11 @@ import contextlib
 import socket
 
 import pytest
-from looptools import attempt, attempt_await, client, listening, parked, stream_pair
-from recorders import decreed
+
+from tests.helpers.outcomes import async_outcome_of, outcome_of
+from tests.helpers.recorders import decreed
+from tests.helpers.sockets import client, listening, stream_pair
+from tests.helpers.waiting import parked
 
 
 @contextlib.contextmanager
@@ -106,7 +109,7 @@ def test_a_cancelled_receiver_is_unregistered_at_once_and_loses_nothing(both, re
         with stream_pair() as (one, other):
             task = await parked(receiver(loop, one))
             task.cancel()
-            outcome = await attempt_await(task)
+            outcome = await async_outcome_of(task)
             registered = loop.remove_reader(one)
             again = await parked(receiver(loop, one))
             other.send(b"data")
@@ -128,7 +131,7 @@ def test_a_cancellation_in_any_iteration_loses_nothing(both, receiver, turns):
             for _ in range(turns):
                 await asyncio.sleep(0)
             task.cancel()
-            outcome = await attempt_await(task)
+            outcome = await async_outcome_of(task)
             if outcome == ("CancelledError", ""):
                 return one.recv(100)
             return b"data" if outcome == RECEIVERS[receiver] else outcome
@@ -159,7 +162,7 @@ def test_data_that_comes_with_the_cancellation_is_kept_for_the_next(both, receiv
             task = await parked(receiver(loop, one))
             other.send(b"data")
             task.cancel()
-            return await attempt_await(task), await receiver(loop, one)
+            return await async_outcome_of(task), await receiver(loop, one)
 
     assert both(scenario) == (("CancelledError", ""), RECEIVERS[receiver])
 
@@ -173,7 +176,7 @@ def test_a_reset_reaches_the_receiver(both, receiver):
             task = await parked(receiver(loop, sock))
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             peer.close()
-            return (await attempt_await(task))[0]
+            return (await async_outcome_of(task))[0]
 
     assert both(scenario) == "ConnectionResetError"
 
@@ -239,7 +242,7 @@ def test_a_cancelled_sendall_is_unregistered_at_once_and_a_new_one_works(both):
         with stream_pair() as (one, other):
             task = await parked(loop.sock_sendall(one, b"x" * 10_000_000))
             task.cancel()
-            outcome = await attempt_await(task)
+            outcome = await async_outcome_of(task)
             registered = loop.remove_writer(one)
             again = await parked(loop.sock_sendall(one, b"end"))
             data = bytearray()
@@ -255,8 +258,8 @@ def test_sendall_to_a_peer_that_goes_away(both):
         with stream_pair() as (one, other):
             task = await parked(loop.sock_sendall(one, b"x" * 10_000_000))
             other.close()
-            first = (await attempt_await(task))[0]
-            return first, (await attempt_await(loop.sock_sendall(one, b"x")))[0], loop.remove_writer(one)
+            first = (await async_outcome_of(task))[0]
+            return first, (await async_outcome_of(loop.sock_sendall(one, b"x")))[0], loop.remove_writer(one)
 
     assert both(scenario) == ("BrokenPipeError", "BrokenPipeError", False)
 
@@ -270,7 +273,7 @@ def test_sendto_waits_for_room(both):
             receiver.bind("")  # a name in the abstract namespace, chosen by the kernel
             receiver.setblocking(False)
             count = 0
-            while attempt(sender.sendto, b"filler", receiver.getsockname()) == 6:
+            while outcome_of(sender.sendto, b"filler", receiver.getsockname()) == 6:
                 count += 1
             task = await parked(loop.sock_sendto(sender, b"last", receiver.getsockname()))
             received = [await loop.sock_recv(receiver, 100) for _ in range(count + 1)]

@@ -7,8 +7,11 @@ import socket
 import ssl
 
 import pytest
-from looptools import attempt_await, client, listening, parked, stream_pair
-from recorders import decreed
+
+from tests.helpers.outcomes import async_outcome_of
+from tests.helpers.recorders import decreed
+from tests.helpers.sockets import client, listening, stream_pair
+from tests.helpers.waiting import parked
 
 
 @pytest.mark.parametrize(
@@ -67,7 +70,7 @@ def test_a_cancelled_accept_is_unregistered_at_once_and_a_new_one_works(both):
         with listening() as server, client() as sock:
             task = await parked(loop.sock_accept(server))
             task.cancel()
-            outcome = await attempt_await(task)
+            outcome = await async_outcome_of(task)
             registered = loop.remove_reader(server)
             again = await parked(loop.sock_accept(server))
             await loop.sock_connect(sock, server.getsockname())
@@ -142,11 +145,11 @@ def test_waiting_for_a_full_unix_queue_can_be_cancelled_and_can_fail(both, tmp_p
     async def scenario(loop):
         with client(socket.AF_UNIX) as sock:
             with full_queue(path):
-                timeout = await attempt_await(
+                timeout = await async_outcome_of(
                     asyncio.wait_for(loop.create_unix_connection(asyncio.Protocol, path), 0.01)
                 )
                 task = await parked(loop.sock_connect(sock, path))
-            refused = await attempt_await(task)  # nobody listens there any more
+            refused = await async_outcome_of(task)  # nobody listens there any more
             return timeout[0], refused[0]
 
     assert both(scenario) == ("TimeoutError", "ConnectionRefusedError")
@@ -182,7 +185,7 @@ def test_a_refused_connection_names_the_address(both):
 
         async def scenario(loop):
             with client() as sock:
-                return await attempt_await(loop.sock_connect(sock, address)), loop.remove_writer(sock)
+                return await async_outcome_of(loop.sock_connect(sock, address)), loop.remove_writer(sock)
 
         (kind, text), registered = both(scenario)
     assert kind == "ConnectionRefusedError"
@@ -207,7 +210,7 @@ def test_an_error_is_not_kept_alive_by_the_future_that_brought_it(both):
 def test_a_missing_unix_path_is_an_error(both, tmp_path):
     async def scenario(loop):
         with client(socket.AF_UNIX) as sock:
-            return await attempt_await(loop.sock_connect(sock, str(tmp_path / "missing")))
+            return await async_outcome_of(loop.sock_connect(sock, str(tmp_path / "missing")))
 
     assert both(scenario)[0] == "FileNotFoundError"
 
@@ -224,7 +227,7 @@ def test_a_cancelled_connect_is_unregistered_at_once(both):
                 for _ in range(5):
                     await asyncio.sleep(0)
             task.cancel()
-            outcome = await attempt_await(task)
+            outcome = await async_outcome_of(task)
             return outcome, loop.remove_writer(sock)
 
     assert both(scenario) == (("CancelledError", ""), False)
@@ -254,7 +257,7 @@ OPERATIONS = list(operations(None, None))
 def test_debug_mode_refuses_a_blocking_socket(both, name):
     async def scenario(loop):
         with socket.socket() as sock:
-            return await attempt_await(operations(loop, sock)[name]())
+            return await async_outcome_of(operations(loop, sock)[name]())
 
     assert both(scenario, debug=True) == ("ValueError", "the socket must be non-blocking")
 
@@ -263,7 +266,7 @@ def test_a_tls_socket_is_refused(both):
     async def scenario(loop):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         with context.wrap_socket(client(), server_hostname="name", do_handshake_on_connect=False) as sock:
-            return [await attempt_await(call()) for call in operations(loop, sock).values()]
+            return [await async_outcome_of(call()) for call in operations(loop, sock).values()]
 
     assert both(scenario) == [("TypeError", "Socket cannot be of type SSLSocket")] * len(OPERATIONS)
 
@@ -273,7 +276,7 @@ def test_waiting_on_a_transports_socket_is_refused(both, name):
     async def scenario(loop):
         with stream_pair() as (one, _other):
             transport, _protocol = await loop.create_connection(asyncio.Protocol, sock=one)
-            kind, text = await attempt_await(operations(loop, one)[name]())
+            kind, text = await async_outcome_of(operations(loop, one)[name]())
             transport.close()
             await asyncio.sleep(0)
             return kind, text.partition(" is used by ")[1]
@@ -286,6 +289,6 @@ def test_a_closed_socket_is_an_os_error(both, name):
     async def scenario(loop):
         sock = client()
         sock.close()
-        return await attempt_await(operations(loop, sock)[name]())
+        return await async_outcome_of(operations(loop, sock)[name]())
 
     assert both(scenario)[0] == "OSError"

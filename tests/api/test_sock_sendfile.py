@@ -7,8 +7,10 @@ import os
 import socket
 
 import pytest
-from looptools import attempt_await, stream_pair
-from recorders import decreed
+
+from tests.helpers.outcomes import async_outcome_of
+from tests.helpers.recorders import decreed
+from tests.helpers.sockets import stream_pair
 
 CONTENT = bytes(range(256)) * 8192  # 2 MiB, more than the socket's buffers
 
@@ -31,7 +33,7 @@ async def send_and_receive(loop, file, *args, **kwargs):
     """Send a file; return what sock_sendfile returned, what arrived, and where the file is positioned."""
     with stream_pair() as (one, other):
         receiving = asyncio.ensure_future(receive_all(loop, other))
-        sent = await attempt_await(loop.sock_sendfile(one, file, *args, **kwargs))
+        sent = await async_outcome_of(loop.sock_sendfile(one, file, *args, **kwargs))
         one.shutdown(socket.SHUT_WR)
         return sent, await receiving, file.tell()
 
@@ -62,7 +64,7 @@ def test_a_file_is_sent_by_the_system_call(both, path, part, fallback):
 
 
 @pytest.mark.parametrize("part", RANGES)
-def test_what_is_not_a_file_is_sent_by_the_fallback(both, part):
+def test_an_object_that_is_no_real_file_is_sent_by_the_fallback(both, part):
     args, expected = RANGES[part]
 
     async def scenario(loop):
@@ -109,7 +111,7 @@ def test_a_cancelled_sendfile_is_unregistered_and_the_socket_is_usable(both, pat
                 await asyncio.sleep(0)
             waiting = not task.done()
             task.cancel()
-            outcome = await attempt_await(task)
+            outcome = await async_outcome_of(task)
             await asyncio.sleep(0)
             registered = loop.remove_writer(one)
             receiving = asyncio.ensure_future(receive_all(loop, other))
@@ -128,7 +130,7 @@ def test_a_peer_that_goes_away_is_an_error(both, path):
             for _ in range(20):
                 await asyncio.sleep(0)
             other.close()
-            return (await attempt_await(task))[0], loop.remove_writer(one)
+            return (await async_outcome_of(task))[0], loop.remove_writer(one)
 
     assert both(scenario) == ("BrokenPipeError", False)
 
@@ -146,7 +148,7 @@ def test_a_connection_that_is_lost_in_the_middle_is_a_connection_error(both, pat
 
         with stream_pair() as (one, _other), path.open("rb") as file, monkeypatch.context() as patch:
             patch.setattr(os, "sendfile", lost_in_the_middle)
-            kind, _text = await attempt_await(loop.sock_sendfile(one, file, fallback=False))
+            kind, _text = await async_outcome_of(loop.sock_sendfile(one, file, fallback=False))
             return kind, calls, file.tell()
 
     assert both(scenario) == ("ConnectionError", [0, 1000], 1000)
@@ -166,7 +168,7 @@ def test_a_connection_that_is_lost_in_the_middle_is_a_connection_error(both, pat
 def test_bad_ranges(both, path, args, kind, text):
     async def scenario(loop):
         with path.open("rb") as file, stream_pair() as (one, _other):
-            return await attempt_await(loop.sock_sendfile(one, file, *args))
+            return await async_outcome_of(loop.sock_sendfile(one, file, *args))
 
     assert both(scenario) == (kind, text)
 
@@ -174,7 +176,7 @@ def test_bad_ranges(both, path, args, kind, text):
 def test_a_text_file_is_refused(both, path):
     async def scenario(loop):
         with path.open(encoding="latin-1") as file, stream_pair() as (one, _other):
-            return await attempt_await(loop.sock_sendfile(one, file))
+            return await async_outcome_of(loop.sock_sendfile(one, file))
 
     assert both(scenario) == ("ValueError", "file should be opened in binary mode")
 
@@ -183,7 +185,7 @@ def test_a_datagram_socket_is_refused(both, path):
     async def scenario(loop):
         with path.open("rb") as file, socket.socket(type=socket.SOCK_DGRAM) as sock:
             sock.setblocking(False)
-            return await attempt_await(loop.sock_sendfile(sock, file))
+            return await async_outcome_of(loop.sock_sendfile(sock, file))
 
     assert both(scenario) == ("ValueError", "only SOCK_STREAM type sockets are supported")
 
@@ -191,6 +193,6 @@ def test_a_datagram_socket_is_refused(both, path):
 def test_debug_mode_refuses_a_blocking_socket(both, path):
     async def scenario(loop):
         with path.open("rb") as file, socket.socket() as sock:
-            return await attempt_await(loop.sock_sendfile(sock, file))
+            return await async_outcome_of(loop.sock_sendfile(sock, file))
 
     assert both(scenario, debug=True) == ("ValueError", "the socket must be non-blocking")

@@ -9,19 +9,12 @@ import ssl
 import weakref
 
 import pytest
-from certificates import HOST, client_context, server_context
-from recorders import (
-    BufferedRecorder,
-    Recorder,
-    aoutcome_of,
-    condition,
-    connected,
-    decreed,
-    receive,
-    reports,
-    settle,
-    socket_pair,
-)
+
+from tests.helpers.certificates import HOST, client_context, server_context
+from tests.helpers.outcomes import async_outcome_of, reports
+from tests.helpers.recorders import BufferedRecorder, Recorder, connected, decreed
+from tests.helpers.sockets import receive, socket_pair
+from tests.helpers.waiting import async_until, settle
 
 VAR = contextvars.ContextVar("VAR", default="unset")
 
@@ -157,7 +150,7 @@ def test_upgrade_from_within_data_received(both):
     )
 
 
-def test_what_was_written_before_goes_out_first_and_in_the_clear(both):
+def test_bytes_written_before_go_out_first_and_in_the_clear(both):
     async def scenario(loop):
         protocol = Recorder()
         async with connected(loop, protocol, small=True) as (transport, peer):
@@ -231,8 +224,8 @@ def test_untrusted_certificate(both):
         ours, theirs = Recorder(), Recorder()
         client, server = await plain_pair(loop, ours, theirs)
         failed, _ = await asyncio.gather(
-            aoutcome_of(loop.start_tls(client, ours, client_context(trusting=False), server_hostname=HOST)),
-            aoutcome_of(loop.start_tls(server, theirs, server_context(), server_side=True)),
+            async_outcome_of(loop.start_tls(client, ours, client_context(trusting=False), server_hostname=HOST)),
+            async_outcome_of(loop.start_tls(server, theirs, server_context(), server_side=True)),
         )
         await settle()
         client.abort()
@@ -251,8 +244,8 @@ def test_answer_that_is_no_tls(both):
             task = loop.create_task(loop.start_tls(transport, protocol, client_context(), server_hostname=HOST))
             await receive(peer, 5)
             peer.send(b"502 not implemented\r\n")
-            kind, _ = await aoutcome_of(task)
-            await condition(lambda: transport.get_extra_info("socket").fileno() == -1)
+            kind, _ = await async_outcome_of(task)
+            await async_until(lambda: transport.get_extra_info("socket").fileno() == -1)
             return kind, protocol.names().count("lost") < 2, [report[:2] for report in seen]
 
     assert both(scenario)[:2] == ("SSLError", True)
@@ -265,7 +258,7 @@ def test_peer_that_hangs_up(both):
             task = loop.create_task(loop.start_tls(transport, protocol, client_context(), server_hostname=HOST))
             await receive(peer, 5)
             peer.shutdown(socket.SHUT_WR)
-            kind, _ = await aoutcome_of(task)
+            kind, _ = await async_outcome_of(task)
             return kind, transport.is_closing(), protocol.names().count("lost") < 2
 
     assert both(scenario) == ("ConnectionResetError", True, True)
@@ -278,7 +271,7 @@ def test_handshake_timeout(both):
             starting = loop.start_tls(
                 transport, protocol, client_context(), server_hostname=HOST, ssl_handshake_timeout=0.02
             )
-            return await aoutcome_of(starting), transport.is_closing()
+            return await async_outcome_of(starting), transport.is_closing()
 
     outcome = "ConnectionAbortedError", "SSL handshake is taking longer than 0.02 seconds: aborting the connection"
     assert both(scenario) == (outcome, True)
@@ -292,7 +285,7 @@ def test_cancelled_upgrade_closes_the_connection(both):
             await receive(peer, 5)
             task.cancel()
             await asyncio.wait([task])
-            await condition(lambda: transport.get_extra_info("socket").fileno() == -1)
+            await async_until(lambda: transport.get_extra_info("socket").fileno() == -1)
             return task.cancelled(), transport.is_closing()
 
     assert both(scenario) == (True, True)
@@ -303,7 +296,7 @@ def test_something_else_than_a_context(both, context):
     async def scenario(loop):
         protocol = Recorder()
         async with connected(loop, protocol) as (transport, peer):
-            outcome = await aoutcome_of(loop.start_tls(transport, protocol, context))
+            outcome = await async_outcome_of(loop.start_tls(transport, protocol, context))
             transport.write(b"unharmed")
             return outcome, await receive(peer, 8)
 
@@ -315,7 +308,7 @@ def test_something_else_than_a_context(both, context):
 def test_something_else_than_a_stream(both):
     async def scenario(loop):
         transport, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0))
-        kind, text = await aoutcome_of(loop.start_tls(transport, asyncio.Protocol(), client_context()))
+        kind, text = await async_outcome_of(loop.start_tls(transport, asyncio.Protocol(), client_context()))
         transport.abort()
         await settle()
         return kind, text.startswith("transport <") and text.endswith("> is not supported by start_tls()")
@@ -413,7 +406,7 @@ def test_stream_writer_start_tls_on_both_sides(both):
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-def test_what_waited_for_resume_reading_comes_in_the_context_of_the_first_connection(both, layers):
+def test_data_that_waited_for_resume_reading_comes_in_the_context_of_the_first_connection(both, layers):
     @decreed("connecting", because="it comes in the context of whoever called resume_reading()")
     async def scenario(loop):
         found = []

@@ -1,29 +1,17 @@
 """Stream transports whose peer or protocol fails."""
 
 import asyncio
-import functools
 import socket
 import struct
 
 import pytest
-from recorders import (
-    BufferedRecorder,
-    Recorder,
-    connected,
-    drain,
-    jam,
-    receive,
-    reports,
-    settle,
-)
+
+from tests.helpers.outcomes import reports
+from tests.helpers.recorders import BufferedRecorder, Recorder, connected, drain, jam
+from tests.helpers.sockets import receive
+from tests.helpers.waiting import settle
 
 MADE_AND_LOST = ["made", ("lost", None)]
-
-
-@pytest.fixture(params=["tcp", "unix"])
-def link(request):
-    """``async with link(loop, protocol) as (transport, peer)``, over both kinds of socket."""
-    return functools.partial(connected, kind=request.param)
 
 
 def fail(*_):

@@ -1,31 +1,18 @@
 """Stream transports from connection_made to connection_lost: close, abort, half-close, what is freed."""
 
-import functools
 import gc
 import logging
 import socket
 import weakref
 
 import pytest
-from recorders import (
-    BufferedRecorder,
-    Recorder,
-    connected,
-    decreed,
-    jam,
-    outcome_of,
-    receive,
-    settle,
-    socket_pair,
-)
+
+from tests.helpers.outcomes import outcome_of
+from tests.helpers.recorders import BufferedRecorder, Recorder, decreed, jam
+from tests.helpers.sockets import receive, socket_pair
+from tests.helpers.waiting import settle
 
 MADE_AND_LOST = ["made", ("lost", None)]
-
-
-@pytest.fixture(params=["tcp", "unix"])
-def link(request):
-    """``async with link(loop, protocol) as (transport, peer)``, over both kinds of socket."""
-    return functools.partial(connected, kind=request.param)
 
 
 def fail(*_):

@@ -2,32 +2,18 @@
 
 import asyncio
 import contextvars
-import functools
 import hashlib
 import socket
 import sys
 
 import pytest
-from recorders import (
-    BufferedRecorder,
-    Echo,
-    Recorder,
-    aoutcome_of,
-    connected,
-    decreed,
-    receive,
-    reports,
-    settle,
-    socket_pair,
-)
+
+from tests.helpers.outcomes import async_outcome_of, reports
+from tests.helpers.recorders import BufferedRecorder, Echo, Recorder, connected, decreed
+from tests.helpers.sockets import receive, socket_pair
+from tests.helpers.waiting import settle
 
 VAR = contextvars.ContextVar("VAR", default="unset")
-
-
-@pytest.fixture(params=["tcp", "unix"])
-def link(request):
-    """``async with link(loop, protocol) as (transport, peer)``, over both kinds of socket."""
-    return functools.partial(connected, kind=request.param)
 
 
 # BufferedProtocol
@@ -277,7 +263,7 @@ async def serve_streams(loop, handler):
         try:
             outcome = await handler(reader, writer)
             writer.close()
-            await aoutcome_of(writer.wait_closed())
+            await async_outcome_of(writer.wait_closed())
             done.set_result(outcome)
         except Exception as exc:
             done.set_exception(exc)
@@ -296,7 +282,7 @@ async def part(writer):
 def test_stream_reader_readuntil_readexactly_readline(both):
     async def handler(reader, writer):
         got = [await reader.readuntil(b"||"), await reader.readline(), await reader.readexactly(4)]
-        got.append(await aoutcome_of(reader.readexactly(10)))
+        got.append(await async_outcome_of(reader.readexactly(10)))
         return [*got, reader.at_eof()]
 
     async def scenario(loop):
@@ -321,7 +307,7 @@ def test_stream_reader_readuntil_readexactly_readline(both):
 
 def test_stream_reader_over_its_limit(both):
     async def handler(reader, writer):
-        kind, text = await aoutcome_of(reader.readuntil(b"|"))
+        kind, text = await async_outcome_of(reader.readuntil(b"|"))
         return kind, text, (await reader.readexactly(5000)).count(b"x")
 
     async def scenario(loop):
@@ -371,8 +357,8 @@ def test_stream_writer_drain_after_a_lost_connection(both):
         writer.write(b"x")
         await settle()
         writer.transport.abort()
-        closed = await aoutcome_of(writer.wait_closed())
-        return ending, closed, await aoutcome_of(writer.drain())
+        closed = await async_outcome_of(writer.wait_closed())
+        return ending, closed, await async_outcome_of(writer.drain())
 
     ending, _, (kind, _) = both(scenario)
     assert (ending, kind) == (b"", "ConnectionResetError")

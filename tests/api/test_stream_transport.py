@@ -2,22 +2,16 @@
 
 import asyncio
 import contextlib
-import functools
 import gc
 import socket
 import warnings
 
 import pytest
-from recorders import Recorder, connected, jam, settle, socket_pair
 
 import goloop
-
-
-@pytest.fixture(params=["tcp", "unix"])
-def link(request):
-    """``async with link(loop, protocol) as (transport, peer)``, over both kinds of socket."""
-    return functools.partial(connected, kind=request.param)
-
+from tests.helpers.recorders import Recorder, connected, jam
+from tests.helpers.sockets import socket_pair
+from tests.helpers.waiting import settle
 
 # Pausing the reader
 

@@ -1,18 +1,14 @@
 """Writing to stream transports over TCP and Unix sockets, and their water marks."""
 
 import array
-import functools
 import sys
 
 import pytest
-from recorders import Recorder, connected, decreed, drain, jam, outcome_of, receive, reports, settle
 
-
-@pytest.fixture(params=["tcp", "unix"])
-def link(request):
-    """``async with link(loop, protocol) as (transport, peer)``, over both kinds of socket."""
-    return functools.partial(connected, kind=request.param)
-
+from tests.helpers.outcomes import outcome_of, reports
+from tests.helpers.recorders import Recorder, connected, decreed, drain, jam
+from tests.helpers.sockets import receive
+from tests.helpers.waiting import settle
 
 # Writing
 

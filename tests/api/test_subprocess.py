@@ -9,10 +9,12 @@ import sys
 import threading
 
 import pytest
-from looptools import logged, run_script
-from recorders import aoutcome_of, condition, decreed, outcome_of, settle, stock
 
 import goloop
+from tests.helpers.outcomes import async_outcome_of, logged, outcome_of
+from tests.helpers.recorders import decreed, stock
+from tests.helpers.scripts import run_loop_script
+from tests.helpers.waiting import async_until, settle
 
 PIPE = subprocess.PIPE
 
@@ -273,7 +275,7 @@ def test_pipe_that_outlives_the_child(both):
         await settle()
         waiting[0].cancel()
         process.stdin.write(b"go\n")
-        await condition(lambda: process.returncode is not None)
+        await async_until(lambda: process.returncode is not None)
         if not stock(loop):
             await waiting[1]
         early = process.returncode, process.stdout.at_eof()
@@ -304,7 +306,7 @@ def test_cancelled_while_starting_leaves_no_zombie(both, turns):
             process = task.result()
             process.kill()
             await process.communicate()
-        await condition(childless)
+        await async_until(childless)
         return True
 
     assert both(scenario) is True
@@ -350,7 +352,7 @@ def test_missing_program_and_directory(both, tmp_path):
     async def scenario(loop):
         (tmp_path / "file").write_text("no program")
         return [
-            (await aoutcome_of(asyncio.create_subprocess_exec(*args, **options)))[0]
+            (await async_outcome_of(asyncio.create_subprocess_exec(*args, **options)))[0]
             for args, options in [
                 (["/no/such/program"], {}),
                 (["true"], {"cwd": "/no/such"}),
@@ -367,7 +369,7 @@ BAD = [{"universal_newlines": True}, {"text": True}, {"encoding": "utf-8"}, {"er
 @pytest.mark.parametrize("options", [*BAD, {"shell": True}], ids=repr)
 def test_wrong_arguments_of_exec(both, options):
     async def scenario(loop):
-        return await aoutcome_of(loop.subprocess_exec(asyncio.SubprocessProtocol, "true", **options))
+        return await async_outcome_of(loop.subprocess_exec(asyncio.SubprocessProtocol, "true", **options))
 
     assert both(scenario)[0] == "ValueError"
 
@@ -375,7 +377,7 @@ def test_wrong_arguments_of_exec(both, options):
 @pytest.mark.parametrize("options", [*BAD, {"shell": False}, {"cmd": 5}, {"cmd": ["true"]}], ids=repr)
 def test_wrong_arguments_of_shell(both, options):
     async def scenario(loop):
-        return await aoutcome_of(loop.subprocess_shell(asyncio.SubprocessProtocol, **{"cmd": "true", **options}))
+        return await async_outcome_of(loop.subprocess_shell(asyncio.SubprocessProtocol, **{"cmd": "true", **options}))
 
     assert both(scenario)[0] == "ValueError"
 
@@ -383,7 +385,7 @@ def test_wrong_arguments_of_shell(both, options):
 @pytest.mark.parametrize("program", [5, None], ids=repr)
 def test_program_of_another_type(both, program):
     async def scenario(loop):
-        return await aoutcome_of(loop.subprocess_exec(asyncio.SubprocessProtocol, program))
+        return await async_outcome_of(loop.subprocess_exec(asyncio.SubprocessProtocol, program))
 
     assert both(scenario)[0] == "TypeError"
 
@@ -449,7 +451,7 @@ def on_goloop(source):
     """Run a script that has a loop of ours; asyncio fails it, and is not asked. Its exit status and standard output."""
     loop = goloop.new_event_loop()
     try:
-        return run_script(loop, source)
+        return run_loop_script(loop, source)
     finally:
         loop.close()
 
@@ -558,7 +560,7 @@ def test_without_pipes_only_the_exit_is_told(both):
     assert both(scenario) == (["made", ("exited", 3), ("lost", None)], None)
 
 
-def test_what_a_transport_tells_about_itself(both):
+def test_a_transport_tells_its_process_and_its_pipes(both):
     async def scenario(loop):
         transport, witness = await loop.subprocess_exec(Witness, "cat", stderr=None)
         pipes = [transport.get_pipe_transport(fd) for fd in range(4)]
@@ -597,7 +599,7 @@ def test_close_kills_the_child_and_ends_its_pipes(both):
 def test_child_that_closes_its_end_of_a_pipe(both):
     async def scenario(loop):
         transport, witness = await loop.subprocess_exec(Witness, "/bin/sh", "-c", "exec <&- 2>&-; exec sleep 100")
-        await condition(lambda: sum(event[0] == "end" for event in witness.events) == 2)
+        await async_until(lambda: sum(event[0] == "end" for event in witness.events) == 2)
         ends = sorted(event[1] for event in witness.events[1:])
         running = transport.get_returncode()
         transport.kill()

@@ -9,9 +9,12 @@ import inspect
 import socket
 
 import pytest
-from certificates import HOST, client_context, server_context
-from pipetools import pipe_files
-from recorders import Recorder, condition, socket_pair
+
+from tests.helpers.certificates import HOST, client_context, server_context
+from tests.helpers.pipetools import pipe_files
+from tests.helpers.recorders import Recorder
+from tests.helpers.sockets import socket_pair
+from tests.helpers.waiting import async_until
 
 # create_task() takes what asyncio's takes from Python 3.14 on; time is a clock that can be exchanged.
 OTHER_ARGUMENTS = {"create_task", "time"}
@@ -253,7 +256,7 @@ def test_calls_have_the_outcome_that_they_have_on_asyncio(both, make, state):
                 elif state != "open":
                     transport.close()
                     if state == "lost":
-                        await condition(lambda t=transport: t.get_protocol() is None)
+                        await async_until(lambda t=transport: t.get_protocol() is None)
                 found[name] = outcome(transport, name)
             await asyncio.sleep(0.002)
         return found

@@ -8,9 +8,9 @@ import sys
 import weakref
 
 import pytest
-from looptools import attempt, attempt_await, plain
 
 import goloop
+from tests.helpers.outcomes import async_outcome_of, outcome_of, plain
 
 var = contextvars.ContextVar("var", default="unset")
 
@@ -63,7 +63,7 @@ def test_a_task_runs_in_a_copy_of_its_makers_context(both):
 
 def test_a_task_that_is_not_of_a_coroutine_is_refused(both):
     def scenario(loop):
-        return attempt(loop.create_task, 1), attempt(loop.create_task, answer)[0]
+        return outcome_of(loop.create_task, 1), outcome_of(loop.create_task, answer)[0]
 
     refused, kind = both(scenario)
     assert (refused[0], kind) == ("TypeError", "TypeError")
@@ -160,7 +160,7 @@ def test_cancellation_arrives_in_the_same_order(both):
 
 def test_timeouts_fire_and_do_not(both):
     async def scenario(loop):
-        late = await attempt_await(asyncio.wait_for(loop.create_future(), 0.001))
+        late = await async_outcome_of(asyncio.wait_for(loop.create_future(), 0.001))
         async with asyncio.timeout(3600) as timeout:
             in_time = await asyncio.sleep(0, "in time")
         return late[0], in_time, timeout.expired()
@@ -178,7 +178,7 @@ def test_the_factory_is_set_told_and_reset(both):
         for value in (factory, None):
             loop.set_task_factory(value)
             states.append(loop.get_task_factory())
-        return states[0], states[1] is factory, states[2], attempt(loop.set_task_factory, 1)
+        return states[0], states[1] is factory, states[2], outcome_of(loop.set_task_factory, 1)
 
     refused = ("TypeError", "task factory must be a callable or None")
     assert both(scenario) == (None, True, None, refused)
@@ -247,7 +247,7 @@ def test_a_factory_that_raises_leaves_the_loop_usable(both):
             raise ValueError("factory")
 
         loop.set_task_factory(factory)
-        outcome = attempt(loop.create_task, answer())
+        outcome = outcome_of(loop.create_task, answer())
         loop.set_task_factory(None)
         return outcome, await loop.create_task(answer())
 
@@ -299,7 +299,7 @@ def test_create_task_refuses_what_is_no_argument_of_a_task(both):
     async def scenario(loop):
         coro = answer()
         try:
-            return attempt(loop.create_task, coro, nme="name")[0]
+            return outcome_of(loop.create_task, coro, nme="name")[0]
         finally:
             coro.close()
 

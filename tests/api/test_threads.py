@@ -6,7 +6,9 @@ import sys
 import threading
 
 import pytest
-from looptools import attempt, turn
+
+from tests.helpers.outcomes import outcome_of
+from tests.helpers.waiting import turn
 
 
 @pytest.fixture
@@ -192,7 +194,7 @@ def test_run_coroutine_threadsafe_brings_results_and_errors(both):
             return value
 
         def submit(value):
-            return attempt(asyncio.run_coroutine_threadsafe(echo(value), loop).result, 30)
+            return outcome_of(asyncio.run_coroutine_threadsafe(echo(value), loop).result, 30)
 
         return [await loop.run_in_executor(None, submit, value) for value in ("value", ValueError("error"))]
 
@@ -214,7 +216,7 @@ def test_cancelling_the_threads_future_cancels_the_task(both):
         def submit():
             future = asyncio.run_coroutine_threadsafe(sleep(), loop)
             started.wait()
-            return future.cancel(), attempt(future.result)[0]
+            return future.cancel(), outcome_of(future.result)[0]
 
         return await loop.run_in_executor(None, submit), await cancelled
 
@@ -230,8 +232,8 @@ def test_run_coroutine_threadsafe_wants_a_coroutine_and_an_open_loop(both):
         unused = coroutine()
         try:
             return (
-                attempt(asyncio.run_coroutine_threadsafe, coroutine, loop),
-                attempt(asyncio.run_coroutine_threadsafe, unused, loop),
+                outcome_of(asyncio.run_coroutine_threadsafe, coroutine, loop),
+                outcome_of(asyncio.run_coroutine_threadsafe, unused, loop),
             )
         finally:
             unused.close()

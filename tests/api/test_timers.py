@@ -9,7 +9,9 @@ import time
 import weakref
 
 import pytest
-from looptools import attempt, turn
+
+from tests.helpers.outcomes import outcome_of
+from tests.helpers.waiting import turn
 
 
 def noop(*args):
@@ -390,7 +392,7 @@ def test_timers_with_different_callbacks_or_states_are_not_equal(both):
 def test_timers_do_not_compare_with_anything_else(both):
     def scenario(loop):
         timer, soon = loop.call_at(1000, noop), loop.call_soon(noop)
-        return timer == soon, timer == 1000, attempt(lambda: timer < soon)[0], attempt(lambda: timer >= 1000)[0]
+        return timer == soon, timer == 1000, outcome_of(lambda: timer < soon)[0], outcome_of(lambda: timer >= 1000)[0]
 
     assert both(scenario) == (False, False, "TypeError", "TypeError")
 
@@ -400,14 +402,14 @@ def test_timers_do_not_compare_with_anything_else(both):
 
 def test_a_deadline_of_none_is_a_type_error(both):
     def scenario(loop):
-        return attempt(loop.call_later, None, noop), attempt(loop.call_at, None, noop)
+        return outcome_of(loop.call_later, None, noop), outcome_of(loop.call_at, None, noop)
 
     assert [kind for kind, text in both(scenario)] == ["TypeError", "TypeError"]
 
 
 def test_a_delay_that_is_not_a_number_is_a_type_error(both):
     def scenario(loop):
-        return [attempt(loop.call_later, delay, noop)[0] for delay in ("1", [], object())]
+        return [outcome_of(loop.call_later, delay, noop)[0] for delay in ("1", [], object())]
 
     assert both(scenario) == ["TypeError"] * 3
 

@@ -7,20 +7,12 @@ import socket
 import ssl
 
 import pytest
-from certificates import HOST, client_context, server_context, tls_pair, tls_server
-from recorders import (
-    BufferedRecorder,
-    Echo,
-    Recorder,
-    aoutcome_of,
-    condition,
-    decreed,
-    outcome_of,
-    receive,
-    reports,
-    settle,
-    socket_pair,
-)
+
+from tests.helpers.certificates import HOST, client_context, server_context, tls_pair, tls_server
+from tests.helpers.outcomes import async_outcome_of, outcome_of, reports
+from tests.helpers.recorders import BufferedRecorder, Echo, Recorder, decreed
+from tests.helpers.sockets import receive, socket_pair
+from tests.helpers.waiting import async_until, settle
 
 VAR = contextvars.ContextVar("VAR", default="unset")
 
@@ -264,7 +256,7 @@ def test_untrusted_certificate_fails_create_connection(both):
             connecting = loop.create_connection(
                 lambda: protocol, *address, ssl=client_context(trusting=False), server_hostname=HOST
             )
-            return (await aoutcome_of(connecting))[0], protocol.events
+            return (await async_outcome_of(connecting))[0], protocol.events
 
     assert both(scenario) == ("SSLCertVerificationError", [])
 
@@ -275,7 +267,7 @@ def test_wrong_host_name_fails_create_connection(both):
             connecting = loop.create_connection(
                 Recorder, *address, ssl=client_context(), server_hostname="elsewhere.test"
             )
-            return (await aoutcome_of(connecting))[0]
+            return (await async_outcome_of(connecting))[0]
 
     assert both(scenario) == "SSLCertVerificationError"
 
@@ -307,14 +299,14 @@ def test_garbage_from_a_client_costs_its_connection_only(both):
             with socket.create_connection(address) as sock:
                 sock.setblocking(False)
                 sock.send(b"GET / HTTP/1.0\r\n\r\n" * 10)
-                ending = (await aoutcome_of(receive(sock)))[:1]
+                ending = (await async_outcome_of(receive(sock)))[:1]
                 await settle()
             first = list(protocols[0].events)
             transport, ours = await loop.create_connection(
                 Recorder, *address, ssl=client_context(), server_hostname=HOST
             )
             transport.write(b"x")
-            await condition(lambda: protocols[-1].data == b"x")
+            await async_until(lambda: protocols[-1].data == b"x")
             transport.close()
             await ours.until("lost")
             return first, [report[:2] for report in seen], bool(ending)
@@ -335,8 +327,8 @@ def test_server_that_speaks_no_tls_fails_create_connection(both, answer):
             await receive(peer, 5)
             peer.send(answer)
             peer.shutdown(socket.SHUT_WR)
-            kind, _ = await aoutcome_of(connecting)
-            await condition(lambda: ours.fileno() == -1)
+            kind, _ = await async_outcome_of(connecting)
+            await async_until(lambda: ours.fileno() == -1)
             return kind, protocol.events, [report[:2] for report in seen]
 
     kind, events, _ = both(scenario)
@@ -350,8 +342,8 @@ def test_handshake_timeout(both):
             connecting = loop.create_connection(
                 Recorder, sock=ours, ssl=client_context(), server_hostname=HOST, ssl_handshake_timeout=0.02
             )
-            outcome = await aoutcome_of(connecting)
-            await condition(lambda: ours.fileno() == -1)
+            outcome = await async_outcome_of(connecting)
+            await async_until(lambda: ours.fileno() == -1)
             return outcome
 
     assert both(scenario) == (
@@ -366,7 +358,7 @@ def test_handshake_timeout_of_a_server(both):
         async with tls_server(loop, lambda: protocol, ssl_handshake_timeout=0.02) as address:
             with socket.create_connection(address) as sock:
                 sock.setblocking(False)
-                return await aoutcome_of(receive(sock)), protocol.events
+                return await async_outcome_of(receive(sock)), protocol.events
 
     assert both(scenario) == (b"", [])
 
@@ -382,7 +374,7 @@ def test_cancelled_handshake_closes_the_socket(both):
             task.cancel()
             await asyncio.wait([task])
             peer.close()
-            await condition(lambda: ours.fileno() == -1)
+            await async_until(lambda: ours.fileno() == -1)
             return task.cancelled()
 
     assert both(scenario) is True
@@ -391,7 +383,7 @@ def test_cancelled_handshake_closes_the_socket(both):
 # Contexts
 
 
-def test_what_waited_for_resume_reading_comes_in_the_context_of_the_connection(both):
+def test_data_that_waited_for_resume_reading_comes_in_the_context_of_the_connection(both):
     found = ["connecting", "connecting", "set by the protocol"]
 
     @decreed(found, because="it comes in the context of whoever called resume_reading()")

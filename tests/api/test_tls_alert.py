@@ -5,9 +5,12 @@ import contextlib
 import ssl
 
 import pytest
-from certificates import HOST, client_context, server_context, tls_pair, tls_server
-from looptools import stream_pair
-from recorders import Recorder, aoutcome_of, condition, decreed, reports, socket_pair
+
+from tests.helpers.certificates import HOST, client_context, server_context, tls_pair, tls_server
+from tests.helpers.outcomes import async_outcome_of, reports
+from tests.helpers.recorders import Recorder, decreed
+from tests.helpers.sockets import socket_pair, stream_pair
+from tests.helpers.waiting import async_until
 
 VERSIONS = pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
 NO_ALERT = "asyncio closes the connection without it"
@@ -70,7 +73,7 @@ def test_a_server_is_told_that_the_client_does_not_trust_it(both, version):
             connecting = loop.create_connection(
                 Recorder, sock=a, ssl=client_context(trusting=False), server_hostname=HOST
             )
-            task = loop.create_task(aoutcome_of(connecting))
+            task = loop.create_task(async_outcome_of(connecting))
             while True:
                 try:
                     server.do_handshake()
@@ -104,10 +107,10 @@ def test_start_tls_that_fails_tells_the_peer(both):
         server_side = server_context()
         server_side.maximum_version = ssl.TLSVersion.TLSv1_2  # where the server waits for the client's last word
         outcomes = await asyncio.gather(
-            aoutcome_of(loop.start_tls(client, ours, client_context(trusting=False), server_hostname=HOST)),
-            aoutcome_of(loop.start_tls(server, theirs, server_side, server_side=True)),
+            async_outcome_of(loop.start_tls(client, ours, client_context(trusting=False), server_hostname=HOST)),
+            async_outcome_of(loop.start_tls(server, theirs, server_side, server_side=True)),
         )
-        await condition(lambda: a.fileno() == b.fileno() == -1)
+        await async_until(lambda: a.fileno() == b.fileno() == -1)
         return [name for name, _ in outcomes]
 
     assert both(scenario) == ["SSLCertVerificationError", "SSLError"]
@@ -121,8 +124,8 @@ def test_tls_inside_of_tls_tells_the_peer_through_the_outer_one(both):
             inner = server_context()
             inner.maximum_version = ssl.TLSVersion.TLSv1_2
             outcomes = await asyncio.gather(
-                aoutcome_of(loop.start_tls(client, ours, client_context(trusting=False), server_hostname=HOST)),
-                aoutcome_of(loop.start_tls(server, theirs, inner, server_side=True)),
+                async_outcome_of(loop.start_tls(client, ours, client_context(trusting=False), server_hostname=HOST)),
+                async_outcome_of(loop.start_tls(server, theirs, inner, server_side=True)),
             )
             return [name for name, _ in outcomes]
 
@@ -172,7 +175,7 @@ def test_an_alert_to_a_peer_that_is_gone_hurts_nobody(both):
         seen = reports(loop)
         with stream_pair() as (sock, peer):
             connecting = loop.create_connection(Recorder, sock=sock.dup(), ssl=client_context(), server_hostname=HOST)
-            task = loop.create_task(aoutcome_of(connecting))
+            task = loop.create_task(async_outcome_of(connecting))
             await asyncio.sleep(0.005)
             peer.send(b"this is no TLS, and the peer does not wait")
             peer.close()
@@ -248,7 +251,7 @@ def test_plain_text_sent_ahead_is_no_secret_text(both, side):
             await reader.readline()
             await asyncio.sleep(0.002)
             name = HOST if side == "client" else None
-            result = await aoutcome_of(writer.start_tls(context, server_hostname=name))
+            result = await async_outcome_of(writer.start_tls(context, server_hostname=name))
             outcome.set_result((result and result[0], bytes(reader._buffer)))
             writer.close()
             with contextlib.suppress(OSError):

@@ -7,18 +7,12 @@ import socket
 import ssl
 
 import pytest
-from certificates import HOST, client_context, server_context, tls_pair, tls_server
-from recorders import (
-    BufferedRecorder,
-    Recorder,
-    connected,
-    decreed,
-    outcome_of,
-    receive,
-    reports,
-    settle,
-    socket_pair,
-)
+
+from tests.helpers.certificates import HOST, client_context, server_context, tls_pair, tls_server
+from tests.helpers.outcomes import outcome_of, reports
+from tests.helpers.recorders import BufferedRecorder, Recorder, connected, decreed
+from tests.helpers.sockets import receive, socket_pair
+from tests.helpers.waiting import settle
 
 ITEMS = array.array("d", range(1000))
 
@@ -108,7 +102,7 @@ def test_the_writer_is_paused_at_the_same_byte_for_views_and_for_bytes(both, tls
 
 
 @pytest.mark.parametrize("state", ["while the peer is slow", "before the handshake has ended"])
-def test_what_was_written_does_not_change_with_the_callers_buffer(both, state):
+def test_bytes_written_do_not_change_with_the_callers_buffer(both, state):
     """A bytearray that the caller goes on using."""
 
     async def scenario(loop):

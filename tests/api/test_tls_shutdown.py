@@ -10,13 +10,11 @@ import struct
 import weakref
 
 import pytest
-from certificates import HOST, client_context, tls_pair, tls_server
-from recorders import (
-    Echo,
-    Recorder,
-    reports,
-    settle,
-)
+
+from tests.helpers.certificates import HOST, client_context, tls_pair, tls_server
+from tests.helpers.outcomes import reports
+from tests.helpers.recorders import Echo, Recorder
+from tests.helpers.waiting import settle
 
 # TLS 1.3 lets a client believe in a connection before the server has seen its certificate or last words, so
 # what a client learns first would depend on timing; where that matters, the scenarios look at one side only.

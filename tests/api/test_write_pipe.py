@@ -5,8 +5,11 @@ import asyncio
 import os
 
 import pytest
-from pipetools import jam, pipe_files, take, writing
-from recorders import decreed, reports, settle
+
+from tests.helpers.outcomes import reports
+from tests.helpers.pipetools import jam, pipe_files, take, writing
+from tests.helpers.recorders import decreed
+from tests.helpers.waiting import settle
 
 # Writing
 
@@ -59,7 +62,7 @@ def test_bytearray_may_be_changed_after_write(both):
     assert both(scenario)
 
 
-def test_what_a_write_transport_tells_about_itself(both):
+def test_a_write_transport_tells_its_pipe_and_its_state(both):
     async def scenario(loop):
         reader, writer = pipe_files()
         with reader:

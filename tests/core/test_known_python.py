@@ -35,7 +35,7 @@ def test_every_file_that_looks_inside_of_cpython_asks_for_the_version():
 
 
 @pytest.mark.parametrize("file", ["sched/native/trap.h", "patch/native/hook.c"])
-def test_what_an_unknown_version_gets_compiles(file):
+def test_the_fallback_for_an_unknown_version_compiles(file):
     """With the warnings that a name nobody uses, or one that is not there, would give."""
     sources()
     compiler = shutil.which("gcc") or shutil.which("cc")

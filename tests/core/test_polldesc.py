@@ -19,17 +19,17 @@ from goloop.core.net.polldesc import PollDesc, live_polldescs
 from goloop.core.sched import scheduler
 from goloop.errors import ClosedError
 from goloop.runtime import shutdown
+from tests.helpers.actors import InThread, in_thread
+from tests.helpers.sockets import stream_pair
+from tests.helpers.waiting import until
 
 IN_BOTH = pytest.mark.parametrize("run", ["goroutine", "thread"])
 
 
 @pytest.fixture
 def pair():
-    a, b = socket.socketpair()
-    a.setblocking(False)
-    b.setblocking(False)
-    with a, b:
-        yield a, b
+    with stream_pair() as pair:
+        yield pair
 
 
 @pytest.fixture
@@ -39,38 +39,8 @@ def desc(pair):
     desc.close()
 
 
-class Outcome:
-    """A function called in a plain thread, with the part of a goroutine's handle that the tests use."""
-
-    def __init__(self, function, *args):
-        self.outcome = None
-        self.thread = threading.Thread(target=self.run, args=(function, *args), daemon=True)
-        self.thread.start()
-
-    def run(self, function, *args):
-        try:
-            self.outcome = (function(*args), None)
-        except BaseException as exc:
-            self.outcome = (None, exc)
-
-    def result(self, timeout):
-        self.thread.join(timeout)
-        assert self.outcome is not None, "did not end"
-        value, exc = self.outcome
-        if exc is not None:
-            raise exc
-        return value
-
-
 def start(run, function, *args):
-    return goloop.go(function, *args) if run == "goroutine" else Outcome(function, *args)
-
-
-def until(condition):
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.001)
+    return goloop.go(function, *args) if run == "goroutine" else in_thread(function, *args)
 
 
 def fill(sock):
@@ -143,7 +113,7 @@ def test_the_end_and_a_hangup_are_readable(run, pair, desc):
     assert a.recv(1) == b""
 
 
-def test_pipes():
+def test_an_end_of_a_pipe_is_waited_for_like_a_socket():
     reads, writes = os.pipe()
     desc = PollDesc(reads)
     g = goloop.go(desc.wait_read)
@@ -181,7 +151,7 @@ def test_goroutines_on_different_workers_and_a_thread(pair, desc):
     until(lambda: first.state == "IO wait")
     second, other = on_its_own_worker(desc.wait_read)
     assert one is not other
-    third = Outcome(desc.wait_read)
+    third = in_thread(desc.wait_read)
     until(lambda: waiters(desc) == "3 reading, 0 writing")
     pair[1].send(b"x")
     first.join(timeout=20)
@@ -252,7 +222,7 @@ def test_used_again_after_the_pool_has_ended(pair, desc):
 def test_a_thread_waits_on_while_the_pool_ends(pair, desc):
     g = goloop.go(desc.wait_read)
     until(lambda: g.state == "IO wait")
-    thread = Outcome(desc.wait_read)
+    thread = in_thread(desc.wait_read)
     until(lambda: waiters(desc) == "2 reading, 0 writing")
     shutdown.shutdown()
     with pytest.raises(asyncio.CancelledError):
@@ -490,12 +460,12 @@ def test_no_edge_is_lost(seed):
         while len(active) < 6:
             timeout = rng.choice([None, None, 0.001, 0.01])
             if rng.random() < 0.2:
-                active.append(Outcome(read, timeout))
+                active.append(in_thread(read, timeout))
             else:
                 active.append(goloop.go(read, timeout))
         for waits in list(active):
-            if isinstance(waits, Outcome):
-                if waits.outcome is not None:
+            if isinstance(waits, InThread):
+                if not waits.thread.is_alive():
                     active.remove(waits)
             elif waits.done():
                 active.remove(waits)

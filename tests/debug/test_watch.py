@@ -11,6 +11,7 @@ import pytest
 import goloop
 from goloop.debug import SlowCallback, on_slow, remove_slow
 from goloop.runtime import watch
+from tests.helpers.waiting import until
 
 LONG = 60
 
@@ -96,7 +97,7 @@ def test_a_computing_callback_is_reported_as_computing(reports):
     assert reports.get(timeout=LONG).phase == "ended"
 
 
-def test_one_that_was_handed_off_is_reported_too(reports):
+def test_a_callback_that_was_handed_off_is_reported_too(reports):
     event = threading.Event()
 
     async def handler():
@@ -131,16 +132,9 @@ def test_a_hook_gets_every_stall_and_the_log_one_a_minute_for_each_call_site(rep
     got = [reports.get(timeout=LONG) for _ in range(8)]
     assert [report.phase for report in got] == ["stuck", "ended"] * 4
     assert [report.stack[-1].name for report in got[::2]] == ["stall"] * 3 + ["stall_elsewhere"]
-    wait_until(lambda: len([r for r in caplog.records if r.name == "goloop"]) >= 4)
+    until(lambda: len([r for r in caplog.records if r.name == "goloop"]) >= 4)
     assert reports.empty()
     assert len([record for record in caplog.records if record.name == "goloop"]) == 4
-
-
-def wait_until(condition):
-    until = time.monotonic() + LONG
-    while not condition():
-        assert time.monotonic() < until, "it never came true"
-        time.sleep(0.001)
 
 
 def test_a_builtin_callback_has_the_stack_of_what_runs_the_loop(reports):
@@ -220,9 +214,9 @@ def test_a_goroutine_that_keeps_others_waiting_is_reported(one_worker, watching,
     stop, wakes = threading.Lock(), goloop.Chan(1)
     stop.acquire()
     waits = goloop.go(wakes.recv)
-    wait_until(lambda: waits.state == "chan receive")
+    until(lambda: waits.state == "chan receive")
     g = goloop.go(body, stop)
-    wait_until(lambda: g.state == "running")
+    until(lambda: g.state == "running")
     wakes.try_send(1)  # now it has somebody behind it
     report = of_goroutines(reports)
     stop.release()
@@ -240,7 +234,7 @@ def test_a_timer_that_is_due_waits_behind_a_goroutine_too(one_worker, watching, 
     stop = threading.Lock()
     stop.acquire()
     sleeps = goloop.go(goloop.sleep, 0.05)
-    wait_until(lambda: sleeps.state == "sleep")
+    until(lambda: sleeps.state == "sleep")
     g = goloop.go(blocks_in_a_lock, stop)
     assert of_goroutines(reports).callback == "blocks_in_a_lock"
     stop.release()
@@ -253,7 +247,7 @@ def test_a_goroutine_with_nobody_behind_it_may_block(one_worker, watching, repor
     g.join(timeout=LONG)
     wakes, ends = goloop.Chan(1), threading.Lock()
     waits = goloop.go(wakes.recv)
-    wait_until(lambda: waits.state == "chan receive")
+    until(lambda: waits.state == "chan receive")
     ends.acquire()
     g = goloop.go(blocks_in_a_lock, ends)
     time.sleep(0.1)
@@ -291,9 +285,9 @@ def test_a_goroutine_of_a_builtin_function_has_the_stack_of_its_go(one_worker, w
 
     wakes = goloop.Chan(1)
     waits = goloop.go(wakes.recv)
-    wait_until(lambda: waits.state == "chan receive")
+    until(lambda: waits.state == "chan receive")
     g = starts()
-    wait_until(lambda: g.state == "running")
+    until(lambda: g.state == "running")
     wakes.try_send(1)
     report = of_goroutines(reports)
     assert report.callback == "sleep" and report.stack[-1].name == "starts"

@@ -10,7 +10,7 @@ import contextvars
 import socket
 import sys
 
-from tracing import Hung, Oops, recorder
+from tests.fuzz.tracing import Hung, Oops, recorder
 
 SECONDS = 12  # a program's life on the virtual clock
 QUIET = 20  # iterations without an event after which a second passes; the longest silent chain is shorter

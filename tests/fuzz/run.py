@@ -1,17 +1,14 @@
-"""Look for programs that two loops run differently: python tests/fuzz/run.py --seconds 3600 --seed N.
+"""Look for programs that two loops run differently: python -m tests.fuzz.run --seconds 3600 --seed N.
 
 Prints for each difference the seed, a minimised program and both traces. Exit status 1 if there was any.
 """
 
 import argparse
-import pathlib
 import sys
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
-
-from program import make
-from tracing import describe, difference, minimised
+from tests.fuzz.program import make
+from tests.fuzz.tracing import describe, difference, minimised
 
 
 def main():

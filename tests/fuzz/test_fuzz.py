@@ -1,4 +1,4 @@
-"""Random programs run alike on asyncio and on goloop; for a longer look there is run.py.
+"""Random programs run alike on asyncio and on goloop; for a longer look there is python -m tests.fuzz.run.
 
 FUZZ_SECONDS sets how long (30), FUZZ_SEED the first seed, FUZZ_COUNT how many at most (2000). The seeds are the same
 every day: what a new one finds is for somebody who looks for it, not for whoever changes something else.
@@ -8,11 +8,11 @@ import contextlib
 import os
 import time
 
-import callbacks
 import pytest
-import tracing
-from program import make
-from tracing import describe, difference, minimised
+
+from tests.fuzz import callbacks, tracing
+from tests.fuzz.program import make
+from tests.fuzz.tracing import describe, difference, minimised
 
 LOOPS = ("asyncio", "goloop")
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "30"))
@@ -30,7 +30,7 @@ def test_random_programs_run_as_on_asyncio():
             smaller = minimised(program, LOOPS)
             again = difference(smaller, LOOPS)
             found = describe(smaller, LOOPS, again) if again else describe(program, LOOPS, traces)
-            pytest.fail(f"run.py --seed {seed} --count 1\n{found}")
+            pytest.fail(f"python -m tests.fuzz.run --seed {seed} --count 1\n{found}")
         if time.monotonic() > until:
             break
 
@@ -56,7 +56,7 @@ FOUND = {
 
 
 @pytest.mark.parametrize("steps", FOUND.values(), ids=FOUND)
-def test_what_was_found_is_no_difference_any_more(steps):
+def test_a_program_that_was_found_is_no_difference_any_more(steps):
     wires = [("unix", "serve", True, "buffered", "protocol")]
     program = {"kind": "wires", "seed": None, "debug": False, "wires": wires, "body": ([], steps)}
     assert difference(program, LOOPS) is None

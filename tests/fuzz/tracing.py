@@ -19,7 +19,7 @@ import traceback
 import warnings
 
 WATCHDOG = 6.0  # seconds a program may take; it needs a few hundredths of one
-INTERPRETERS = {"callbacks": "callbacks", "wires": "wires"}
+INTERPRETERS = {"callbacks": "tests.fuzz.callbacks", "wires": "tests.fuzz.wires"}
 
 
 class Hung(KeyboardInterrupt):

@@ -16,7 +16,7 @@ import threading
 import time
 import zlib
 
-from tracing import Oops, plain
+from tests.fuzz.tracing import Oops, plain
 
 REST = 0.001  # seconds between two looks at whether everything is at rest
 CALM = 2  # looks without an event after which it is; one of them after a real sleep

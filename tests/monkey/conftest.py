@@ -1,19 +1,15 @@
 """What runs with the standard library patched. Patching is for a whole process: tests/test_monkey.py starts one."""
 
 import os
-import sys
+import socket
 import threading
-import time
-from pathlib import Path
 
 import pytest
 
 from goloop import go, monkey
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "compat_tests" / "e2e"))  # its servers
-
 if os.environ.get("TESTS_PATCHED"):
-    import before  # noqa: F401  (things that exist before the patch)
+    from tests.monkey import before  # noqa: F401  (things that exist before the patch)
 
     monkey.patch_all()
 else:
@@ -45,13 +41,7 @@ def overlap():
 
 
 @pytest.fixture
-def until():
-    """Wait for a condition."""
-
-    def until(condition, limit=10):
-        end = time.monotonic() + limit
-        while not condition():
-            assert time.monotonic() < end, "it did not come to pass"
-            time.sleep(0.001)
-
-    return until
+def pair():
+    left, right = socket.socketpair()
+    with left, right:
+        yield left, right

@@ -9,17 +9,18 @@ import sys
 import threading
 import time
 
-import before
 import pytest
 
 from goloop import go
+from tests.helpers.waiting import until
+from tests.monkey import before
 
 
 def test_sleep_imported_before(overlap):
     assert overlap(lambda i: before.sleep(0.05)) == [None] * 8
 
 
-def test_bound_methods_of_a_lock(overlap, until):
+def test_bound_methods_of_a_lock(overlap):
     before.acquire()
     waiters = [go(lambda: before.acquire() and before.release()) for _ in range(3)]
     until(lambda: [g.state for g in waiters] == ["lock"] * 3)
@@ -29,7 +30,7 @@ def test_bound_methods_of_a_lock(overlap, until):
     assert not before.lock.locked()
 
 
-def test_condition_with_an_rlock(until):
+def test_condition_with_an_rlock():
     # It holds on to the methods of its RLock.
     def wait():
         with before.condition:
@@ -42,7 +43,7 @@ def test_condition_with_an_rlock(until):
     assert [g.result(10) for g in waiters] == [True] * 3
 
 
-def test_event_and_queues(until):
+def test_event_and_queues():
     waiters = [go(before.event.wait, 10), go(before.fifo.get), go(before.simple.get)]
     until(lambda: [g.state for g in waiters] == ["lock", "lock", "queue get"])
     before.event.set()
@@ -51,14 +52,14 @@ def test_event_and_queues(until):
     assert [g.result(10) for g in waiters] == [True, 1, 2]
 
 
-def test_socket_and_its_bound_method(until):
+def test_socket_and_its_bound_method():
     g = go(before.recv, 10)
     until(lambda: g.state == "IO wait")
     before.right.send(b"hello")
     assert g.result(10) == b"hello"
 
 
-def test_select_and_poll(until):
+def test_select_and_poll():
     before.poll.register(before.left, select.POLLIN)
     waiters = [go(before.select_, [before.left], [], [], 10), go(before.poll.poll, 10_000)]
     until(lambda: [g.state for g in waiters] == ["IO wait"] * 2)
@@ -68,7 +69,7 @@ def test_select_and_poll(until):
     assert before.left.recv(1) == b"x"
 
 
-def test_thread_started_before(until):
+def test_thread_started_before():
     g = go(before.thread.join)
     until(lambda: g.state == "chan receive")
     before.thread_ends.set()

@@ -11,12 +11,13 @@ import time
 import pytest
 
 from goloop import go
+from tests.helpers.waiting import until
 
 LIMIT = 20  # seconds
 WAIT = "sleep 0.1; "
 
 
-def test_run(overlap):
+def test_run_lets_others_run_until_the_child_ends(overlap):
     def body(i):
         return subprocess.run(WAIT + f"cat; exit {i}", shell=True, input=b"x" * i, capture_output=True, check=False)
 
@@ -34,7 +35,7 @@ def test_run(overlap):
     ],
 )
 @pytest.mark.parametrize("pipe", ["stdout", "stderr"])
-def test_one_pipe(overlap, options, output, pipe):
+def test_communicate_reads_a_single_pipe_to_its_end(overlap, options, output, pipe):
     def body(i):
         where = {"stdout": "", "stderr": ">&2"}[pipe]
         command = WAIT + f"printf 'one\\r\\n' {where}; sleep 0.01; printf two {where}"
@@ -45,7 +46,7 @@ def test_one_pipe(overlap, options, output, pipe):
 
 
 @pytest.mark.parametrize("text", [False, True])
-def test_what_was_read_before_is_not_lost(overlap, text):
+def test_communicate_returns_the_rest_of_a_pipe_that_was_read_before(overlap, text):
     def body(i):
         process = subprocess.Popen("echo a; echo b; " + WAIT + "echo c", shell=True, stdout=subprocess.PIPE, text=text)
         return process.stdout.readline(), process.communicate()[0]
@@ -86,7 +87,7 @@ def test_waitpid(overlap):
     assert overlap(body) == list(range(8))
 
 
-def test_waitpid_for_any_child(until):
+def test_waitpid_for_any_child():
     def body():
         with pytest.raises(ChildProcessError):
             os.waitpid(os.getpid(), 0)
@@ -98,7 +99,7 @@ def test_waitpid_for_any_child(until):
     assert go(body).result(LIMIT)
 
 
-def test_two_wait_for_one_child(until):
+def test_two_wait_for_one_child():
     process = subprocess.Popen(["sleep", "60"])
     waiters = [go(process.wait) for _ in range(3)]
     until(lambda: sorted(g.state for g in waiters) == ["IO wait", "lock", "lock"])
@@ -106,7 +107,7 @@ def test_two_wait_for_one_child(until):
     assert [g.result(LIMIT) for g in waiters] == [-signal.SIGKILL] * 3
 
 
-def test_cancelling_run_kills_the_child(until):
+def test_cancelling_run_kills_the_child():
     g = go(subprocess.run, ["sleep", "60"], stdout=subprocess.PIPE)
     until(lambda: g.state == "IO wait")
     g.cancel()
@@ -125,7 +126,7 @@ def test_multiprocessing_and_fork(overlap):
     assert overlap(body) == list(range(8))
 
 
-def test_names(overlap, monkeypatch):
+def test_looking_up_a_name_lets_others_run(overlap, monkeypatch):
     def body(i):
         try:
             return (
@@ -165,7 +166,7 @@ def test_a_lookup_parks_in_a_thread_of_its_own(overlap):
 
     with pytest.raises(ZeroDivisionError):
         go(offload, lambda: 1 // 0).result(LIMIT)
-    import before  # the original: it blocks
+    from tests.monkey import before  # the original: it blocks
 
     blocking = before.sleep
     assert overlap(lambda i: offload(blocking, 0.05), 80) == [None] * 80

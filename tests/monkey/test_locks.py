@@ -13,6 +13,7 @@ import weakref
 import pytest
 
 from goloop import go, gosched
+from tests.helpers.waiting import until
 
 
 @pytest.mark.parametrize("make", [threading.Lock, threading.RLock])
@@ -34,7 +35,7 @@ def test_goroutines_exclude_each_other_on_one_thread(make):
 
 
 @pytest.mark.parametrize("make", [threading.Lock, threading.RLock])
-def test_a_plain_thread_waits_for_a_goroutine_and_the_other_way_round(make, until):
+def test_a_plain_thread_waits_for_a_goroutine_and_the_other_way_round(make):
     lock, let_go = make(), threading.Event()
 
     def hold():
@@ -80,7 +81,7 @@ def test_everybody_at_once(make):
     assert count == [2300] and wrong == []
 
 
-def test_a_goroutine_does_not_starve_beside_one_that_takes_the_lock_again_at_once(until):
+def test_a_goroutine_does_not_starve_beside_one_that_takes_the_lock_again_at_once():
     lock, stop = threading.Lock(), []
 
     def greedy():
@@ -152,7 +153,7 @@ def test_an_rlock_given_up_while_owned_does_not_stay():
 
 
 @pytest.mark.parametrize("make", [threading.Lock, threading.RLock])
-def test_cancelled_while_it_waits(make, until):
+def test_cancelled_while_it_waits(make):
     lock = make()
     lock.acquire()
     g, after = go(lock.acquire), go(lock.acquire)
@@ -164,7 +165,7 @@ def test_cancelled_while_it_waits(make, until):
     assert after.result(10)
 
 
-def test_a_cancelled_wait_for_a_condition_has_its_lock_again(until):
+def test_a_cancelled_wait_for_a_condition_has_its_lock_again():
     for lock in (threading.Lock(), threading.RLock()):
         condition, seen = threading.Condition(lock), []
 
@@ -188,7 +189,7 @@ def test_a_cancelled_wait_for_a_condition_has_its_lock_again(until):
         lock.release()
 
 
-def test_notify_is_not_lost_to_a_cancelled_waiter(until):
+def test_notify_is_not_lost_to_a_cancelled_waiter():
     condition = threading.Condition()
 
     def wait():
@@ -206,7 +207,7 @@ def test_notify_is_not_lost_to_a_cancelled_waiter(until):
     assert second.result(10)
 
 
-def test_release_save_keeps_the_depth(until):
+def test_release_save_keeps_the_depth():
     lock = threading.RLock()
     condition = threading.Condition(lock)
 
@@ -268,7 +269,7 @@ def test_queues(overlap):
     assert results.empty()
 
 
-def test_simple_queue_between_threads_and_goroutines(until):
+def test_simple_queue_between_threads_and_goroutines():
     items = queue.SimpleQueue()
     getters = [go(items.get) for _ in range(5)]
     until(lambda: [g.state for g in getters] == ["queue get"] * 5)
@@ -299,7 +300,7 @@ def test_locks_are_still_locks():
     assert go(repr, rlock).result(10).startswith("<unlocked _thread.RLock")
 
 
-def test_a_forked_child_of_a_goroutine_has_locks_of_its_own(until):
+def test_a_forked_child_of_a_goroutine_has_locks_of_its_own():
     lock = threading.Lock()
     lock.acquire()
     waiter = go(lock.acquire)

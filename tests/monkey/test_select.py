@@ -10,20 +10,14 @@ import time
 import pytest
 
 from goloop import go
+from tests.helpers.waiting import until
 
 LIMIT = 10  # seconds
 SELECTORS = [selectors.SelectSelector, selectors.PollSelector, selectors.EpollSelector]
 
 
-@pytest.fixture
-def pair():
-    left, right = socket.socketpair()
-    with left, right:
-        yield left, right
-
-
 @pytest.mark.parametrize("kind", SELECTORS)
-def test_selectors(kind, overlap):
+def test_a_selector_lets_others_run_while_it_waits(kind, overlap):
     def body(i):
         left, right = socket.socketpair()
         with left, right, kind() as selector:
@@ -40,7 +34,7 @@ def test_selectors(kind, overlap):
     assert overlap(body) == list(range(8))
 
 
-def test_select_waits_for_one_of_several(pair, until):
+def test_select_waits_for_one_of_several(pair):
     left, right = pair
     waiters = [
         go(select.select, [left, right], [], []),
@@ -69,7 +63,7 @@ def test_exceptional_conditions_and_hangups():
             assert time.process_time() - before < 0.2
 
 
-def test_poll(pair, until):
+def test_poll(pair):
     left, right = pair
     poll = select.poll()
     poll.register(left, select.POLLIN)
@@ -91,7 +85,7 @@ def test_poll(pair, until):
     assert g.result(LIMIT)[0][1] & select.POLLHUP
 
 
-def test_epoll(pair, until):
+def test_epoll(pair):
     left, right = pair
     with select.epoll() as epoll:
         epoll.register(left, select.EPOLLIN)

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from goloop import go
+from tests.helpers.waiting import until
 
 
 def test_sleep_parks(overlap):
@@ -33,14 +34,17 @@ def test_sleep_0_lets_others_run():
     assert order != ["a"] * 3 + ["b"] * 3 and sorted(order) == ["a"] * 3 + ["b"] * 3
 
 
-def test_join(overlap):
+def test_a_join_lets_others_run_until_the_thread_ends_or_its_time_is_over(overlap):
+    inside, all_inside = [], threading.Event()
+
     def body(i):
-        end = threading.Event()
-        thread = threading.Thread(target=end.wait)
+        thread = threading.Thread(target=all_inside.wait)
         thread.start()
         thread.join(0.001)
         early = thread.is_alive()
-        end.set()
+        inside.append(i)
+        if len(inside) == 8:  # no thread ends before the last goroutine is here, however late that is started
+            all_inside.set()
         thread.join()
         return early, thread.is_alive()
 
@@ -61,7 +65,7 @@ def test_join_is_refused_as_ever():
     assert go(refused).result(10) is None
 
 
-def test_a_cancelled_join(until):
+def test_a_cancelled_join():
     end = threading.Event()
     thread = threading.Thread(target=end.wait)
     thread.start()
@@ -96,7 +100,7 @@ def test_values_of_a_threading_local_are_the_goroutines(overlap):
     assert Local.made == 9
 
 
-def test_values_of_a_threading_local_end_with_the_goroutine(until):
+def test_values_of_a_threading_local_end_with_the_goroutine():
     class Canary:
         def __del__(self):
             gone.append(True)

@@ -10,6 +10,7 @@ import threading
 import pytest
 
 from goloop import go
+from tests.helpers.waiting import until
 
 trustme = pytest.importorskip("trustme")
 LIMIT = 20  # seconds
@@ -90,7 +91,7 @@ def modes(sock):
 
 
 @pytest.mark.parametrize("timeout", [None, LIMIT])
-def test_the_modes_stay_as_they_were(connected, until, timeout):
+def test_the_modes_stay_as_they_were(connected, timeout):
     left, right = connected
     left.settimeout(timeout)
     before = modes(left)
@@ -133,7 +134,7 @@ def test_outcomes_are_the_originals(contexts):
     assert go(outcomes).result(LIMIT) == outcomes()
 
 
-def test_a_goroutine_and_a_thread_share_a_connection(connected, until):
+def test_a_goroutine_and_a_thread_share_a_connection(connected):
     left, right = connected
     # It reads in a goroutine while a plain thread writes,
     g = go(left.recv, 10)
@@ -157,7 +158,7 @@ def test_a_goroutine_and_a_thread_share_a_connection(connected, until):
     assert modes(left) == (None, True, False)
 
 
-def test_closing_and_cancelling_wake_who_reads(connected, until):
+def test_closing_and_cancelling_wake_who_reads(connected):
     left, right = connected
     g = go(right.recv, 10)
     until(lambda: g.state == "IO wait")

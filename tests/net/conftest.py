@@ -1,13 +1,17 @@
 """Pairs of connections for the tests of goloop.net, and ways to wait for what happens elsewhere."""
 
-import threading
-import time
+import socket
 
 import pytest
 import trustme
 
 import goloop
 from goloop import net
+from goloop.net import _address
+from goloop.net._address import ResolvedAddress
+from tests.helpers.actors import in_thread
+from tests.helpers.descriptors import has_full_backlog
+from tests.helpers.waiting import until
 
 
 @pytest.fixture(params=["tcp", "unix"])
@@ -19,43 +23,10 @@ def pair(request, tmp_path):
             yield client, server
 
 
-class InThread:
-    """A function called in a plain thread, with the part of a goroutine's handle that the tests use."""
-
-    def __init__(self, function, *args):
-        self.outcome = None
-        self.thread = threading.Thread(target=self.run, args=(function, *args), daemon=True)
-        self.thread.start()
-
-    def run(self, function, *args):
-        try:
-            self.outcome = (function(*args), None)
-        except BaseException as exc:
-            self.outcome = (None, exc)
-
-    def result(self, timeout=20):
-        self.thread.join(timeout)
-        assert self.outcome is not None, "did not end"
-        if self.outcome[1] is not None:
-            raise self.outcome[1]
-        return self.outcome[0]
-
-
 @pytest.fixture(params=["goroutine", "thread"])
 def start(request):
     """start(function, *args): in a goroutine or in a plain thread; the result has result(timeout)."""
-    return goloop.go if request.param == "goroutine" else InThread
-
-
-@pytest.fixture
-def until():
-    def wait(condition):
-        end = time.monotonic() + 20
-        while not condition():
-            assert time.monotonic() < end, "waited in vain"
-            time.sleep(0.001)
-
-    return wait
+    return goloop.go if request.param == "goroutine" else in_thread
 
 
 @pytest.fixture
@@ -97,3 +68,44 @@ def tls_contexts():
     client = ssl.create_default_context()
     authority.configure_trust(client)
     return server, client
+
+
+@pytest.fixture
+def names(monkeypatch):
+    """names[host] = the addresses that it stands for, or an exception, or a function that returns them."""
+    table = {}
+
+    def look_up(wanted):
+        found = table[wanted.host]
+        if callable(found):
+            found = found()
+        if isinstance(found, Exception):
+            raise found
+        targets = []
+        for host in found:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            sockaddr = (host, int(wanted.port), 0, 0) if ":" in host else (host, int(wanted.port))
+            targets.append(ResolvedAddress(wanted.network, family, wanted.kind, sockaddr))
+        return targets
+
+    monkeypatch.setattr(_address.AddressSpec, "look_up", look_up)
+    return table
+
+
+@pytest.fixture
+def deaf(tmp_path):
+    """An address where connecting takes for ever: a listener whose backlog is full."""
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    sock.listen(0)
+    clients = []
+    for _ in range(8):
+        client = socket.socket()
+        client.setblocking(False)
+        client.connect_ex(sock.getsockname())
+        clients.append(client)
+    until(lambda: has_full_backlog(sock))
+    yield f"127.0.0.1:{sock.getsockname()[1]}"
+    for client in clients:
+        client.close()
+    sock.close()

@@ -10,10 +10,12 @@ import pytest
 import goloop
 from goloop import net
 from goloop.core.net.polldesc import live_polldescs
+from tests.helpers.descriptors import waiters
+from tests.helpers.waiting import until
 
 
 # ------------------------------------------------------------- reading, writing
-def test_what_is_written_is_read(pair, start):
+def test_bytes_arrive_as_they_were_written(pair, start):
     client, server = pair
     reads = start(server.read)
     assert client.write(b"hello") == 5
@@ -172,12 +174,11 @@ def test_one_goroutine_reads_and_another_writes_on_other_workers(pair):
 
 
 # -------------------------------------------------------------------------- close
-def test_a_close_wakes_readers_and_writers(pair, start, until):
+def test_a_close_wakes_readers_and_writers(pair, start):
     client, _ = pair
     readers = [start(client.read) for _ in range(3)]
     writers = [start(client.write, bytes(20_000_000)) for _ in range(2)]
-    until(lambda: "closed" not in repr(client))
-    time.sleep(0.02)
+    until(lambda: waiters(client) == 5)
     client.close()
     client.close()
     for waits in readers + writers:
@@ -198,7 +199,7 @@ def test_with_closes_also_when_it_raises(pair):
 
 
 @pytest.mark.parametrize("kind", ["conn", "listener", "packet"])
-def test_what_nobody_closes_warns_and_is_closed(kind):
+def test_an_object_that_nobody_closes_warns_and_is_closed(kind):
     before = live_polldescs()
     if kind == "conn":
         a, b = socket.socketpair()
@@ -300,7 +301,7 @@ def test_a_deadline_of_those_who_wait_for_their_turn(pair, start):
 
 
 # ------------------------------------------------------------------- cancellation
-def test_cancelled_reads_lose_no_byte(pair, until):
+def test_cancelled_reads_lose_no_byte(pair):
     client, server = pair
     sent = bytes(i % 251 for i in range(3000))
     got = bytearray()
@@ -328,7 +329,7 @@ def test_cancelled_reads_lose_no_byte(pair, until):
     writer.join()
 
 
-def test_cancelling_one_who_waits_for_its_turn(pair, until):
+def test_cancelling_one_who_waits_for_its_turn(pair):
     client, server = pair
     first, second, third = (goloop.go(server.read_exactly, 2) for _ in range(3))
     until(lambda: first.state == second.state == third.state == "IO wait")
@@ -339,7 +340,7 @@ def test_cancelling_one_who_waits_for_its_turn(pair, until):
     assert first.result(timeout=20) == b"11" and third.result(timeout=20) == b"33"
 
 
-def test_one_that_never_waits_can_be_cancelled_and_lets_others_run():
+def test_a_goroutine_that_never_waits_can_be_cancelled_and_lets_others_run():
     with net.listen("tcp", "127.0.0.1:0") as listener:
 
         def pour(conn):

@@ -8,12 +8,13 @@ import time
 import weakref
 
 import pytest
-from test_dial_listen import deaf, names  # noqa: F401 - fixtures
 
 import goloop
 from goloop import context, net
 from goloop.core.net.polldesc import PollDesc
 from goloop.net import _address
+from tests.helpers.descriptors import waiters, waiters_anywhere
+from tests.helpers.waiting import until
 
 
 @pytest.fixture(params=["Conn", "TLSConn", "PacketConn", "Listener", "TLSListener", "PollDesc"])
@@ -71,12 +72,12 @@ def test_a_value_that_cannot_be_meant_is_refused_and_changes_nothing(thing, star
         start(use).result()
 
 
-def test_a_cancelled_context_ends_calls_under_way_and_to_come(thing, start, until):
+def test_a_cancelled_context_ends_calls_under_way_and_to_come(thing, start):
     set_deadline, use, name = thing
     ctx, cancel = context.with_cancel_cause(context.background())
     set_deadline(ctx)
     waits = start(use)
-    time.sleep(0.02)
+    until(lambda: waiters(use.__self__) == 1)
     cancel(KeyError("why"))
     for each in (waits, start(use)):
         with pytest.raises(context.Canceled, match=f"{name}: context canceled") as caught:
@@ -97,17 +98,18 @@ def test_a_context_s_own_deadline_counts(thing, start):
 
 def test_a_context_that_was_replaced_has_no_say_any_more(thing, start):
     set_deadline, use, name = thing
-    first, cancel = context.with_cancel(context.background())
-    second, cancel_second = context.with_cancel(context.background())
+    first, cancel = context.with_cancel_cause(context.background())
+    second, cancel_second = context.with_cancel_cause(context.background())
     set_deadline(first)
     set_deadline(second)
     assert not first._scope.children
     waits = start(use)
-    cancel()
-    time.sleep(0.02)
-    cancel_second()
-    with pytest.raises(context.Canceled):
+    until(lambda: waiters(use.__self__) == 1)
+    cancel(KeyError("the first"))
+    cancel_second(KeyError("the second"))
+    with pytest.raises(context.Canceled) as caught:
         waits.result()
+    assert caught.value.__cause__.args == ("the second",)
     set_deadline(context.background())  # never cancelled: no deadline
     set_deadline(None)
 
@@ -137,10 +139,10 @@ def test_a_context_keeps_no_connection(pair):
 
 
 # ------------------------------------------------------------------------ dial(ctx=)
-def test_a_context_ends_a_dial(deaf, start):  # noqa: F811
+def test_a_context_ends_a_dial(deaf, start):
     ctx, cancel = context.with_cancel(context.background())
     dials = start(lambda: net.dial("tcp", deaf, ctx=ctx))
-    time.sleep(0.03)
+    until(lambda: waiters_anywhere() == 1)
     cancel()
     with pytest.raises(context.Canceled, match=f"dial tcp {deaf}: context canceled"):
         dials.result()
@@ -153,7 +155,7 @@ def test_a_context_ends_a_dial(deaf, start):  # noqa: F811
     (0.03, 20, TimeoutError, "timed out"),
     (None, 0.03, context.DeadlineExceeded, "context deadline exceeded"),
 ])  # fmt: skip
-def test_a_dial_ends_with_the_first_of_its_timeout_and_its_context(deaf, start, timeout, seconds, error, message):  # noqa: F811
+def test_a_dial_ends_with_the_first_of_its_timeout_and_its_context(deaf, start, timeout, seconds, error, message):
     with context.with_timeout(context.background(), seconds) as ctx:
         with pytest.raises(error, match=f"dial tcp {deaf}: {message}") as caught:
             start(lambda: net.dial("tcp", deaf, timeout, ctx=ctx)).result()
@@ -161,7 +163,7 @@ def test_a_dial_ends_with_the_first_of_its_timeout_and_its_context(deaf, start, 
 
 
 @pytest.mark.parametrize("ends", ["context", "timeout"])
-def test_a_look_up_is_left_behind_at_the_end(names, start, ends):  # noqa: F811
+def test_a_look_up_is_left_behind_at_the_end(names, start, ends):
     go_on = goloop.Chan(1)
     names["slow"] = lambda: go_on.recv(timeout=20) and []
     ctx, cancel = context.with_cancel(context.background())
@@ -171,7 +173,7 @@ def test_a_look_up_is_left_behind_at_the_end(names, start, ends):  # noqa: F811
                 start(lambda: net.dial("tcp", "slow:80", 0.03, ctx=ctx)).result()
         else:
             dials = start(lambda: net.dial("tcp", "slow:80", ctx=ctx))
-            time.sleep(0.02)
+            until(lambda: "1 receiving" in repr(go_on))
             cancel()
             with pytest.raises(context.Canceled, match="dial tcp slow:80: context canceled"):
                 dials.result()
@@ -179,7 +181,7 @@ def test_a_look_up_is_left_behind_at_the_end(names, start, ends):  # noqa: F811
         go_on.send(True)
 
 
-def test_a_context_ends_a_race_of_both_families(names, start, monkeypatch):  # noqa: F811
+def test_a_context_ends_a_race_of_both_families(names, start, monkeypatch):
     def finish(sock, target, until):
         goloop.sleep(0.01)
         assert until.context is ctx
@@ -224,8 +226,8 @@ def test_a_context_ends_a_tls_handshake(tls_contexts, start, timeout):
     ctx, cancel = context.with_cancel(context.background())
     with net.listen("tcp", "localhost:0") as silent:
         dials = start(lambda: net.dial_tls("tcp", silent.addr, tls_contexts[1], timeout=timeout, ctx=ctx))
-        with silent.accept():
-            time.sleep(0.02)
+        with silent.accept() as conn:
+            assert conn.read()  # so it has begun
             cancel()
             with pytest.raises(context.Canceled, match="TLSConn"):
                 dials.result()
@@ -241,7 +243,7 @@ def test_a_tls_connection_outlives_the_context_of_its_dial(tls_contexts, serve, 
         assert conn.read() == b"x"
 
 
-def test_a_cancelled_goroutine_is_cancelled_in_a_dial_with_a_context(deaf, names, until):  # noqa: F811
+def test_a_cancelled_goroutine_is_cancelled_in_a_dial_with_a_context(deaf, names):
     go_on = goloop.Chan(1)
     names["slow"] = lambda: go_on.recv(timeout=20) and []
     for address, state in ((deaf, "IO wait"), ("slow:80", "select")):

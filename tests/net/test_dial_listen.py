@@ -3,14 +3,14 @@
 import asyncio
 import os
 import socket
-import time
 
 import pytest
 
 import goloop
 from goloop import net
 from goloop.net import _address
-from goloop.net._address import ResolvedAddress
+from tests.helpers.descriptors import waiters
+from tests.helpers.waiting import until
 
 HAS_IPV6 = os.path.exists("/proc/net/if_inet6")
 needs_ipv6 = pytest.mark.skipif(not HAS_IPV6, reason="this machine has no IPv6")
@@ -90,28 +90,6 @@ def test_names_of_services():
 
 
 # -------------------------------------------------------------------------- names
-@pytest.fixture
-def names(monkeypatch):
-    """names[host] = the addresses that it stands for, or an exception, or a function that returns them."""
-    table = {}
-
-    def look_up(wanted):
-        found = table[wanted.host]
-        if callable(found):
-            found = found()
-        if isinstance(found, Exception):
-            raise found
-        targets = []
-        for host in found:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            sockaddr = (host, int(wanted.port), 0, 0) if ":" in host else (host, int(wanted.port))
-            targets.append(ResolvedAddress(wanted.network, family, wanted.kind, sockaddr))
-        return targets
-
-    monkeypatch.setattr(_address.AddressSpec, "look_up", look_up)
-    return table
-
-
 def test_localhost(start):
     with net.listen("tcp", "localhost:0") as listener:
         conn = start(net.dial, "tcp", "localhost:" + listener.addr.rpartition(":")[2]).result(20)
@@ -206,25 +184,6 @@ def test_refused(start):
         start(net.dial, "unix", "/no/such").result(20)
 
 
-@pytest.fixture
-def deaf(tmp_path):
-    """An address where connecting takes for ever: a listener whose backlog is full."""
-    sock = socket.socket()
-    sock.bind(("127.0.0.1", 0))
-    sock.listen(0)
-    clients = []
-    for _ in range(8):
-        client = socket.socket()
-        client.setblocking(False)
-        client.connect_ex(sock.getsockname())
-        clients.append(client)
-    time.sleep(0.05)
-    yield f"127.0.0.1:{sock.getsockname()[1]}"
-    for client in clients:
-        client.close()
-    sock.close()
-
-
 def test_dialling_takes_no_longer_than_it_may(deaf, start):
     with pytest.raises(TimeoutError, match=f"dial tcp {deaf}: timed out"):
         start(net.dial, "tcp", deaf, 0.05).result(20)
@@ -232,7 +191,7 @@ def test_dialling_takes_no_longer_than_it_may(deaf, start):
         start(net.dial, "tcp", deaf, 0).result(20)
 
 
-def test_a_cancelled_dial_leaves_nothing(deaf, until):
+def test_a_cancelled_dial_leaves_nothing(deaf):
     g = goloop.go(net.dial, "tcp", deaf)
     until(lambda: g.state == "IO wait")
     g.cancel()
@@ -281,10 +240,10 @@ def test_several_accept_at_once(start):
             conn.close()
 
 
-def test_a_close_ends_accepting(start, until):
+def test_a_close_ends_accepting(start):
     listener = net.listen("tcp", "127.0.0.1:0")
     accepts = [start(listener.accept) for _ in range(3)] + [start(list, listener)]
-    time.sleep(0.02)
+    until(lambda: waiters(listener) == 4)
     address = listener.addr
     listener.close()
     listener.close()
@@ -342,7 +301,7 @@ def test_a_unix_sockets_file(tmp_path):
 @pytest.mark.parametrize(
     ("listen", "network", "owner"), [(net.listen, "unix", "Listener"), (net.listen_packet, "unixgram", "PacketConn")]
 )
-def test_what_fails_after_binding_leaves_no_file(listen, network, owner, tmp_path, monkeypatch):
+def test_a_listen_that_fails_after_binding_leaves_no_file(listen, network, owner, tmp_path, monkeypatch):
     def fails(*args):
         raise MemoryError
 
@@ -386,7 +345,7 @@ def test_too_many_open_files_lose_no_connection(start, one_worker):
 
 
 @pytest.mark.parametrize("kind", [net.Conn, net.Listener, net.PacketConn, net.TLSConn])
-def test_what_was_never_opened_counts_as_closed(kind):
+def test_an_object_that_was_never_opened_counts_as_closed(kind):
     class Careless(kind):
         def __init__(self):
             pass  # and not super().__init__()

@@ -11,6 +11,7 @@ import pytest
 import goloop
 from goloop import net
 from goloop.errors import ClosedError
+from tests.helpers.waiting import until
 
 
 def test_500_connections_on_fewer_than_40_threads(serve):
@@ -107,7 +108,7 @@ def test_a_number_used_again_is_never_read_by_a_late_reader(seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_closes_deadlines_and_cancellations_at_random_times(seed, until):
+def test_closes_deadlines_and_cancellations_at_random_times(seed):
     rng = random.Random(seed)
     total = 60
 
@@ -145,7 +146,7 @@ def test_closes_deadlines_and_cancellations_at_random_times(seed, until):
                     conn.read()
 
 
-def test_children_of_a_fork_accept_on_a_listener_that_goroutines_use(until):
+def test_children_of_a_fork_accept_on_a_listener_that_goroutines_use():
     with net.listen("tcp", "127.0.0.1:0") as listener:
         accepts = goloop.go(listener.accept)
         until(lambda: accepts.state == "IO wait")

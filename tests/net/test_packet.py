@@ -1,12 +1,13 @@
 """Datagrams: both ends, connected and not, Unix sockets, deadlines and closes."""
 
 import socket
-import time
 
 import pytest
 
 import goloop
 from goloop import net
+from tests.helpers.descriptors import waiters
+from tests.helpers.waiting import until
 
 
 @pytest.mark.parametrize(("network", "host"), [("udp", "127.0.0.1"), ("udp4", "127.0.0.1"), ("udp6", "[::1]")])
@@ -93,7 +94,7 @@ def test_deadlines_and_closes(start):
         server.write_to(b"x", "127.0.0.1:9")
     server.set_deadline(None)
     reads = [start(server.read) for _ in range(3)]
-    time.sleep(0.02)
+    until(lambda: waiters(server) == 3)
     server.close()
     server.close()
     for waits in reads:
@@ -104,7 +105,7 @@ def test_deadlines_and_closes(start):
     assert server.closed and server.fileno() == -1 and server.local_addr == server.remote_addr == ""
 
 
-def test_misuse():
+def test_bad_arguments_and_calls_are_errors_that_say_what_is_wrong():
     with net.listen_packet("udp4", "127.0.0.1:0") as server:
         with pytest.raises(ValueError, match="host:port"):
             server.write_to(b"x", "127.0.0.1")

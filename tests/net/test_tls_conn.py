@@ -5,12 +5,13 @@ import asyncio
 import os
 import socket
 import ssl
-import time
 
 import pytest
 
 import goloop
 from goloop import net
+from tests.helpers.descriptors import unread, waiters
+from tests.helpers.waiting import until
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def test_versions_and_the_end_of_the_stream(tls_contexts, serve, start, version)
 def test_data_on_its_way_when_the_write_side_is_closed(tls_pair):
     client, server = tls_pair
     server.write(b"early" * 10_000)
-    time.sleep(0.02)
+    until(lambda: unread(client) > 50_000)
     client.write(b"x")
     client.close_write()
     assert client.read_exactly(50_000) == b"early" * 10_000
@@ -155,7 +156,7 @@ def test_dialling_takes_no_longer_than_it_may(tls_contexts, start):
             start(lambda: net.dial_tls("tcp", listener.addr, tls_contexts[1], timeout=0.1)).result(20)
 
 
-def test_deadlines_and_cancellation_leave_the_stream_whole(tls_pair, until):
+def test_deadlines_and_cancellation_leave_the_stream_whole(tls_pair):
     client, server = tls_pair
     server.set_read_deadline(0.02)
     with pytest.raises(TimeoutError, match=r"TLSConn.read\(\): the deadline has passed"):
@@ -182,7 +183,7 @@ def test_deadlines_and_cancellation_leave_the_stream_whole(tls_pair, until):
 def test_a_close_wakes_who_waits(tls_pair, start):
     client, server = tls_pair
     reads = start(client.read)
-    time.sleep(0.02)
+    until(lambda: waiters(client) == 1)
     client.close()
     with pytest.raises(net.ClosedError):
         reads.result(20)
@@ -256,7 +257,7 @@ def test_views_of_larger_items_are_written_as_their_bytes(tls_pair, start):
     assert client.readinto(room) == 80 and room.tobytes() == bytes(range(80))
 
 
-def test_misuse(tls_contexts, tls_pair, until):
+def test_bad_arguments_and_calls_are_errors_that_say_what_is_wrong(tls_contexts, tls_pair):
     server, client = tls_contexts
     with pytest.raises(TypeError, match="SSLContext is needed"):
         net.listen_tls("tcp", ":0", None)
@@ -288,7 +289,7 @@ def test_misuse(tls_contexts, tls_pair, until):
     goloop.run(main())
 
 
-def test_one_that_nobody_closes_warns(tls_contexts):
+def test_a_connection_that_nobody_closes_warns(tls_contexts):
     a, b = socket.socketpair()
     with b:
         conn = net.TLSConn(net.Conn(a), tls_contexts[0], server_side=True)

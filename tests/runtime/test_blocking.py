@@ -8,13 +8,9 @@ import time
 import pytest
 
 import goloop
+from tests.helpers.waiting import async_until
 
 LONG = 60
-
-
-async def until(condition):
-    while not condition():
-        await asyncio.sleep(0.001)
 
 
 @pytest.fixture(params=[False, True], ids=["plain", "handoff"])
@@ -34,7 +30,7 @@ def test_the_loop_goes_on_while_a_task_is_inside(run):
     run(main())
 
 
-def test_and_while_a_callback_is(run):
+def test_the_loop_goes_on_while_a_callback_is_inside(run):
     event = threading.Event()
     got = []
 
@@ -46,7 +42,7 @@ def test_and_while_a_callback_is(run):
         loop = asyncio.get_running_loop()
         loop.call_soon(callback)
         loop.call_soon(event.set)
-        await until(lambda: got)
+        await async_until(lambda: got)
 
     run(main())
     assert got == [True]

@@ -7,11 +7,11 @@ import os
 import threading
 
 import pytest
-from scripts import run_script
 
 import goloop
 from goloop import Chan, go
 from goloop.runtime import shutdown, workers
+from tests.helpers.scripts import run_script
 
 
 # -------------------------------------------------------------------- the process
@@ -27,14 +27,15 @@ def test_at_exit_goroutines_are_cancelled_and_clean_up():
                 print("goroutine cleaned")
         async def sleeping():
             try:
+                begun.append(True)
                 await asyncio.sleep(1000)
             finally:
                 await asyncio.sleep(0.01)
                 print("coroutine cleaned")
+        begun = []
         a, b = goloop.go(parked), goloop.go(sleeping)
-        while a.state != "chan receive" or b.state != "running":
+        while a.state != "chan receive" or not begun:
             goloop.gosched()
-        goloop.sleep(0.02)
         print("main ends")
         """
     )
@@ -78,12 +79,13 @@ def test_at_exit_one_that_does_not_end_is_reported_and_left(stuck):
                     goloop.Chan().recv()
                 except BaseException:
                     pass
+        begun = []
         def main():
+            begun.append(True)
             {stuck}
         g = goloop.go(main)
-        while g.state == "not started":
+        while not begun:
             time.sleep(0.001)
-        time.sleep(0.05)
         print("main ends")
         """
     )
@@ -261,14 +263,15 @@ def test_a_child_whose_goroutine_returns_ends_without_running_the_others():
 def test_a_fork_after_the_goroutines_is_one_of_a_single_thread():
     status, out, err = run_script(
         """
-        import os, goloop, warnings
-        from goloop.runtime import shutdown, workers
+        import os, goloop, time, warnings
+        from goloop.runtime import workers
         warnings.simplefilter("error")
         workers.IDLE = 0.01
         goloop.go(int).join()
         while workers._threads:
             goloop.sleep(0.001)
-        goloop.sleep(0.05)
+        while len(os.listdir("/proc/self/task")) > 2:  # this thread and the monitor's, which ends before a fork
+            time.sleep(0.001)
         pid = os.fork()
         if pid == 0:
             os._exit(goloop.go(int, "7").result(timeout=10))
@@ -333,7 +336,7 @@ def test_an_unobserved_exception_of_a_plain_program_is_logged():
     assert "<Goroutine 1 bad [done]>" in err and "in creator" in err
 
 
-def test_one_that_is_still_held_at_exit_is_reported_too():
+def test_an_exception_that_is_still_held_at_exit_is_reported_too():
     status, out, err = run_script(
         """
         import goloop
@@ -350,7 +353,7 @@ def test_one_that_is_still_held_at_exit_is_reported_too():
 
 
 @pytest.mark.parametrize(("ends", "status"), [("pass", 1), ("sys.exit(0)", 1), ("sys.exit(3)", 3), ("1 / 0", 1)])
-def test_one_that_is_held_makes_the_exit_status_nonzero_and_loses_no_other(ends, status):
+def test_an_exception_that_is_held_makes_the_exit_status_nonzero_and_loses_no_other(ends, status):
     assert run_script(
         f"""
             import atexit, sys, goloop
@@ -380,7 +383,7 @@ def test_a_forked_child_leaves_the_report_to_its_parent():
     assert err.count("Goroutine exception was never retrieved") == 1
 
 
-def test_one_that_was_asked_for_leaves_the_exit_status_alone():
+def test_an_exception_that_was_asked_for_leaves_the_exit_status_alone():
     status, out, err = run_script(
         """
         import goloop

@@ -1,6 +1,6 @@
 """Beside gevent: goloop is imported after gevent.monkey.patch_all()."""
 
-from scripts import run_script
+from tests.helpers.scripts import run_script
 
 
 def test_a_loop_runs_after_gevent_has_patched_everything():

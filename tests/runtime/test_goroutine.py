@@ -153,7 +153,7 @@ def test_the_name_of_a_task():
     assert go(starter).result(timeout=10) == "named"
 
 
-def test_states():
+def test_the_state_says_what_a_goroutine_does():
     g, chan = held()
     assert g.state == "chan receive" and not g.done()
     assert go(lambda: goloop.current().state).result() == "running"

@@ -11,14 +11,16 @@ import threading
 import time
 
 import pytest
-from handoffs import LONG, on_main, run, until
+
+from tests.helpers.handoffs import on_main, run
+from tests.helpers.waiting import SECONDS, async_until, polled
 
 
 def test_a_blocked_task_does_not_stop_the_others():
     event = threading.Event()
 
     async def blocks():
-        return event.wait(LONG)
+        return event.wait(SECONDS)
 
     async def main():
         task = asyncio.create_task(blocks())
@@ -36,9 +38,9 @@ def test_a_blocked_callback_does_not_stop_the_others():
 
     async def main():
         loop = asyncio.get_running_loop()
-        loop.call_soon(lambda: got.append(event.wait(LONG)))
+        loop.call_soon(lambda: got.append(event.wait(SECONDS)))
         loop.call_soon(event.set)
-        await until(lambda: got)
+        await async_until(lambda: got)
 
     run(main())
     assert got == [True]
@@ -49,7 +51,7 @@ def test_as_many_as_you_like_block_at_once(count):
     barrier = threading.Barrier(count)
 
     async def blocks():
-        return barrier.wait(LONG)
+        return barrier.wait(SECONDS)
 
     async def main():
         return await asyncio.gather(*(blocks() for _ in range(count)))
@@ -62,7 +64,7 @@ def test_the_loop_returns_to_its_home_thread():
     homes = []
 
     async def blocks():
-        event.wait(LONG)
+        event.wait(SECONDS)
 
     async def main():
         task = asyncio.create_task(blocks())
@@ -70,7 +72,7 @@ def test_the_loop_returns_to_its_home_thread():
         homes.append(on_main())
         event.set()
         await task
-        await until(on_main)
+        await async_until(on_main)
 
     run(main())
     assert homes == [False]
@@ -89,7 +91,7 @@ def test_task_context_and_loop_are_right_on_both_sides():
         me, loop = asyncio.current_task(), asyncio.get_running_loop()
         hooks = sys.get_asyncgen_hooks()
         for _ in range(3):
-            barrier.wait(LONG)
+            barrier.wait(SECONDS)
             assert asyncio.current_task() is me
             assert asyncio.get_running_loop() is loop
             assert number.get() == n
@@ -113,7 +115,7 @@ def test_plain_callbacks_have_no_current_task_while_one_is_blocked():
     seen = []
 
     async def blocks():
-        event.wait(LONG)
+        event.wait(SECONDS)
 
     def callback():
         seen.append(asyncio.current_task())
@@ -135,7 +137,7 @@ def test_a_protocol_that_blocks_gets_its_calls_in_order():
     class Protocol(asyncio.Protocol):
         def connection_made(self, transport):
             calls.append("made")
-            event.wait(LONG)
+            event.wait(SECONDS)
             calls.append("was made")
 
         def data_received(self, data):
@@ -154,15 +156,15 @@ def test_a_protocol_that_blocks_gets_its_calls_in_order():
         ours, theirs = socket.socketpair()
         with theirs:
             task = asyncio.create_task(loop.create_connection(Protocol, sock=ours))
-            await until(lambda: calls)
+            await async_until(lambda: calls)
             theirs.send(b"x")
-            await asyncio.sleep(0.01)
+            await polled()
             assert calls == ["made"]
             event.set()
             await task
-            await until(lambda: "data" in calls)
+            await async_until(lambda: "data" in calls)
             theirs.close()
-            await until(lambda: "lost" in calls)
+            await async_until(lambda: "lost" in calls)
 
     run(main())
     assert calls == ["made", "was made", "data", "got data", "eof", "lost"]
@@ -175,21 +177,22 @@ def test_a_reader_that_blocks_is_not_called_meanwhile():
 
     def readable():
         calls.append("called")
-        event.wait(LONG)
+        event.wait(SECONDS)
         ours.recv(1)
 
     async def main():
         loop = asyncio.get_running_loop()
         loop.add_reader(ours, readable)
         theirs.send(b"x")
-        await until(lambda: calls)
+        await async_until(lambda: calls)
         parks = loop._stats()["parks"]
-        await asyncio.sleep(0.02)
+        for _ in range(3):
+            await polled()
         assert calls == ["called"]
         assert loop._stats()["parks"] - parks < 10  # nor does it keep the loop busy
         event.set()
         theirs.send(b"y")
-        await until(lambda: len(calls) == 2)
+        await async_until(lambda: len(calls) == 2)
         loop.remove_reader(ours)
 
     with ours, theirs:
@@ -202,7 +205,7 @@ def test_a_callback_in_a_context_that_is_in_use_waits_for_it():
 
     def blocks():
         order.append("begins")
-        event.wait(LONG)
+        event.wait(SECONDS)
         order.append("ends")
 
     async def main():
@@ -211,9 +214,9 @@ def test_a_callback_in_a_context_that_is_in_use_waits_for_it():
         loop.call_soon(blocks, context=context)
         loop.call_soon(order.append, "same context", context=context)
         loop.call_soon(order.append, "another")
-        await until(lambda: "another" in order)
+        await async_until(lambda: "another" in order)
         event.set()
-        await until(lambda: len(order) == 4)
+        await async_until(lambda: len(order) == 4)
 
     run(main())
     assert order == ["begins", "another", "ends", "same context"]
@@ -226,12 +229,12 @@ def test_an_iteration_is_one_iteration_whoever_runs_it():
     async def main():
         loop = asyncio.get_running_loop()
         loop.call_soon(order.append, 1)
-        loop.call_soon(event.wait, LONG)  # a C function without a Python frame: this one is not handed off,
-        loop.call_soon(lambda: event.wait(LONG))  # this one is
+        loop.call_soon(event.wait, SECONDS)  # a C function without a Python frame: this one is not handed off,
+        loop.call_soon(lambda: event.wait(SECONDS))  # this one is
         loop.call_soon(lambda: (order.append(2), loop.call_soon(order.append, 4)))
         loop.call_soon(order.append, 3)
         loop.call_soon(event.set)
-        await until(lambda: 4 in order)
+        await async_until(lambda: 4 in order)
 
     event.set()
     run(main())
@@ -240,11 +243,11 @@ def test_an_iteration_is_one_iteration_whoever_runs_it():
 
     async def second():
         loop = asyncio.get_running_loop()
-        loop.call_soon(lambda: event.wait(LONG))
+        loop.call_soon(lambda: event.wait(SECONDS))
         loop.call_soon(lambda: (order.append(1), loop.call_soon(order.append, 3)))
         loop.call_soon(order.append, 2)
         loop.call_soon(event.set)
-        await until(lambda: 3 in order)
+        await async_until(lambda: 3 in order)
 
     run(second())
     assert order == [1, 2, 3]
@@ -256,7 +259,7 @@ def test_call_soon_threadsafe_while_home_is_stuck():
     async def main():
         loop = asyncio.get_running_loop()
         threading.Timer(0.02, loop.call_soon_threadsafe, (event.set,)).start()
-        assert event.wait(LONG)
+        assert event.wait(SECONDS)
 
     run(main())
 
@@ -267,7 +270,7 @@ def test_the_loop_of_another_thread():
 
     async def main():
         asyncio.get_running_loop().call_soon(event.set)
-        got.append(event.wait(LONG))
+        got.append(event.wait(SECONDS))
 
     thread = threading.Thread(target=run, args=(main(),))
     thread.start()
@@ -280,7 +283,7 @@ def test_two_loops_at_once():
 
     async def main():
         async def blocks():
-            return barrier.wait(LONG)
+            return barrier.wait(SECONDS)
 
         await asyncio.gather(*(blocks() for _ in range(3)))
 
@@ -299,7 +302,7 @@ def test_eager_tasks():
 
     async def blocks():
         me = asyncio.current_task()
-        event.wait(LONG)
+        event.wait(SECONDS)
         assert asyncio.current_task() is me
         return 1
 

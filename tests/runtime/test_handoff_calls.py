@@ -10,7 +10,9 @@ import threading
 import time
 
 import pytest
-from handoffs import LONG, run, until
+
+from tests.helpers.handoffs import run
+from tests.helpers.waiting import SECONDS, async_until
 
 
 def test_an_exception_comes_out_of_the_call():
@@ -51,7 +53,7 @@ def test_an_exception_that_nobody_catches_on_its_way_to_the_loop():
             order.append("done")
 
         loop.call_soon(lets_it_fail)
-        await until(lambda: len(order) == 2)
+        await async_until(lambda: len(order) == 2)
 
     with server:
         run(main())
@@ -70,7 +72,7 @@ def test_python_code_that_c_calls_before_it_returns_waits_too():
     async def blocks():
         with sqlite3.connect(":memory:", check_same_thread=False) as db:
             db.row_factory = factory
-            db.create_function("pause", 0, lambda: event.wait(LONG))
+            db.create_function("pause", 0, lambda: event.wait(SECONDS))
             got = db.execute("select pause()").fetchall()
         db.close()
         return got
@@ -93,7 +95,7 @@ def test_c_code_between_the_frames():
     event = threading.Event()
 
     def key(value):
-        event.wait(LONG)
+        event.wait(SECONDS)
         return -value
 
     async def blocks():
@@ -112,7 +114,7 @@ def test_calls_in_generators_and_with_statements():
     items = queue.Queue()
 
     def generator():
-        while (item := items.get(timeout=LONG)) is not None:
+        while (item := items.get(timeout=SECONDS)) is not None:
             yield item
 
     async def blocks():
@@ -140,7 +142,7 @@ def test_select_and_files():
         loop = asyncio.get_running_loop()
 
         def selects():
-            got.append(select.select([read], [], [], LONG)[0])
+            got.append(select.select([read], [], [], SECONDS)[0])
             got.append(os.read(read, 1))
             with open(read, "rb", closefd=False) as file:
                 got.append(file.read(2))
@@ -149,7 +151,7 @@ def test_select_and_files():
         for _ in range(3):
             await asyncio.sleep(0.005)
             os.write(write, b"x")
-        await until(lambda: len(got) == 3)
+        await async_until(lambda: len(got) == 3)
 
     try:
         run(main())

@@ -9,10 +9,11 @@ import threading
 import time
 
 import pytest
-from handoffs import LONG, run, until
-from scripts import run_script
 
 import goloop
+from tests.helpers.handoffs import run
+from tests.helpers.scripts import run_script
+from tests.helpers.waiting import SECONDS, async_until
 
 
 async def computes():
@@ -74,7 +75,7 @@ def test_computing_without_the_gil_is_handed_off():
     data, others = bytes(50_000_000), []
 
     def computes():
-        until = time.monotonic() + LONG
+        until = time.monotonic() + SECONDS
         while not others and time.monotonic() < until:
             hashlib.sha256(data)
 
@@ -82,7 +83,7 @@ def test_computing_without_the_gil_is_handed_off():
         loop = asyncio.get_running_loop()
         loop.call_soon(computes)
         loop.call_soon(lambda: others.append(loop._stats()["away"]))
-        await until(lambda: others)
+        await async_until(lambda: others)
 
     run(main())
     assert others == [1]
@@ -107,7 +108,7 @@ def test_the_environment_turns_it_on(monkeypatch):
 
     async def main():
         asyncio.get_running_loop().call_soon(event.set)
-        assert event.wait(LONG)
+        assert event.wait(SECONDS)
 
     goloop.run(main())
     loop = goloop.Loop(handoff=False)  # but not against what the program says

@@ -8,9 +8,10 @@ import time
 import warnings
 
 import pytest
-from handoffs import LONG, on_main, run, until
 
 import goloop
+from tests.helpers.handoffs import on_main, run
+from tests.helpers.waiting import SECONDS, async_until
 
 
 def test_stop_while_home_is_stuck():
@@ -19,18 +20,18 @@ def test_stop_while_home_is_stuck():
     order = []
 
     def blocks():
-        event.wait(LONG)
+        event.wait(SECONDS)
         order.append("ends")
 
     def stops():
         loop.stop()
         order.append("stopped")
+        loop.call_soon(order.append, "too late")
         timer.start()
 
     timer = threading.Timer(0.05, event.set)
     loop.call_soon(blocks)
     loop.call_soon(stops)
-    loop.call_later(0.01, order.append, "too late")
     loop.run_forever()
     assert order == ["stopped", "ends"]
     timer.join()
@@ -42,14 +43,14 @@ def test_a_run_that_ends_waits_for_those_that_are_stuck():
     ended = []
 
     async def blocks():
-        barrier.wait(LONG)
+        barrier.wait(SECONDS)
         time.sleep(0.05)
         ended.append(threading.current_thread().name)
 
     async def main():
         # Two are stuck, so that one is on a substitute; and home is back first.
         tasks = [asyncio.create_task(blocks()) for _ in range(2)]
-        await until(lambda: ended)
+        await async_until(lambda: ended)
         return tasks
 
     loop = goloop.Loop(handoff=True)
@@ -65,23 +66,23 @@ def test_a_run_that_ends_does_not_wait_for_ever(caplog):
     ended = []
 
     async def blocks_at_home():
-        first.wait(LONG)
+        first.wait(SECONDS)
 
     async def blocks():
-        event.wait(LONG)
+        event.wait(SECONDS)
         ended.append(asyncio.current_task() is task)
 
     async def main():
         nonlocal task
         home = asyncio.create_task(blocks_at_home())
         task = asyncio.create_task(blocks())
-        await until(lambda: loop._stats()["handoffs"] == 2)
+        await async_until(lambda: loop._stats()["handoffs"] == 2)
         first.set()
         await home
 
     first, task = threading.Event(), None
     loop.run_until_complete(main())
-    assert "is stuck in a blocking call" in caplog.text and "event.wait(LONG)" in caplog.text
+    assert "is stuck in a blocking call" in caplog.text and "event.wait(SECONDS)" in caplog.text
     assert loop._stats()["away"] == 1
     event.set()
     time.sleep(0.02)
@@ -98,16 +99,16 @@ def test_a_loop_closed_while_a_callback_is_stuck():
     errors = []
 
     def blocks():
-        event.wait(LONG)
+        event.wait(SECONDS)
         try:
             loop.call_soon(print)
         except RuntimeError as exc:
             errors.append(str(exc))
 
     async def main():
-        loop.call_soon(lambda: first.wait(LONG))
+        loop.call_soon(lambda: first.wait(SECONDS))
         loop.call_soon(blocks)
-        await until(lambda: loop._stats()["handoffs"] == 2)
+        await async_until(lambda: loop._stats()["handoffs"] == 2)
         first.set()
 
     loop.run_until_complete(main())
@@ -119,7 +120,7 @@ def test_a_loop_closed_while_a_callback_is_stuck():
 
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
-def test_what_run_forever_raises_comes_from_a_substitute_too(error):
+def test_run_forever_raises_also_an_exit_that_happened_on_a_substitute(error):
     event = threading.Event()
     loop = goloop.Loop(handoff=True)
 
@@ -127,7 +128,7 @@ def test_what_run_forever_raises_comes_from_a_substitute_too(error):
         event.set()
         raise error("from a substitute")
 
-    loop.call_soon(lambda: event.wait(LONG))
+    loop.call_soon(lambda: event.wait(SECONDS))
     loop.call_soon(raises)
     with pytest.raises(error, match="from a substitute"):
         loop.run_forever()
@@ -140,14 +141,14 @@ def test_ctrl_c_while_home_is_stuck():
     cancelled = []
 
     async def blocks():
-        event.wait(LONG)
+        event.wait(SECONDS)
 
     async def main():
         task = asyncio.create_task(blocks())
-        await until(lambda: not on_main())
+        await async_until(lambda: not on_main())
         os.kill(os.getpid(), signal.SIGINT)  # its handler, which cancels us, runs in the thread that is stuck
         try:
-            await asyncio.sleep(LONG)
+            await asyncio.sleep(SECONDS)
         except asyncio.CancelledError:
             cancelled.append(True)
             event.set()
@@ -165,7 +166,7 @@ def test_ctrl_c_without_a_handler_interrupts_the_call():
     def interrupts():
         os.kill(os.getpid(), signal.SIGINT)
 
-    loop.call_soon(lambda: threading.Event().wait(LONG))
+    loop.call_soon(lambda: threading.Event().wait(SECONDS))
     loop.call_soon(interrupts)
     with pytest.raises(KeyboardInterrupt):
         loop.run_forever()
@@ -179,7 +180,7 @@ def test_signal_handlers_of_the_loop_run_while_home_is_stuck():
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGUSR1, event.set)
         loop.call_soon(os.kill, os.getpid(), signal.SIGUSR1)
-        assert event.wait(LONG)
+        assert event.wait(SECONDS)
 
     run(main())
 
@@ -201,7 +202,7 @@ def test_each_of_many_signals_is_handled_while_home_is_stuck():
         loop.add_signal_handler(signal.SIGUSR1, handler)
         thread = threading.Thread(target=sends)
         thread.start()
-        assert event.wait(LONG)
+        assert event.wait(SECONDS)
         thread.join()
         await asyncio.sleep(0.01)
 
@@ -213,7 +214,7 @@ def test_a_fork_while_callbacks_are_stuck():
     event = threading.Event()
 
     async def blocks():
-        event.wait(LONG)
+        event.wait(SECONDS)
 
     async def main():
         task = asyncio.create_task(blocks())

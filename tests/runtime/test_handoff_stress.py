@@ -7,8 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-import handoff_stress
 import pytest
+
+from tests.runtime import handoff_stress
 
 PROGRAM = Path(handoff_stress.__file__)
 

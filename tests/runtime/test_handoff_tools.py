@@ -8,9 +8,10 @@ import sys
 import threading
 
 import pytest
-from handoffs import LONG, run
 
 import goloop
+from tests.helpers.handoffs import run
+from tests.helpers.waiting import SECONDS
 
 
 def test_a_trace_function_goes_on():
@@ -26,7 +27,7 @@ def test_a_trace_function_goes_on():
         return tracer
 
     def traced():
-        event.wait(LONG)
+        event.wait(SECONDS)
         x = 1
         return x
 
@@ -76,7 +77,7 @@ def test_other_tools_of_sys_monitoring_are_undisturbed():
     events = [threading.Event(), threading.Event()]
 
     def blocks(event):
-        event.wait(LONG)
+        event.wait(SECONDS)
         return 1
 
     async def one(event):
@@ -128,7 +129,7 @@ def test_a_profiler_goes_on():
 
     async def main():
         asyncio.get_running_loop().call_soon(event.set)
-        assert event.wait(LONG)
+        assert event.wait(SECONDS)
         assert asyncio.get_running_loop()._stats()["handoffs"] == 1
 
     profile = cProfile.Profile()
@@ -163,7 +164,7 @@ async def alone(blocks, count=4):
 
 
 def blocks(barrier, value):
-    barrier.wait(LONG)
+    barrier.wait(SECONDS)
     return value
 
 
@@ -182,7 +183,7 @@ def test_a_debugger_goes_on():
     debugger, event = Debugger(), threading.Event()
 
     def steps(event):
-        event.wait(LONG)
+        event.wait(SECONDS)
         first = 1
         return first + 1
 

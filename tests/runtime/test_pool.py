@@ -7,12 +7,12 @@ import threading
 import time
 
 import pytest
-from scripts import run_script
 
 import goloop
 from goloop import Chan, go
 from goloop.core.sched import scheduler
 from goloop.runtime import shutdown, workers
+from tests.helpers.scripts import run_script
 
 
 def thread_of_this():
@@ -116,7 +116,7 @@ def test_sixty_blocking_calls_overlap_and_the_loop_beats_on():
         ([0.005] * 100 + [0.2] * 5, [0.005] * 200, "5 of 105 beats late"),
     ],
 )
-def test_what_the_heart_calls_trouble(gaps, gaps_of_thread, trouble):
+def test_the_heart_calls_slower_and_later_beats_than_a_threads_trouble(gaps, gaps_of_thread, trouble):
     heart = Heart()
     heart.beats = list(itertools.accumulate(gaps, initial=0.0))
     heart.beats_of_thread = list(itertools.accumulate(gaps_of_thread, initial=0.0))

@@ -1,6 +1,6 @@
 """The watch of workers as the environment sets it, in programs of their own."""
 
-from scripts import run_script
+from tests.helpers.scripts import run_script
 
 
 def test_the_environment_has_workers_watched_without_any_loop():

@@ -6,10 +6,10 @@ import threading
 import traceback
 
 import pytest
-from scripts import run_script
 
 import goloop
 from goloop import Chan, go, net
+from tests.helpers.scripts import run_script
 
 MANY = 150  # more than start in one turn, and more than there are spare runners
 
@@ -271,7 +271,7 @@ def test_exceptions_of_goroutines_that_take_turns_do_not_mix(one_worker):
     assert [g.result(timeout=20) for g in [go(body, n) for n in range(70)]] == [True] * 70
 
 
-def test_what_a_goroutine_sets_in_its_context_is_not_in_that_of_the_next_one(one_worker):
+def test_a_goroutine_does_not_see_what_the_one_before_set_in_its_context(one_worker):
     def body():
         VAR.set("set")
         return go(VAR.get).result(), started.result()

@@ -22,7 +22,7 @@ def test_a_coroutine_claimed_while_it_makes_its_future():
     assert goloop.run(main()) == "came"
 
 
-def test_one_that_is_cancelled_before_its_loop_closes_leaves_what_it_was_given():
+def test_a_waiter_that_is_cancelled_before_its_loop_closes_leaves_the_value_that_it_was_given():
     # Seen from the sender: it has chosen a coroutine, and finds its loop closed when it comes to wake it. In between
     # the coroutine was cancelled, and left the value in the channel. It must stay there, and only once.
     loop = asyncio.SelectorEventLoop()

@@ -9,13 +9,13 @@ import asyncio
 import contextlib
 import functools
 import socket
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-Scenario = Callable[[asyncio.AbstractEventLoop], Awaitable[Any]]
+from tests.helpers.sockets import socket_pair
+from tests.helpers.waiting import PAUSE, settle
 
-PATIENCE = 0.002  # seconds between two looks at a condition nothing announces
+Scenario = Callable[[asyncio.AbstractEventLoop], Awaitable[Any]]
 
 
 class _Notes:
@@ -152,25 +152,6 @@ def decreed(outcome: Any, *, because: str, when: bool = True) -> Callable[[Scena
     return decorate
 
 
-def socket_pair(kind: str, *, small: bool = False) -> tuple[socket.socket, socket.socket]:
-    """Two connected non-blocking sockets, ``tcp`` or ``unix``; ``small`` shrinks what the kernel buffers."""
-    if kind == "unix":
-        ours, peer = socket.socketpair()
-    else:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            if small:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 15)
-            ours = socket.create_connection(listener.getsockname())
-            peer = listener.accept()[0]
-    if small:
-        for end in (ours, peer):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 15)
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 15)
-    ours.setblocking(False)
-    peer.setblocking(False)
-    return ours, peer
-
-
 @contextlib.asynccontextmanager
 async def connected(
     loop: asyncio.AbstractEventLoop, protocol: Any, kind: str = "tcp", *, small: bool = False
@@ -202,39 +183,10 @@ async def drain(sock: socket.socket, transport: asyncio.WriteTransport, size: in
         try:
             count += len(sock.recv(1 << 14))
         except BlockingIOError:
-            await asyncio.sleep(PATIENCE)
+            await asyncio.sleep(PAUSE)
         else:
             await asyncio.sleep(0)
     return count
-
-
-async def receive(sock: socket.socket, nbytes: int = sys.maxsize) -> bytes:
-    """Read that many bytes from a non-blocking socket, or all up to the end of the stream."""
-    got = bytearray()
-    while len(got) < nbytes:
-        try:
-            chunk = sock.recv(min(nbytes - len(got), 1 << 18))
-        except BlockingIOError:
-            await asyncio.sleep(PATIENCE)
-            continue
-        if not chunk:
-            break
-        got += chunk
-    return bytes(got)
-
-
-async def condition(met: Callable[[], object]) -> None:
-    """Wait until ``met()`` is true."""
-    while not met():
-        await asyncio.sleep(PATIENCE)
-
-
-async def settle() -> None:
-    """Give the loop the chance to do what it should not do: poll the kernel, run what is ready."""
-    for _ in range(5):
-        await asyncio.sleep(0)
-    await asyncio.sleep(5 * PATIENCE)
-    await asyncio.sleep(0)
 
 
 async def jam(transport: asyncio.WriteTransport) -> int:
@@ -249,34 +201,3 @@ async def jam(transport: asyncio.WriteTransport) -> int:
         if transport.get_write_buffer_size():
             await settle()
     return transport.get_write_buffer_size()
-
-
-def reports(loop: asyncio.AbstractEventLoop) -> list[tuple[Any, ...]]:
-    """Collect what reaches the loop's exception handler: (message, exception type and text, context keys)."""
-    seen: list[tuple[Any, ...]] = []
-
-    def handler(_: object, context: dict[str, Any]) -> None:
-        exc = context.get("exception")
-        message = context["message"]
-        if message.startswith("Exception in callback"):
-            message = "Exception in callback"  # the rest is a repr
-        seen.append((message, type(exc).__name__, str(exc), sorted(set(context) - {"handle", "source_traceback"})))
-
-    loop.set_exception_handler(handler)
-    return seen
-
-
-def outcome_of(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """The value of a plain call, or the type name and text of what it raised."""
-    try:
-        return call(*args, **kwargs)
-    except Exception as exc:
-        return type(exc).__name__, str(exc)
-
-
-async def aoutcome_of(awaitable: Awaitable[Any]) -> Any:
-    """The same for an awaitable."""
-    try:
-        return await awaitable
-    except Exception as exc:
-        return type(exc).__name__, str(exc)

@@ -6,7 +6,8 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from recorders import Echo, receive
+from tests.helpers.recorders import Echo
+from tests.helpers.sockets import receive
 
 
 @contextlib.asynccontextmanager

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 from io import FileIO
 from typing import Any
 
-from recorders import PATIENCE, Recorder
+from tests.helpers.recorders import Recorder
+from tests.helpers.waiting import PAUSE
 
 
 def pipe_files() -> tuple[FileIO, FileIO]:
@@ -56,7 +57,7 @@ async def take(file: FileIO, nbytes: int = 1 << 30) -> bytes:
     while len(got) < nbytes:
         chunk = file.read(min(nbytes - len(got), 1 << 16))
         if chunk is None:
-            await asyncio.sleep(PATIENCE)
+            await asyncio.sleep(PAUSE)
         elif not chunk:
             break
         else:

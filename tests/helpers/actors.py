@@ -3,17 +3,15 @@
 import asyncio
 import inspect
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 import goloop
-
-SECONDS = 60  # for what never takes that long
+from tests.helpers.waiting import SECONDS
 
 
 class Actor:
-    """A body that runs somewhere; join() waits for its end and raises what it raised."""
+    """A body that runs somewhere; join() and result() wait for its end and raise what it raised."""
 
     def __init__(self, body: Callable[..., Any], args: tuple[Any, ...]) -> None:
         self.body = body
@@ -25,7 +23,7 @@ class Actor:
     def begin(self) -> None:
         raise NotImplementedError
 
-    def wait(self) -> bool:
+    def wait(self, timeout: float) -> bool:
         raise NotImplementedError
 
     def run(self) -> None:
@@ -35,7 +33,10 @@ class Actor:
             self.error = exc
 
     def join(self) -> Any:
-        assert self.wait(), f"{self.body} did not end"
+        return self.result()
+
+    def result(self, timeout: float = SECONDS) -> Any:
+        assert self.wait(timeout), f"{self.body} did not end"
         try:
             if self.error is not None:
                 raise self.error
@@ -48,8 +49,8 @@ class InGoroutine(Actor):
     def begin(self) -> None:
         self.g = goloop.go(self.run)
 
-    def wait(self) -> bool:
-        self.g.join(SECONDS)
+    def wait(self, timeout: float) -> bool:
+        self.g.join(timeout)
         return True
 
     def cancel(self) -> None:
@@ -61,8 +62,8 @@ class InThread(Actor):
         self.thread = threading.Thread(target=self.run, daemon=True)
         self.thread.start()
 
-    def wait(self) -> bool:
-        self.thread.join(SECONDS)
+    def wait(self, timeout: float) -> bool:
+        self.thread.join(timeout)
         return not self.thread.is_alive()
 
 
@@ -94,8 +95,8 @@ class InCoroutine(Actor):
         finally:
             self.loop = self.task = None
 
-    def wait(self) -> bool:
-        self.thread.join(SECONDS)
+    def wait(self, timeout: float) -> bool:
+        self.thread.join(timeout)
         return not self.thread.is_alive()
 
     def cancel(self) -> None:
@@ -114,9 +115,6 @@ def start(body: Callable[..., Any], *args: Any) -> InCoroutine | InGoroutine:
     return (InCoroutine if inspect.iscoroutinefunction(body) else InGoroutine)(body, args)
 
 
-def until(condition: Callable[[], object]) -> None:
-    """Wait until the condition holds."""
-    end = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.0005)
+def in_thread(function: Callable[..., Any], *args: Any) -> InThread:
+    """Call a function in a plain thread, as go() does in a goroutine."""
+    return InThread(function, args)

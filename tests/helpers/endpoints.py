@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-from recorders import DatagramRecorder
+from tests.helpers.recorders import DatagramRecorder
 
 LOCAL = "127.0.0.1", 0
 

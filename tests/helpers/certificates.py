@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import trustme
-from recorders import condition
+
+from tests.helpers.waiting import async_until
 
 HOST = "goloop.test"
 
@@ -63,4 +64,4 @@ async def tls_pair(
         for each in (ours, theirs):
             each.events = each.events[:]
             each.transport.abort()
-        await condition(lambda: all(sock.fileno() == -1 for sock in sockets))
+        await async_until(lambda: all(sock.fileno() == -1 for sock in sockets))
