@@ -89,8 +89,7 @@ def once_value(function: Callable[[], _T]) -> Callable[[], _T]:
 
 
 def async_once_value(function: Callable[[], Awaitable[_T]]) -> Callable[[], Coroutine[Any, Any, _T]]:
-    """Return a coroutine function that awaits function() at its first call, and always returns the same value (Go:
-    OnceValue).
+    """Return a coroutine function that awaits function() once, and always returns the same value (Go: OnceValue).
 
     function: a coroutine function without arguments; TypeError unless callable. Its exception is raised again at each
     call, too; a call that was ended by another BaseException, such as a cancellation, lets later callers raise

@@ -225,18 +225,18 @@ cdef class Chan:
         self.senders.complete_all()
 
     def try_send(self, value):
-        """Send a value if that needs no waiting (Go: select with a default). From any thread, goroutine or coroutine.
+        """Send a value if that needs no waiting (Go: select with a default).
 
-        value: any object. Returns whether it was sent; ChannelClosed on a closed channel.
+        From any thread, goroutine or coroutine. value: any object. Returns whether it was sent; ChannelClosed on a
+        closed channel.
         """
         return self.send_now(value)
 
     def try_recv(self):
-        """Receive a value if that needs no waiting (Go: select with a default). From any thread, goroutine or
-        coroutine.
+        """Receive a value if that needs no waiting (Go: select with a default).
 
-        Returns (value, True), or (None, False) when it would have to wait; ChannelClosed when the channel is closed and
-        drained.
+        From any thread, goroutine or coroutine. Returns (value, True), or (None, False) when it would have to wait;
+        ChannelClosed when the channel is closed and drained.
         """
         value = self.receive_now()
         if value is CLOSED:

@@ -202,12 +202,17 @@ cdef class Cond:
         return result
 
     def signal(self):
-        """Wake the longest waiter, if there is one (Go: Signal). From any thread, goroutine or coroutine, with the lock
-        or without."""
+        """Wake the longest waiter, if there is one (Go: Signal).
+
+        From any thread, goroutine or coroutine, with the lock or without.
+        """
         self.signal_one()
 
     def broadcast(self):
-        """Wake all waiters (Go: Broadcast). From any thread, goroutine or coroutine, with the lock or without."""
+        """Wake all waiters (Go: Broadcast).
+
+        From any thread, goroutine or coroutine, with the lock or without.
+        """
         self.waiters.complete_all()
 
     def __enter__(self):
@@ -441,12 +446,12 @@ cdef class Once:
             raise_outcome(waiter.outcome, "Once.do()")
 
     async def async_do(self, function, timeout=None):
-        """Call function() in a coroutine, on any loop, unless some function was called before; return when that call
-        has ended (Go: Do).
+        """Call function() in a coroutine unless a function was called before; wait for the end of that call (Go: Do).
 
-        function: a coroutine function or a plain one, without arguments; its result is awaited if it can be. TypeError
-        for anything else. timeout: seconds to wait for another caller's call, None for no end; TimeoutError when it is
-        over. The exception of a call is for its own caller. RuntimeError when the function itself gets here.
+        On any loop. function: a coroutine function or a plain one, without arguments; its result is awaited if it can
+        be. TypeError for anything else. timeout: seconds to wait for another caller's call, None for no end;
+        TimeoutError when it is over. The exception of a call is for its own caller. RuntimeError when the function
+        itself gets here.
         """
         cdef double seconds
         cdef Waiter waiter

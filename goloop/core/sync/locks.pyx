@@ -302,8 +302,10 @@ cdef class RWMutex(Locker):
             await obtain_async(self, EXCLUSIVE, seconds, "RWMutex.async_lock()")
 
     def try_lock(self):
-        """Lock it for writing if it is free (Go: TryLock); returns whether it did. From any thread, goroutine or
-        coroutine."""
+        """Lock it for writing if it is free (Go: TryLock); returns whether it did.
+
+        From any thread, goroutine or coroutine.
+        """
         return self.acquire_if_free(EXCLUSIVE)
 
     def unlock(self):
@@ -338,8 +340,10 @@ cdef class RWMutex(Locker):
             await obtain_async(self, SHARED, seconds, "RWMutex.async_rlock()")
 
     def try_rlock(self):
-        """Lock it for reading if no writer holds it or waits for it (Go: TryRLock); returns whether it did. From any
-        thread, goroutine or coroutine."""
+        """Lock it for reading if no writer holds it or waits for it (Go: TryRLock); returns whether it did.
+
+        From any thread, goroutine or coroutine.
+        """
         return self.acquire_if_free(SHARED)
 
     def runlock(self):
@@ -365,8 +369,10 @@ cdef class RWMutex(Locker):
         return self.readers_
 
     def rlocker(self):
-        """Return the readers' side as a lock of its own, for `with`, `async with` and Cond (Go: RLocker). From any
-        thread."""
+        """Return the readers' side as a lock of its own, for `with`, `async with` and Cond (Go: RLocker).
+
+        From any thread, goroutine or coroutine.
+        """
         cdef RLocker locker = RLocker.__new__(RLocker)
         locker.of = self
         return locker
@@ -405,8 +411,7 @@ cdef class RLocker:
         self.of.rlock(timeout)
 
     async def async_lock(self, timeout=None):
-        """Lock the RWMutex for reading, waiting in a coroutine while a writer holds it or waits for it (Go:
-        RWMutex.RLock).
+        """Lock the RWMutex for reading, waiting in a coroutine while a writer holds it or waits for it (Go: RLock).
 
         timeout: seconds, None for no end; TimeoutError when it is over. On any loop. A coroutine that is cancelled does
         not hold it.
@@ -414,8 +419,10 @@ cdef class RLocker:
         await self.of.async_rlock(timeout)
 
     def try_lock(self):
-        """Lock the RWMutex for reading if no writer holds it or waits for it (Go: TryRLock); returns whether it did.
-        From any thread, goroutine or coroutine."""
+        """Lock the RWMutex for reading if no writer holds it or waits for it (Go: TryRLock).
+
+        Returns whether it did. From any thread, goroutine or coroutine.
+        """
         return self.of.acquire_if_free(SHARED)
 
     def unlock(self):

@@ -327,8 +327,10 @@ cdef class Ticker:
 
 
 cdef class FuncTimer:
-    """Calls a function in a goroutine of its own, after a while; made by after_func() (Go: time.AfterFunc). From any
-    thread."""
+    """Calls a function in a goroutine of its own, after a while; made by after_func() (Go: time.AfterFunc).
+
+    From any thread, goroutine or coroutine.
+    """
 
     def __repr__(self):
         return f"<FuncTimer of {self.entry.function!r}, {state_of(self.entry)}>"
