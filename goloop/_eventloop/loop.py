@@ -59,15 +59,15 @@ def _close_unused(selector: selectors.BaseSelector) -> None:
 class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoop):
     """An asyncio event loop that parks instead of polling.
 
-    Drop-in for asyncio.SelectorEventLoop on Linux; see asyncio.AbstractEventLoop for the methods. All
-    methods belong to the thread that runs the loop, except call_soon_threadsafe().
+    Drop-in for asyncio.SelectorEventLoop on Linux; see asyncio.AbstractEventLoop for the methods. All methods belong to
+    the thread that runs the loop, except call_soon_threadsafe() and those that say so.
 
     selector: as asyncio.SelectorEventLoop takes it. The loop closes it, because it waits in a way of its own; TypeError
-    for a selector that is not one of the standard library's, which would be there to do something else.
-    handoff: while a callback is stuck in a blocking call, let another thread run the other callbacks; None: if the
+    for a selector that is not one of the standard library's, which would be there to do something else. handoff: while
+    a callback is stuck in a blocking call, let another thread run the other callbacks (Go: handoffp); None: if the
     environment has GOLOOP_HANDOFF=1. watch: report callbacks that are stuck for longer than slow_callback_duration
     while they are; None: as the environment's GOLOOP_WATCH says, without it in debug mode. RuntimeError where handing
-    off is not possible.
+    off is not possible. The attribute ownership is for goloop's own use.
     """
 
     def __init__(
@@ -121,7 +121,11 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
             self._old_agen_hooks = None
 
     def run_forever(self) -> None:
-        """Run until stop() is called; the calling thread becomes the loop's home thread."""
+        """Run until stop() is called; the calling thread becomes the loop's home thread (asyncio: run_forever).
+
+        In a plain thread, which it blocks, or a goroutine's. RuntimeError if the loop is closed, runs already, or was
+        made before a fork, or if another loop runs in this thread.
+        """
         if self._may_nest():
             self._run_forever_nested()
             return
@@ -160,7 +164,10 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
         sys.set_coroutine_origin_tracking_depth(0)
 
     def close(self) -> None:
-        """Close the loop and everything native that it holds; it must not run. Twice is harmless."""
+        """Close the loop and everything native that it holds (asyncio: close). Twice is harmless.
+
+        RuntimeError while it runs. From any thread. Goroutines that were started from it are cancelled and waited for.
+        """
         if self.is_running():
             raise RuntimeError("Cannot close a running event loop")
         if self._closed:
@@ -342,10 +349,15 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
     ) -> Any:
-        """Upgrade a transport to TLS; return the transport that the protocol uses from now on.
+        """Upgrade a transport to TLS; return the transport that the protocol uses from now on (asyncio: start_tls).
 
-        None, if the connection was closed meanwhile. As asyncio's, but that the handshake gets what a StreamReader
-        holds unread: it came behind the line that asked for TLS, and so is TLS, or an attack.
+        transport: one that create_connection() or create_server() made. protocol: its protocol. sslcontext: an
+        ssl.SSLContext; TypeError for anything else, and for another transport. server_side: be the server.
+        server_hostname: the name that a server's certificate must be for. ssl_handshake_timeout, ssl_shutdown_timeout:
+        seconds; None: 60 and 30. Returns None if the connection was closed meanwhile; raises ssl.SSLError, or
+        ConnectionAbortedError when the time is over. For coroutines on this loop. A difference from asyncio: the
+        handshake gets the unread bytes of a StreamReader, as they came behind the line that asked for TLS, and so are
+        TLS, or an attack.
         """
         if not isinstance(sslcontext, ssl.SSLContext):
             raise TypeError(f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}")

@@ -95,7 +95,11 @@ class Nesting(_Base):
             self._stopping = False
 
     def run_until_complete(self, future: Any) -> Any:
-        """Run until the future, or the task of the coroutine, is done, and return its result."""
+        """Run until a future, or the task of a coroutine, is done; return its result (asyncio: run_until_complete).
+
+        future: a future of this loop, or a coroutine; its exception is raised here. RuntimeError if the loop is closed,
+        runs already, or is stopped before the future is done. In a plain thread, which it blocks, or a goroutine's.
+        """
         if not hasattr(asyncio, "_nest_patched"):
             return super().run_until_complete(future)
         if not self._may_nest():

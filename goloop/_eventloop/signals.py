@@ -68,9 +68,11 @@ class SignalMethods(_Base):
         _loops.add(self)
 
     def add_signal_handler(self, sig: int, callback: Callable[[*_Ts], object], *args: *_Ts) -> None:
-        """Run callback(*args) in the loop when the signal comes, in place of what handled it. Main thread only.
+        """Run callback(*args) in the loop when a signal comes (asyncio: add_signal_handler).
 
-        Raises ValueError for an invalid number, RuntimeError in another thread or if the signal cannot be caught.
+        It takes the place of the handler before. sig: the signal's number; ValueError for an invalid one. callback: a
+        plain function; TypeError for a coroutine function. args: its arguments. In the main thread only: RuntimeError
+        in another thread, and if the signal cannot be caught.
         """
         if asyncio.iscoroutine(callback) or inspect.iscoroutinefunction(callback):
             raise TypeError("coroutines cannot be used with add_signal_handler()")
@@ -99,7 +101,10 @@ class SignalMethods(_Base):
         _handling[sig] = weakref.ref(self)
 
     def remove_signal_handler(self, sig: int) -> bool:
-        """Put the signal's default handler back. Returns whether there was a handler to remove."""
+        """Put the signal's default handler back (asyncio: remove_signal_handler). In the main thread only.
+
+        sig: the signal's number; ValueError for an invalid one. Returns whether there was a handler to remove.
+        """
         self._check_signal(sig)
         if self._signal_handlers.pop(sig, None) is None:
             return False

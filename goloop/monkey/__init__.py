@@ -123,8 +123,7 @@ def patch_select() -> None:
 
 
 def patch_socket() -> None:
-    """Let connecting, accepting, receiving and sending on every socket park goroutines. From any thread, at any time.
-    """
+    """Let connecting, accepting, receiving and sending on sockets park goroutines. From any thread, at any time."""
     _patch("socket")
 
 

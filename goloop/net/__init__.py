@@ -509,7 +509,7 @@ class TLSListener:
         self._listener.set_deadline(deadline)
 
     def fileno(self) -> int:
-        """Return the descriptor, which stays the listener's; -1 once closed. From any thread, goroutine or coroutine."""
+        """Return the descriptor, which stays the listener's; -1 once closed. From any thread."""
         return self._listener.fileno()
 
     def __iter__(self) -> Iterator[TLSConn]:
