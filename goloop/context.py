@@ -83,7 +83,7 @@ class _Node:
         if above is None:
             return
         self._above = above
-        above.children[self] = None  # first; whoever cancels stores the outcome first: one of both sees the other
+        above.children[self] = None  # first; a canceller stores the outcome first: one of both sees the other
         outcome = above.outcome()
         if outcome is not None:
             above.children.pop(self, None)
@@ -133,7 +133,7 @@ class _Scope(_Node):
         try:
             Chan.close(self.done)
         except ChannelClosed:
-            pass  # somebody went behind our back
+            pass  # a caller used Chan.close() itself
         below: list[_Node] = []
         while self.children:
             try:

@@ -129,7 +129,7 @@ class Group:
             raise
         self._members[g] = None
         on_end(g, lambda g: self._ended(g, limit))
-        if self._aborting:  # after it is a member: _abort() says so first, and looks who is one then
+        if self._aborting:  # after it is a member: _abort() says so first, and looks for members then
             g.cancel()
         return g
 

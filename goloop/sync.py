@@ -53,7 +53,7 @@ class _Outcome(Generic[_T]):
             return self._value[0]
         if isinstance(self._error, Exception):
             raise self._error.with_traceback(self._traceback)
-        # It was cancelled, say: that was meant for the one who ran it, and not for everybody.
+        # It was cancelled, say: that was meant for the caller that ran it, and not for all.
         raise RuntimeError(f"the only call of {self._what!r} was ended by {self._error!r}") from self._error
 
 

@@ -1,6 +1,6 @@
-"""class Loop: what of an event loop stays in Python.
+"""class Loop: the part of an event loop that stays in Python.
 
-The hot path is core.loop.LoopCore, first in the MRO; what is cold comes from the standard library of the
+The hot path is core.loop.LoopCore, first in the MRO; the cold paths come from the standard library of the
 running Python. This file has the rest: running, closing, serving, and the factories for transports.
 """
 
@@ -16,7 +16,7 @@ from asyncio import constants, events, unix_events
 from asyncio.log import logger
 from collections.abc import Callable
 
-# By name: what watches a program for blocking calls (blockbuster) replaces them in os, and lets asyncio's own pass
+# By name: a watcher for blocking calls (blockbuster) replaces them in os, and lets asyncio's own pass
 from os import stat, unlink
 from typing import Any
 
@@ -32,7 +32,7 @@ from goloop.core.transports.pipes import ReadPipeTransport, WritePipeTransport
 from goloop.core.transports.sslproto import SSLProtocol
 from goloop.core.transports.stream import StreamTransport
 
-# What is cold, and the same for every loop on Unix, is the standard library's. Its functions are borrowed one
+# The cold part, which is the same for every loop on Unix, is the standard library's. Its functions are borrowed one
 # by one: as a base class it would bring a selector along.
 _UnixLoop: Any = unix_events._UnixSelectorEventLoop
 

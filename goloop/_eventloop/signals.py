@@ -1,9 +1,9 @@
 """Signals: add_signal_handler(), and how a signal wakes a loop.
 
 A signal's C handler counts it (core.system.signals) and writes its number to Python's wake-up descriptor, whatever the
-main thread does and whoever holds the GIL. The descriptor only wakes, and tells the order as far as it has room: what
-came is in the counts. Python's own handler, which runs in the main thread, wakes the loop as well, for where somebody
-else has the descriptor.
+main thread does and whichever thread holds the GIL. The descriptor only wakes, and tells the order as far as it has
+room: the counts have the signals. Python's own handler, which runs in the main thread, wakes the loop as well, for
+programs where another library has the descriptor.
 
 While a loop runs in the main thread it borrows the descriptor even without handlers of its own: a Ctrl-C that arrives
 just before the loop parks would otherwise wait for the next event.
@@ -56,7 +56,7 @@ def _python_handler(number: int, frame: FrameType | None) -> None:
 class SignalMethods(_Base):
     """Mixed into Loop."""
 
-    if TYPE_CHECKING:  # what Loop's other bases bring
+    if TYPE_CHECKING:  # from Loop's other bases
         _add_reader: Any
         _remove_reader: Any
         _check_closed: Any
@@ -87,7 +87,7 @@ class SignalMethods(_Base):
         try:
             signal.signal(sig, _python_handler)
             signals.count(sig)
-            signal.siginterrupt(sig, False)  # system calls go on: what came wakes the loop
+            signal.siginterrupt(sig, False)  # system calls go on: the signal wakes the loop
         except OSError as exc:
             if before is None:
                 del self._signal_handlers[sig]
@@ -109,7 +109,7 @@ class SignalMethods(_Base):
         if self._signal_handlers.pop(sig, None) is None:
             return False
         signal.signal(sig, signal.default_int_handler if sig == signal.SIGINT else signal.SIG_DFL)
-        signals.take(sig)  # what has come is not for the next handler
+        signals.take(sig)  # signals that have come are not for the next handler
         _handling.pop(sig, None)
         if not self._signal_handlers and not self.is_running():
             self._give_back_wakeup_fd()
@@ -173,7 +173,7 @@ class SignalMethods(_Base):
             fd = self._csock.fileno()
             before = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
             if before not in (-1, fd):
-                signal.set_wakeup_fd(before)  # somebody else's: leave it
+                signal.set_wakeup_fd(before)  # another library's: leave it
 
     def _give_back_wakeup_fd(self) -> None:
         if self._signal_sockets is not None and threading.current_thread() is threading.main_thread():

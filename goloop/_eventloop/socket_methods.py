@@ -1,7 +1,7 @@
 """The socket methods of a loop: sock_recv and its kin, and sendfile.
 
 Each tries the call at once and waits only when the socket would block. A wait that is cancelled stops
-watching the descriptor before the cancellation is seen by anybody, and leaves what has come where it is.
+watching the descriptor before the cancellation is seen, and leaves received data where it is.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class SocketMethods(_Base):
     """
 
     _debug: bool
-    if TYPE_CHECKING:  # what Loop's other bases bring
+    if TYPE_CHECKING:  # from Loop's other bases
         _add_reader: Any
         _add_writer: Any
         _remove_reader: Any
@@ -58,7 +58,7 @@ class SocketMethods(_Base):
                 ready.set_result(None)
 
         def stop() -> None:
-            if not handle.cancelled():  # else somebody watches the descriptor in our place
+            if not handle.cancelled():  # else another watcher has the descriptor
                 (self._remove_writer if write else self._remove_reader)(fd)
 
         self._ensure_fd_no_transport(fd)

@@ -50,7 +50,7 @@ __all__ = [
 
 _HEAD_START = 0.3  # seconds that the first family has before the other is tried as well; RFC 6555, as in Go
 _KEEPALIVE = 15  # seconds of silence before the first probe, and between probes; Go's default
-_BACKLOG = 65535  # the kernel cuts it down to net.core.somaxconn, which is what Go asks for
+_BACKLOG = 65535  # the kernel cuts it down to net.core.somaxconn, as Go asks for
 
 Stream = Literal["tcp", "tcp4", "tcp6", "unix"]
 Packet = Literal["udp", "udp4", "udp6", "unixgram"]
@@ -206,7 +206,7 @@ def _connect(target: ResolvedAddress, until: Limit) -> Any:
             if target.family == socket.AF_UNIX:
                 return Conn(sock)
             if sock.getsockname() == sock.getpeername():
-                # Linux connects a socket to itself when the port is one that it gives out (Go: selfConnect).
+                # Linux connects a socket to itself when it gives that port out itself (Go: selfConnect).
                 sock.close()
                 continue
             _set_options(sock)
@@ -279,7 +279,7 @@ def _bound(
             sock.close()
             error = error or OSError(exc.errno, f"{exc.strerror}: listen {target}")
             if exc.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                break  # there, but not to be had: another one would not be what was asked for
+                break  # there, but not to be had: the caller has not asked for another one
         except BaseException:
             sock.close()
             raise

@@ -46,7 +46,7 @@ cdef object _iscoroutinefunction = (
 )
 
 cdef enum:
-    HARVEST = 256             # events per epoll_wait; what is left over comes in the next iteration
+    HARVEST = 256             # events per epoll_wait; the rest comes in the next iteration
     RING_START = 64
     THREAD_WAKES = 8          # after that many wake-ups by threads the next is expected from one as well
 
@@ -70,7 +70,7 @@ cdef int fd_of(object fileobj) except -1:
 
 
 def _nothing():
-    """What a bare wake-up runs."""
+    """A bare wake-up runs this."""
 
 
 def _run_asyncio_handle(handle):
@@ -267,13 +267,13 @@ cdef class LoopCore:
             if ownership.safepoint_requested and loop_thread is not None:
                 ownership.safepoint(loop_thread)
                 if loop_thread.state != RUNNING or self.count:
-                    return 0  # who had ownership meanwhile may have left a part of an iteration
+                    return 0  # the owner meanwhile may have left a part of an iteration
             self.sleep()
             PyErr_CheckSignals()
             self.drain()
             self.drain_completions()
         self.wake_due()
-        self.todo = self.count        # what these schedule waits for the next iteration
+        self.todo = self.count        # their callbacks wait for the next iteration
         self.run_ready()
         if outer and ownership.holder is loop_thread:
             self.todo = min(outer, self.count)
@@ -319,7 +319,7 @@ cdef class LoopCore:
         return 0
 
     cdef int iterate(self) except -1:
-        """One iteration, or the rest of one that another thread began and was stuck in."""
+        """One iteration, or the rest of an iteration that another thread began and was stuck in."""
         if self.todo == 0 or self.count == 0:
             return self.run_once()
         self.run_ready()
@@ -503,7 +503,7 @@ cdef class LoopCore:
         return 0
 
     def _on_own_thread(self):
-        """Return whether the calling thread is the one that runs the loop."""
+        """Return whether the calling thread runs the loop."""
         return self.ownership.owner_ident == PyThread_get_thread_ident()
 
     cdef int check_callback(self, object callback, str method) except -1:
@@ -521,7 +521,7 @@ cdef class LoopCore:
         if self.gc_untracks_handles:
             gl_untrack(handle)
         if not self.pollset.inbox_empty():
-            self.drain()      # what another thread posted before this call also runs before it
+            self.drain()      # a callback that another thread posted before this call also runs before it
         self.enqueue(handle)
         return handle
 
@@ -648,7 +648,7 @@ cdef class LoopCore:
         return self.pollset.own(fd, owner)
 
     cdef int attach(self, int fd, Pollable owner) except -1:
-        """Give a descriptor to somebody, and watch it."""
+        """Give a descriptor to an owner, and watch it."""
         self.forget_watchers(fd)
         return self.pollset.attach(fd, owner)
 

@@ -40,7 +40,7 @@ cdef class Listener:
 
     cdef PollDesc desc
     cdef bytes local
-    cdef bint short_read_drains  # see PollDesc.short_read_drains: what the connections are
+    cdef bint short_read_drains  # see PollDesc.short_read_drains: for the connections
     cdef object path             # of a Unix socket that was made for it: unlinked at the close,
     cdef object inode            # if it is still this one
 

@@ -48,7 +48,7 @@ cdef class PacketConn:
 
     cdef PollDesc desc
     cdef object pack              # address -> sockaddr, as bytes
-    cdef object unlink            # what to call at the close, or None
+    cdef object unlink            # a function to call at the close, or None
 
     def __cinit__(self, *args, **kwargs):
         self.desc = never_opened

@@ -2,7 +2,7 @@
 """TLSConn: TLS over a Conn, by way of ssl.SSLObject and two memory buffers (Go: crypto/tls.Conn).
 
 `lock` guards the SSLObject and its buffers, which a reader and a writer use at once on two threads; it is held for one
-call into OpenSSL and never while somebody waits. `unsent` is guarded by the turn to write, and what is read ahead
+call into OpenSSL and never during a wait. `unsent` is guarded by the turn to write, and the bytes read ahead
 (`early`) by `lock`. A deadline or a cancellation in the middle of anything leaves it to be continued.
 """
 

@@ -19,7 +19,8 @@ from cpython.ref cimport PyObject, Py_XDECREF
 
 from goloop.core.sched.scheduler cimport DONE, PARKED, UNSTARTED, G, Worker, current_g, here, enqueue_new
 from goloop.core.sched.waiter cimport (
-    CANCELLED, TIMED_OUT, WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, new_wait_node, raise_outcome, seconds_of,
+    CANCELLED, TIMED_OUT, WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, new_wait_node, raise_outcome,
+    seconds_of,
 )
 
 
@@ -96,7 +97,7 @@ _STATES = ("not started", "runnable", "running", "parked", "done")
 
 
 cdef list origin_here():
-    """The code and position of the Python frames from here outwards: lines are looked up when somebody asks."""
+    """The code and position of the Python frames from here outwards: lines are looked up later, in spawn_stack."""
     cdef list frames = []
     cdef PyFrameObject *frame = PyThreadState_GetFrame(PyThreadState_Get())
     cdef PyFrameObject *back
@@ -212,7 +213,7 @@ cdef class Goroutine(G):
             self.finish(exc, True)
 
     cdef int finish(self, object outcome, bint failed) except -1:
-        """Make it done, and tell whoever waits. Once; on its worker's thread, or before it was started on any."""
+        """Make it done, and tell the waiters. Once; on its worker's thread, or before it was started on any."""
         cdef list callbacks = None if self.callbacks is None else list(self.callbacks)
         cdef bint heard = callbacks is not None or self.observed or (
             self.joiners is not None and self.joiners.waiting()
@@ -234,7 +235,7 @@ cdef class Goroutine(G):
             self.joiners.complete_all()
         if callbacks is not None:
             self.call_all(callbacks)
-        self.function = self.what() if failed else None       # a name for who is told of the failure
+        self.function = self.what() if failed else None       # a name for the report of the failure
         self.args = self.kwargs = self.context = None
         if failed and not self.cancelled_ and not self.observed:
             failures.add(weakref.ref(self, failures.discard))
@@ -299,7 +300,7 @@ cdef class Goroutine(G):
         waiter = blocking_waiter(f"Goroutine.{what}()", "await goroutine")
         if waiter.g is self:
             raise RuntimeError("a goroutine cannot wait for its own end")
-        waiter.gives_back_on_cancel = True  # what it is given stays where it is
+        waiter.gives_back_on_cancel = True  # the result stays where it is
         node = new_wait_node(waiter, 0, None)
         if self.joiners is None:
             self.joiners = WaitQueue()
@@ -640,7 +641,7 @@ def _by_id(Goroutine g not None):
 def abandon(Worker worker not None):
     """Its loop has ended for good, with goroutines that did not: let nobody wait for them in vain.
 
-    They are done, with a RuntimeError that says so. What is left of their stacks is never run again. Returns them.
+    They are done, with a RuntimeError that says so. The rest of their stacks is never run again. Returns them.
     """
     cdef Goroutine g
     cdef Waiter waiter
@@ -658,7 +659,7 @@ def abandon(Worker worker not None):
 
 def after_fork_in_child():
     """In a forked child: the goroutines, and the reports of their exceptions, are the parent's. The goroutine that
-    forked is none here: it goes on as what a plain thread runs."""
+    forked is none here: it goes on as a plain thread's code."""
     cdef Goroutine g
     alive.clear()
     for g in unobserved():

@@ -88,7 +88,7 @@ gl_seal(Completion, b"a Completion is made by wait()")
 
 
 cdef object called(object awaitable):
-    """What wait() was given; if that is a function, what it returns."""
+    """The awaitable that wait() was given; if that is a function, its result."""
     return awaitable() if callable(awaitable) and not isawaitable(awaitable) else awaitable
 
 
@@ -154,7 +154,7 @@ def _close(awaitable):
 
 cdef int check_loop(object awaitable, object loop) except -1:
     """In debug mode: RuntimeError for a coroutine that is a method of an object of another loop."""
-    coroutine = getattr(awaitable, "_coro", awaitable)       # aiohttp's session.get() is one that has another
+    coroutine = getattr(awaitable, "_coro", awaitable)       # aiohttp's session.get() has another
     frame = getattr(coroutine, "cr_frame", None)
     owner = None if frame is None else getattr(frame.f_locals.get("self"), "_loop", None)
     if owner is not loop and isinstance(owner, asyncio.AbstractEventLoop):

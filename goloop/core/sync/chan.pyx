@@ -3,11 +3,11 @@
 
 A value goes straight from a sender to a receiver that waits, else through the buffer, and always in the order of
 the sends. It is handed over only to a waiter that was claimed for it (sched/waiter.pyx), so that none is lost or
-delivered twice, whoever is cancelled or times out when. Semantics and fairness are Go's (runtime/chan.go, select.go).
+delivered twice when a waiter is cancelled or times out. Semantics and fairness are Go's (runtime/chan.go, select.go).
 
 A goroutine has its value as soon as it is claimed. A coroutine may still be cancelled before it is back, and a thread
-be interrupted, so theirs stay in the channel: `owed` counts them, and who comes back takes the oldest value, whichever
-that is by then. One that was cancelled leaves it to the next receiver, and no order is broken.
+be interrupted, so theirs stay in the channel: `owed` counts them, and a waiter that comes back takes the oldest value,
+whichever that is by then. A cancelled waiter leaves it to the next receiver, and no order is broken.
 """
 
 import types
@@ -220,7 +220,7 @@ cdef class Chan:
         if self.closed:
             raise ChannelClosed("close of a closed channel")
         self.closed = True
-        if self.count == 0:                # else they wait for what others may give back; see received()
+        if self.count == 0:                # else they wait for values that others may give back; see received()
             self.receivers.complete_all()  # waiter.success stays False
         self.senders.complete_all()
 
@@ -305,7 +305,7 @@ cdef class Chan:
 
         value: any object. timeout: seconds, None for no end; TimeoutError when it is over, and nothing was sent.
         ChannelClosed on a closed channel, also when it is closed during the wait. A coroutine that is cancelled just
-        when its value has been received raises CancelledError all the same: what asyncio cancels, ends.
+        when its value has been received raises CancelledError all the same, as asyncio has it.
         """
         cdef double seconds = seconds_of(timeout)
         cdef Waiter waiter

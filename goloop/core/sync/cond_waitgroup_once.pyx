@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""Cond, WaitGroup and Once: how goroutines, coroutines and plain threads wait for what others do.
+"""Cond, WaitGroup and Once: how goroutines, coroutines and plain threads wait for each other's acts.
 
-As with the locks (locks.pyx), whoever is woken was claimed first, and one that is cancelled at that very moment passes
-the signal on. Semantics are Go's (package sync).
+As with the locks (locks.pyx), a woken waiter was claimed first, and a waiter that is cancelled at that very moment
+passes the signal on. Semantics are Go's (package sync).
 """
 
 import asyncio

@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """Mutex, RWMutex and Semaphore, for goroutines, coroutines and plain threads alike.
 
-What is given back goes straight to whoever waits longest for it, and is not free in between: nobody overtakes. It is
-handed over only to a waiter that was claimed for it (sched/waiter.pyx). One that is cancelled at that very moment keeps
-it, if a goroutine, whose next park raises, or passes it on. Semantics are Go's (package sync, golang.org/x/sync).
+A lock that is given back goes straight to the longest waiter, and is not free in between: no caller overtakes. It is
+handed over only to a waiter that was claimed for it (sched/waiter.pyx). A waiter that is cancelled at that very moment
+keeps it, if it is a goroutine, whose next park raises, or passes it on. Semantics are Go's (sync, golang.org/x/sync).
 """
 
 from sys import exception as _exception
@@ -78,7 +78,7 @@ cdef class Locker:
 
 
 async def obtain_async(Locker locker not None, Py_ssize_t n, double seconds, str method):
-    """As obtain(), in a coroutine; for one who has tried acquire_if_free() in vain."""
+    """As obtain(), in a coroutine; for a caller that has tried acquire_if_free() in vain."""
     cdef Waiter waiter = async_waiter()
     cdef WaitNode node
     waiter.gives_back_on_cancel = True
@@ -243,7 +243,7 @@ cdef class RWMutex(Locker):
         return 0
 
     cdef int hand_on(self, bint readers_first) except -1:
-        """It is free: see who is next."""
+        """It is free: find the next holder."""
         if not (readers_first and self.admit_readers()) and not self.admit_writer():
             self.admit_readers()
         return 0
@@ -261,7 +261,7 @@ cdef class RWMutex(Locker):
         return True
 
     cdef bint admit_readers(self) except -1:
-        """Let those in who wait to read; False: nobody came in. No writer holds it."""
+        """Let the waiting readers in; False: none came in. No writer holds it."""
         cdef WaitQueue admitted
         cdef WaitNode node
         if not self.to_read.waiting():

@@ -1,11 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """The clock: timers and deadlines that are set from any thread, and the one thread on which they fire.
 
-It is a thread of its own, since every loop may be stuck in somebody's code, and a deadline is wanted most just then;
-also a program without a loop, or whose loop has ended, has timers. What fires must not wait: it closes a channel, sends
-on one that has room, or starts a goroutine. Guard: the GIL. Nothing gives it up between the look at an entry and its
-value in the channel, so after stop() or reset() there is none of before. Semantics are Go's (time/sleep.go, tick.go,
-since Go 1.23).
+It is a thread of its own, since every loop may be stuck in a user's code, and a deadline is wanted most just then;
+also a program without a loop, or whose loop has ended, has timers. An entry that fires must not wait: it closes a
+channel, sends on one that has room, or starts a goroutine. Guard: the GIL. Nothing gives it up between the look at an
+entry and its value in the channel, so after stop() or reset() there is none of before. Semantics are Go's
+(time/sleep.go, tick.go, since Go 1.23).
 """
 
 import weakref
@@ -31,11 +31,11 @@ cdef enum:
     BATCH = 64  # timers that fire before other threads get a chance to run
 
 cdef double IDLE = 10.0            # seconds without an entry after which the thread ends, as a worker's does
-cdef double SHORTEST = 1e-6        # seconds between two ticks; what is closer would only keep the thread busy
-cdef double LONGEST = 24 * 3600.0 * 365 * 100     # seconds; what is further away never comes
+cdef double SHORTEST = 1e-6        # seconds between two ticks; a shorter period would only keep the thread busy
+cdef double LONGEST = 24 * 3600.0 * 365 * 100     # seconds; a time further away never comes
 
 cdef TimerHeap timers = TimerHeap()
-cdef object wakeup = None            # a lock that the thread sleeps in; whoever clears `asleep` releases it
+cdef object wakeup = None            # a lock that the thread sleeps in; the caller that clears `asleep` releases it
 cdef bint asleep = False
 cdef bint running = False          # the thread is there, or about to start
 cdef bint leaving = False          # it is to end as soon as there is no entry
@@ -171,7 +171,7 @@ cdef int fire_due() except -1:
 
 
 def run():
-    """What the clock's thread does."""
+    """The clock's thread runs this."""
     global asleep, running, leaving
     cdef double delay
     while True:
