@@ -239,8 +239,10 @@ cdef class Conn:
     def read(self, Py_ssize_t n=65536):
         """Return the bytes that are there, waiting for the first one; b"" at the end of the stream (Go: Read).
 
-        n: the most bytes to return, 64 KiB unless given; ValueError for a negative number. Raises TimeoutError,
-        ClosedError or another OSError as the class says. Parks a goroutine, blocks a plain thread.
+        n: the most bytes to return, 64 KiB unless given; ValueError for a negative number. Raises TimeoutError when the
+        deadline passes, ClosedError when the connection is closed, also during the call, or another OSError of the
+        system. Parks a goroutine, blocks a plain thread; RuntimeError on the thread of a running loop outside of a
+        goroutine.
         """
         cdef Direction side = self.desc.reading
         if n < 0:
@@ -258,8 +260,9 @@ cdef class Conn:
         """Read into a buffer the bytes that are there, waiting for the first one (Go: Read).
 
         buffer: a writable bytes-like object; TypeError for anything else. Returns the number of bytes, 0 at the end of
-        the stream. Raises TimeoutError, ClosedError or another OSError as the class says. Parks a goroutine, blocks a
-        plain thread.
+        the stream. Raises TimeoutError when the deadline passes, ClosedError when the connection is closed, also during
+        the call, or another OSError of the system. Parks a goroutine, blocks a plain thread; RuntimeError on the thread
+        of a running loop outside of a goroutine.
         """
         cdef Direction side = self.desc.reading
         cdef Py_buffer view
@@ -290,8 +293,9 @@ cdef class Conn:
 
         n: a number of bytes; ValueError if negative. asyncio.IncompleteReadError, which is an EOFError, if the stream
         ends before; its `partial` has the bytes that there were. A deadline or a cancellation takes nothing: the bytes
-        are there for the next read. Raises TimeoutError, ClosedError or another OSError as the class says. Parks a
-        goroutine, blocks a plain thread.
+        are there for the next read. Raises TimeoutError when the deadline passes, ClosedError when the connection is
+        closed, also during the call, or another OSError of the system. Parks a goroutine, blocks a plain thread;
+        RuntimeError on the thread of a running loop outside of a goroutine.
         """
         cdef Direction side = self.desc.reading
         cdef Py_ssize_t have, got
@@ -332,8 +336,9 @@ cdef class Conn:
         """Return the next line with its b"\\n"; at the end of the stream the rest, which may be b"" (Go: ReadBytes).
 
         limit: the most bytes of a line with its end, at least 1; ValueError for a longer line, which is left to be read
-        otherwise. A deadline or a cancellation takes nothing. Raises TimeoutError, ClosedError or another OSError as
-        the class says. Parks a goroutine, blocks a plain thread.
+        otherwise. A deadline or a cancellation takes nothing. Raises TimeoutError when the deadline passes, ClosedError
+        when the connection is closed, also during the call, or another OSError of the system. Parks a goroutine, blocks
+        a plain thread; RuntimeError on the thread of a running loop outside of a goroutine.
         """
         cdef Direction side = self.desc.reading
         cdef Py_ssize_t have, searched = 0
@@ -372,9 +377,10 @@ cdef class Conn:
     def write(self, data):
         """Send all of the data, waiting while the peer is slow (Go: Write); writes of several goroutines do not mix.
 
-        data: a bytes-like object. Returns the number of bytes. Raises TimeoutError, ClosedError or another OSError as
-        the class says; an exception that ends a write half-way has the number of sent bytes in its `bytes_written`.
-        Parks a goroutine, blocks a plain thread.
+        data: a bytes-like object. Returns the number of bytes. Raises TimeoutError when the deadline passes,
+        ClosedError when the connection is closed, also during the call, or another OSError of the system; an exception
+        that ends a write half-way has the number of sent bytes in its `bytes_written`. Parks a goroutine, blocks a
+        plain thread; RuntimeError on the thread of a running loop outside of a goroutine.
         """
         cdef Direction side = self.desc.writing
         cdef Py_buffer view

@@ -138,8 +138,9 @@ cdef class PacketConn:
         """Wait for a datagram; return it and its sender's address (Go: ReadFrom).
 
         n: the most bytes of it, beyond which it is cut off; ValueError for a negative number. Returns (bytes, str), the
-        address "" for none. Raises TimeoutError, ClosedError or another OSError as the class says. Parks a goroutine,
-        blocks a plain thread.
+        address "" for none. Raises TimeoutError when the deadline passes, ClosedError when the connection is closed,
+        also during the call, or another OSError of the system. Parks a goroutine, blocks a plain thread; RuntimeError
+        on the thread of a running loop outside of a goroutine.
         """
         data, raw = self.receive(n)
         return data, format_sockaddr(raw)
@@ -147,8 +148,10 @@ cdef class PacketConn:
     def read(self, Py_ssize_t n=65536):
         """Wait for a datagram and return it (Go: UDPConn.Read). A datagram without content is b"", too.
 
-        n: the most bytes of it, beyond which it is cut off; ValueError for a negative number. Raises TimeoutError,
-        ClosedError or another OSError as the class says. Parks a goroutine, blocks a plain thread.
+        n: the most bytes of it, beyond which it is cut off; ValueError for a negative number. Raises TimeoutError when
+        the deadline passes, ClosedError when the connection is closed, also during the call, or another OSError of the
+        system. Parks a goroutine, blocks a plain thread; RuntimeError on the thread of a running loop outside of a
+        goroutine.
         """
         return self.receive(n)[0]
 
@@ -156,8 +159,9 @@ cdef class PacketConn:
         """Send a datagram to an address, waiting for room to send (Go: WriteTo).
 
         data: a bytes-like object. address: a str such as "127.0.0.1:53", or a path; ValueError for a str that is none.
-        A name is looked up each time: give a number. Returns the number of bytes. Raises TimeoutError, ClosedError or
-        another OSError as the class says. Parks a goroutine, blocks a plain thread.
+        A name is looked up each time: give a number. Returns the number of bytes. Raises TimeoutError when the deadline
+        passes, ClosedError when the connection is closed, also during the call, or another OSError of the system. Parks
+        a goroutine, blocks a plain thread; RuntimeError on the thread of a running loop outside of a goroutine.
         """
         if self.desc.closed:
             raise closed_error()
@@ -166,8 +170,9 @@ cdef class PacketConn:
     def write(self, data):
         """Send a datagram to the peer of the dial(), waiting for room to send (Go: UDPConn.Write).
 
-        data: a bytes-like object. Returns the number of bytes. Raises TimeoutError, ClosedError or another OSError as
-        the class says. Parks a goroutine, blocks a plain thread.
+        data: a bytes-like object. Returns the number of bytes. Raises TimeoutError when the deadline passes,
+        ClosedError when the connection is closed, also during the call, or another OSError of the system. Parks a
+        goroutine, blocks a plain thread; RuntimeError on the thread of a running loop outside of a goroutine.
         """
         return self.send(data, None)
 

@@ -219,7 +219,7 @@ cdef class TLSConn(Conn):
 
         ssl.SSLError if it fails, also from every read and write then; TimeoutError when the deadline of reads or writes
         passes; ClosedError when the connection is closed, also during the call. Parks a goroutine, blocks a plain
-        thread.
+        thread; RuntimeError on the thread of a running loop outside of a goroutine.
         """
         self.prepare()
 
@@ -227,7 +227,8 @@ cdef class TLSConn(Conn):
         """Send TLS's end of the stream after the written bytes; reading goes on (Go: tls.Conn.CloseWrite).
 
         It does the handshake before if that was not done, and raises as a write does: TimeoutError, ClosedError,
-        ssl.SSLError or another OSError. Parks a goroutine, blocks a plain thread.
+        ssl.SSLError or another OSError. Parks a goroutine, blocks a plain thread; RuntimeError on the thread of a
+        running loop outside of a goroutine.
         """
         cdef PollDesc desc = self.desc
         self.prepare()

@@ -35,7 +35,7 @@ def goexit():
 
 
 def gosched():
-    """Let others run first (Go: runtime.Gosched). In a goroutine; in a plain thread: give up the processor.
+    """Let other goroutines run first (Go: runtime.Gosched); in a plain thread, give up the processor.
 
     asyncio.CancelledError in a goroutine that was cancelled. RuntimeError on the thread of a running loop outside of a
     goroutine: use `await asyncio.sleep(0)` there.
