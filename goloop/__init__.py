@@ -55,7 +55,7 @@ __all__ = [
     "wait",
 ]
 
-# Imported when somebody asks for them.
+# Imported at the first use.
 _SUBMODULES = {"context", "debug", "errgroup", "monkey", "net", "sync", "timer"}
 
 

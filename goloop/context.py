@@ -1,11 +1,12 @@
 """Go's package context: deadlines, cancellation and values that go with a request through goroutines and coroutines.
 
-A Context says that it is cancelled by closing its done() channel; nothing is interrupted. Who waits does so in a select
-with done(), from a goroutine, a coroutine or a plain thread, and everything here may be called from any of them.
+A Context says that it is cancelled by closing its done() channel; nothing is interrupted. A waiter uses a select with
+done(), in a goroutine, a coroutine or a plain thread, and everything here may be called from any of them.
 
-What is cancelled together is a _Scope. Its fields are changed by single operations of dicts, which are atomic, and in
-an order that lets two who meet each see what the other did; so there is no lock that a finalizer could meet again.
-Deadlines fire on the clock's thread (sync/timer_thread.pyx), whatever the thread or loop where they were set is doing.
+A _Scope is a set of contexts that are cancelled together. Its fields are changed by single operations of dicts, which
+are atomic, and in an order that lets two threads that meet each see what the other did; so there is no lock that a
+finalizer could meet again. Deadlines fire on the clock's thread (sync/timer_thread.pyx), whatever the thread or loop
+where they were set is doing.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ _never = _Done()  # of contexts that are never cancelled
 
 
 class _Node:
-    """What a scope cancels in its turn: another scope, or an after_func()."""
+    """A thing that a scope cancels in its turn: another scope, or an after_func()."""
 
     __slots__ = ("_above",)
 
@@ -81,7 +82,7 @@ class _Node:
         if above is None:
             return
         self._above = above
-        above.children[self] = None  # first; whoever cancels stores the outcome first: one of both sees the other
+        above.children[self] = None  # first; a canceller stores the outcome first: one of both sees the other
         outcome = above.outcome()
         if outcome is not None:
             above.children.pop(self, None)
@@ -131,7 +132,7 @@ class _Scope(_Node):
         try:
             Chan.close(self.done)
         except ChannelClosed:
-            pass  # somebody went behind our back
+            pass  # a caller used Chan.close() itself
         below: list[_Node] = []
         while self.children:
             try:
@@ -179,8 +180,11 @@ class _Told(_Node):
 
 
 class Context:
-    """Made by background(), todo() and the with_…() functions. Immutable; may be used by any number of goroutines,
-    coroutines and threads at once."""
+    """A deadline, a cancellation and values that go with a request (Go: context.Context).
+
+    Made by background(), todo() and the with_…() functions. Immutable; from any thread, goroutine or coroutine, any
+    number of them at once.
+    """
 
     __slots__ = ("__weakref__", "_deadline", "_key", "_name", "_parent", "_scope", "_value")
 
@@ -211,13 +215,19 @@ class Context:
         return f"<Context {'.'.join(reversed(names))}{state}>"
 
     def done(self) -> Chan[None]:
-        """Return the channel that is closed when this context is cancelled, always the same; for `recv(ctx.done())` in
-        select(). That of a context that is never cancelled stays open."""
+        """Return the channel that is closed when this context is cancelled, always the same (Go: Context.Done).
+
+        It is for `recv(ctx.done())` in select(). That of a context that is never cancelled stays open. From any thread,
+        goroutine or coroutine.
+        """
         return _never if self._scope is None else self._scope.done
 
     def err(self) -> Canceled | DeadlineExceeded | None:
-        """Return None until done() is closed, then why it is: Canceled or DeadlineExceeded, whose __cause__ is the
-        cause that was given. An exception of its own for each call, so it can be raised."""
+        """Return None until done() is closed, then the reason: Canceled or DeadlineExceeded (Go: Context.Err).
+
+        Its __cause__ is the cause that was given, if any. Each call returns an exception of its own, so it can be
+        raised. From any thread, goroutine or coroutine.
+        """
         outcome = None if self._scope is None else self._scope.outcome()
         if outcome is None:
             return None
@@ -226,18 +236,27 @@ class Context:
         return err
 
     def deadline(self) -> float | None:
-        """Return when it will be cancelled at the latest, in seconds of time.monotonic(); None: it has no deadline."""
+        """Return the time by which it is cancelled at the latest (Go: Context.Deadline).
+
+        It is in seconds of time.monotonic(); None: it has no deadline. From any thread, goroutine or coroutine.
+        """
         return self._deadline
 
     def _on_cancel(self, function: Callable[[], None]) -> Callable[[], None]:
-        """For core.net: call function() when this context is cancelled, in the thread that does it, or at once if it
-        is. Returns what undoes it."""
+        """For core.net: call function() when this context is cancelled, or at once if it is.
+
+        It is called in the thread that cancels. Returns the function that undoes it.
+        """
         node = _Told(function)
         node.join(self._scope)
         return node.leave
 
     def value(self, key: object) -> Any:
-        """Return the value that with_value() gave to the key, the innermost one; None if there is none."""
+        """Return the value that with_value() gave to a key, the innermost one (Go: Context.Value).
+
+        key: an object that equals the one given to with_value(). Returns None if there is none. From any thread,
+        goroutine or coroutine.
+        """
         context: Context | None = self
         while context is not None:
             if context._key is not None and (context._key is key or context._key == key):
@@ -247,9 +266,9 @@ class Context:
 
 
 class CancelFunc:
-    """Cancels a context; made by with_cancel() and others. From any thread, any number of times.
+    """Cancels a context; made by with_cancel() and others (Go: context.CancelFunc).
 
-    `with cancel:` calls it at the end.
+    Call it from any thread, goroutine or coroutine, any number of times. `with cancel:` calls it at the end.
     """
 
     __slots__ = ("_scope",)
@@ -258,7 +277,10 @@ class CancelFunc:
         self._scope = scope
 
     def __call__(self) -> None:
-        """Cancel the context and those made from it, and release what they hold."""
+        """Cancel the context and those made from it, and release their resources.
+
+        From any thread, goroutine or coroutine.
+        """
         _cancel(self._scope, Canceled, None)
 
     def __enter__(self) -> None:
@@ -269,19 +291,31 @@ class CancelFunc:
 
 
 class CancelCauseFunc(CancelFunc):
-    """Cancels a context, and says why; made by with_cancel_cause()."""
+    """Cancels a context, and says why; made by with_cancel_cause() (Go: context.CancelCauseFunc).
+
+    Call it as cancel(cause) from any thread, goroutine or coroutine, any number of times. cause: the exception that
+    cause(ctx) is to return; None: Canceled. Only the first call counts. `with cancel:` calls it at the end, without a
+    cause.
+    """
 
     __slots__ = ()
 
     def __call__(self, cause: BaseException | None = None) -> None:
-        """Cancel the context and those made from it. cause: what cause(ctx) will return; only the first one counts."""
+        """Cancel the context and those made from it. From any thread, goroutine or coroutine.
+
+        cause: the exception that cause(ctx) is to return; None: Canceled; TypeError for anything else. Only the first
+        one counts.
+        """
         if cause is not None and not isinstance(cause, BaseException):
             raise TypeError(f"a cause is an exception, got {cause!r}")
         _cancel(self._scope, Canceled, cause)
 
 
 class WithCancel(NamedTuple):
-    """A context and its cancel function: `ctx, cancel = …`, or `with … as ctx:`, which cancels at the end."""
+    """A context and its cancel function: `ctx, cancel = …`, or `with … as ctx:`, which cancels at the end.
+
+    context: the Context. cancel: its CancelFunc. From any thread, goroutine or coroutine.
+    """
 
     context: Context
     cancel: CancelFunc
@@ -294,7 +328,10 @@ class WithCancel(NamedTuple):
 
 
 class WithCancelCause(NamedTuple):
-    """As WithCancel, with a cancel function that takes a cause."""
+    """A context and its cancel function that takes a cause; `with … as ctx:` cancels at the end, without a cause.
+
+    context: the Context. cancel: its CancelCauseFunc. From any thread, goroutine or coroutine.
+    """
 
     context: Context
     cancel: CancelCauseFunc
@@ -311,12 +348,18 @@ _todo = Context(None, "todo", None, None)
 
 
 def background() -> Context:
-    """Return the root of all contexts, which is never cancelled and has no values (Go: context.Background)."""
+    """Return the root of all contexts, which is never cancelled and has no values (Go: context.Background).
+
+    From any thread, goroutine or coroutine.
+    """
     return _background
 
 
 def todo() -> Context:
-    """Return a context as background(), where it is not clear yet which one to use (Go: context.TODO)."""
+    """Return a context such as background(), for a place where the right one is not clear yet (Go: context.TODO).
+
+    From any thread, goroutine or coroutine.
+    """
     return _todo
 
 
@@ -337,8 +380,9 @@ def _seconds(value: float, name: str) -> float:
 def with_cancel(parent: Context) -> WithCancel:
     """Return a context made from parent, and the function that cancels it (Go: context.WithCancel).
 
-    It is cancelled with its parent, too. Call the function, or use `with`, as soon as it is of no more use: a parent
-    keeps what it may have to cancel.
+    parent: a Context (else TypeError), with which the new one is cancelled, too. Returns a WithCancel. Call the
+    function, or use `with`, as soon as the context is of no more use: a parent keeps all that it may have to cancel.
+    From any thread, goroutine or coroutine.
     """
     _check(parent)
     scope = _Scope()
@@ -348,7 +392,12 @@ def with_cancel(parent: Context) -> WithCancel:
 
 
 def with_cancel_cause(parent: Context) -> WithCancelCause:
-    """As with_cancel(), with a cancel function that takes a cause (Go: context.WithCancelCause)."""
+    """Return a context made from parent, and the function that cancels it with a cause (Go: context.WithCancelCause).
+
+    parent: a Context (else TypeError), with which the new one is cancelled, too. Returns a WithCancelCause. Call the
+    function, or use `with`, as soon as the context is of no more use: a parent keeps all that it may have to cancel.
+    From any thread, goroutine or coroutine.
+    """
     _check(parent)
     scope = _Scope()
     context = Context(parent, "with_cancel_cause", scope, parent._deadline)
@@ -357,11 +406,13 @@ def with_cancel_cause(parent: Context) -> WithCancelCause:
 
 
 def with_deadline(parent: Context, deadline: float, cause: BaseException | None = None) -> WithCancel:
-    """As with_cancel(); it is cancelled with DeadlineExceeded at the deadline at the latest (Go: context.WithDeadline).
+    """Return a context that is cancelled at a time at the latest, with DeadlineExceeded (Go: context.WithDeadline).
 
-    deadline: in seconds of time.monotonic(); the parent's if that is earlier. cause: what cause(ctx) returns after
-    this deadline (Go: WithDeadlineCause). ValueError for a deadline that is more than 30 years away, as one in seconds
-    of time.time() is.
+    parent: a Context (else TypeError), with which the new one is cancelled, too. deadline: in seconds of
+    time.monotonic(); the parent's if that is earlier. cause: an exception that cause(ctx) returns after this deadline
+    (Go: WithDeadlineCause); None: DeadlineExceeded. Returns a WithCancel, whose function is to be called as soon as the
+    context is of no more use. ValueError for a deadline that is more than 30 years away, as one in seconds of
+    time.time() is, or NaN. From any thread, goroutine or coroutine.
     """
     when = _seconds(deadline, "a deadline")
     if _FURTHEST < when - time.monotonic() < math.inf:
@@ -370,7 +421,13 @@ def with_deadline(parent: Context, deadline: float, cause: BaseException | None 
 
 
 def with_timeout(parent: Context, seconds: float, cause: BaseException | None = None) -> WithCancel:
-    """As with_deadline(), that many seconds from now (Go: context.WithTimeout, WithTimeoutCause)."""
+    """Return a context that is cancelled after a time at the latest, with DeadlineExceeded (Go: context.WithTimeout).
+
+    parent: a Context (else TypeError), with which the new one is cancelled, too. seconds: from now; the parent's
+    deadline counts if that is earlier. cause: an exception that cause(ctx) returns after this deadline (Go:
+    WithTimeoutCause); None: DeadlineExceeded. Returns a WithCancel, whose function is to be called as soon as the
+    context is of no more use. ValueError for more than 30 years, or NaN. From any thread, goroutine or coroutine.
+    """
     timeout = _seconds(seconds, "a timeout")
     if _FURTHEST < timeout < math.inf:
         raise ValueError(f"a timeout is a number of seconds from now, and {seconds!r} is more than 30 years")
@@ -404,8 +461,9 @@ def _with_deadline(parent: Context, deadline: float, cause: BaseException | None
 def with_value(parent: Context, key: object, value: object) -> Context:
     """Return a context made from parent in which value(key) is value (Go: context.WithValue).
 
-    key: anything but None that can be compared; best an object of a type of its own, so that no two modules choose
-    the same.
+    parent: a Context (else TypeError), with which the new one is cancelled. key: anything but None (TypeError) that can
+    be compared; best an object of a type of its own, so that no two modules choose the same. value: any object. From
+    any thread, goroutine or coroutine.
     """
     _check(parent)
     if key is None:
@@ -414,18 +472,21 @@ def with_value(parent: Context, key: object, value: object) -> Context:
 
 
 def without_cancel(parent: Context) -> Context:
-    """Return a context with the values of parent that is not cancelled with it, and has no deadline (Go:
-    context.WithoutCancel)."""
+    """Return a context with the values of parent that is not cancelled with it (Go: context.WithoutCancel).
+
+    parent: a Context (else TypeError). The new one has no deadline. From any thread, goroutine or coroutine.
+    """
     _check(parent)
     return Context(parent, "without_cancel", None, None)
 
 
 def after_func(context: Context, function: Callable[..., object], /, *args: Any, **kwargs: Any) -> Callable[[], bool]:
-    """Call function(*args, **kwargs) in a goroutine of its own when the context is cancelled, or at once if it is
-    (Go: context.AfterFunc). It runs in a copy of the caller's contextvars context, as with go().
+    """Call function(*args, **kwargs) in a goroutine of its own when a context is cancelled (Go: context.AfterFunc).
 
-    Returns a function that gives up on it: True if it was not called and will not be, False if it was called, or
-    given up before.
+    context: a Context (else TypeError); the function is called at once if it is cancelled already. function: a plain
+    function or a coroutine function; TypeError for anything else. args, kwargs: its arguments. It runs in a copy of the
+    caller's contextvars context, as with go(). Returns a function that gives up on it: True if it was not called and
+    will not be, False if it was called, or given up before. From any thread, goroutine or coroutine.
     """
     _check(context)
     node = _AfterFunc(GoroutineTimer(function, args, kwargs))
@@ -434,8 +495,11 @@ def after_func(context: Context, function: Callable[..., object], /, *args: Any,
 
 
 def cause(context: Context) -> BaseException | None:
-    """Return why the context was cancelled (Go: context.Cause): the cause that was given, or else as context.err();
-    None while it is not."""
+    """Return why a context was cancelled (Go: context.Cause): the cause that was given, or else its err().
+
+    context: a Context (else TypeError). Returns None while it is not cancelled. From any thread, goroutine or
+    coroutine.
+    """
     _check(context)
     outcome = None if context._scope is None else context._scope.outcome()
     if outcome is not None and outcome[1] is not None:

@@ -1,7 +1,7 @@
 """Go's golang.org/x/sync/errgroup: goroutines that work on parts of one task, and the first error of any of them.
 
-A goroutine's error stays with it, unobserved, until somebody waits for the group: what nobody waits for is reported
-as any goroutine's exception is.
+A goroutine's error stays with it, unobserved, until a caller waits for the group: an error that nobody waits for is
+reported as any goroutine's exception is.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ _T = TypeVar("_T")
 
 
 class Group:
-    """A group of goroutines (Go: errgroup.Group). From any thread.
+    """A group of goroutines (Go: errgroup.Group). From any thread, goroutine or coroutine.
 
     go() starts one, wait() waits for all and raises the first exception that any of them raised. With a context, see
     with_context(), that first exception cancels it. Without one, the others are not told.
 
     `with group:` in a goroutine or a plain thread and `async with group:` in a coroutine wait at the end, as wait()
-    does. An exception of the body, or one that interrupts this wait (a cancellation, a timeout around it, Ctrl-C),
-    ends the goroutines first, as in asyncio.TaskGroup: the context is cancelled with it as the cause, each goroutine
-    is cancelled and waited for, and the exception goes on. What they raised besides is in errors(), or else reported.
-    Without such an exception nobody is cancelled, as in Go and unlike asyncio.TaskGroup.
+    does. An exception of the body, or one that interrupts this wait (a cancellation, a timeout around it, Ctrl-C), ends
+    the goroutines first, as in asyncio.TaskGroup: the context is cancelled with it as the cause, each goroutine is
+    cancelled and waited for, and the exception goes on. Their own exceptions are in errors(), or else reported. Without
+    such an exception nobody is cancelled, as in Go and unlike asyncio.TaskGroup.
     """
 
     def __init__(self) -> None:
@@ -59,8 +59,9 @@ class Group:
     @overload
     def go(self, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Goroutine[_T]: ...
     def go(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Goroutine[Any]:
-        """Start function(*args, **kwargs) as a goroutine of the group; returns it, as goloop.go().
+        """Start function(*args, **kwargs) as a goroutine of the group, and return it (Go: Group.Go).
 
+        function: a plain function or a coroutine function; TypeError for anything else. args, kwargs: its arguments.
         With a limit it waits until fewer run, which parks a goroutine or blocks a plain thread; RuntimeError on the
         thread of a running loop outside of a goroutine: `await async_go()` there.
         """
@@ -76,14 +77,23 @@ class Group:
     @overload
     async def async_go(self, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Goroutine[_T]: ...
     async def async_go(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Goroutine[Any]:
-        """As go(), for coroutines."""
+        """Start function(*args, **kwargs) as a goroutine of the group, in a coroutine, and return it (Go: Group.Go).
+
+        function: a plain function or a coroutine function; TypeError for anything else. args, kwargs: its arguments.
+        With a limit the coroutine waits until fewer run. On any loop.
+        """
         limit = self._limit
         if limit is not None:
             await limit.async_acquire()
         return self._start(limit, function, args, kwargs)
 
     def try_go(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> bool:
-        """Start it unless that takes waiting; returns whether it did (Go: TryGo). From anywhere."""
+        """Start function(*args, **kwargs) as a goroutine of the group unless that takes waiting (Go: TryGo).
+
+        function: a plain function or a coroutine function; TypeError for anything else. args, kwargs: its arguments.
+        Returns whether it was started: False while as many run as set_limit() allows. From any thread, goroutine or
+        coroutine.
+        """
         limit = self._limit
         if limit is not None and not limit.try_acquire():
             return False
@@ -91,9 +101,9 @@ class Group:
         return True
 
     def set_limit(self, n: int | None) -> None:
-        """Let at most n goroutines of the group run at a time (Go: SetLimit). None: any number.
+        """Let at most n goroutines of the group run at a time (Go: SetLimit). From any thread, goroutine or coroutine.
 
-        n: at least 1 (ValueError). RuntimeError while some run.
+        n: an int of at least 1 (else TypeError, ValueError); None: any number. RuntimeError while some run.
         """
         if self._running.counter:
             raise RuntimeError(f"the limit of a Group is set before its goroutines start: {self._running.counter} run")
@@ -119,7 +129,7 @@ class Group:
             raise
         self._members[g] = None
         on_end(g, lambda g: self._ended(g, limit))
-        if self._aborting:  # after it is a member: _abort() says so first, and looks who is one then
+        if self._aborting:  # after it is a member: _abort() says so first, and looks for members then
             g.cancel()
         return g
 
@@ -139,15 +149,21 @@ class Group:
     def wait(self, timeout: float | None = None) -> None:
         """Wait until all goroutines of the group have ended (Go: Wait), then raise the first exception, if any.
 
-        It is the exception that the goroutine raised; for one that was cancelled, Canceled. errors() has the others.
-        The group's context is cancelled in any case. timeout: seconds; TimeoutError when it is over, and they go on.
+        It is the exception that the goroutine raised; for a cancelled goroutine, Canceled. errors() has the others. The
+        group's context is cancelled in any case. timeout: seconds, None for no end; TimeoutError when it is over, and
+        they go on. Parks a goroutine, which raises asyncio.CancelledError when it is cancelled; blocks a plain thread.
         RuntimeError on the thread of a running loop outside of a goroutine: `await async_wait()` there.
         """
         self._running.wait(timeout)
         self._finish()
 
     async def async_wait(self, timeout: float | None = None) -> None:
-        """As wait(), for coroutines."""
+        """Wait in a coroutine until all goroutines of the group have ended (Go: Wait), then raise the first exception.
+
+        It is the exception that the goroutine raised; for a cancelled goroutine, Canceled. errors() has the others. The
+        group's context is cancelled in any case. timeout: seconds, None for no end; TimeoutError when it is over, and
+        they go on. On any loop.
+        """
         await self._running.async_wait(timeout)
         self._finish()
 
@@ -222,7 +238,11 @@ class Group:
             g.cancel()
 
     def errors(self) -> tuple[BaseException, ...]:
-        """Return the exceptions of the goroutines that have failed so far, in the order of their ends."""
+        """Return the exceptions of the goroutines that have failed so far (tuple), in the order of their ends.
+
+        For a cancelled goroutine it is Canceled. They count as observed from now on, and are not reported. From any
+        thread, goroutine or coroutine.
+        """
         return tuple(_error(g) for g in self._observe())
 
     def _observe(self) -> list[Goroutine[Any]]:
@@ -245,7 +265,7 @@ class Group:
 
 
 def _error(g: Goroutine[Any]) -> BaseException:
-    """What a goroutine that failed counts with. One that was cancelled must not look as if whoever waits were."""
+    """The exception that a goroutine that failed counts with: a cancelled one must not look as if the waiter were."""
     error = failure(g)
     assert error is not None
     if not g.cancelled():
@@ -258,8 +278,8 @@ def _error(g: Goroutine[Any]) -> BaseException:
 def with_context(parent: context.Context) -> tuple[Group, context.Context]:
     """Return a group and a context made from parent (Go: errgroup.WithContext).
 
-    The context is cancelled when one of the group's goroutines raises, with that exception as its cause, and when
-    wait() returns.
+    From any thread, goroutine or coroutine. parent: a Context (else TypeError). The context is cancelled when one of
+    the group's goroutines raises, with that exception as its cause, and when wait() returns.
     """
     ctx, cancel = context.with_cancel_cause(parent)
     group = Group()

@@ -6,19 +6,25 @@ class GoloopError(Exception):
 
 
 class ChannelClosed(GoloopError):
-    """Receiving from a channel that is closed and drained, sending on a closed one, or closing it twice."""
+    """Raised by receiving from a closed and drained channel, by sending on a closed one, and by closing it twice."""
 
 
 class ClosedError(GoloopError, OSError):
-    """Using a connection or listener of goloop.net that was closed, also while the call waits (Go: net.ErrClosed).
+    """Raised by using a connection or listener of goloop.net that was closed, also during the call (Go: net.ErrClosed).
 
     Its errno is EBADF.
     """
 
 
 class Canceled(GoloopError):
-    """A context was cancelled (Go: context.Canceled)."""
+    """A context was cancelled (Go: context.Canceled).
+
+    Context.err() returns it, and calls with a `ctx` raise it.
+    """
 
 
 class DeadlineExceeded(GoloopError, TimeoutError):
-    """A context's deadline has passed (Go: context.DeadlineExceeded)."""
+    """A context's deadline has passed (Go: context.DeadlineExceeded).
+
+    Context.err() returns it, and calls with a `ctx` raise it.
+    """

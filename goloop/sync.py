@@ -33,7 +33,7 @@ __all__ = [
 
 
 class _Outcome(Generic[_T]):
-    """What the one call has returned or raised. Written by the call; read after the Once is done."""
+    """The result or the exception of the one call. Written by the call; read after the Once is done."""
 
     def __init__(self, what: object) -> None:
         self._what = what
@@ -53,14 +53,17 @@ class _Outcome(Generic[_T]):
             return self._value[0]
         if isinstance(self._error, Exception):
             raise self._error.with_traceback(self._traceback)
-        # It was cancelled, say: that was meant for the one who ran it, and not for everybody.
+        # It was cancelled, say: that was meant for the caller that ran it, and not for all.
         raise RuntimeError(f"the only call of {self._what!r} was ended by {self._error!r}") from self._error
 
 
 def once_value(function: Callable[[], _T]) -> Callable[[], _T]:
     """Return a function that calls function() at its first call, and always returns the same value (Go: OnceValue).
 
-    An exception is raised again at each call, too. From any thread; others wait while it runs, as for Once.do().
+    function: a plain function without arguments; TypeError for anything else. Its exception is raised again at each
+    call, too; a call that was ended by another BaseException, such as a cancellation, lets later callers raise
+    RuntimeError. From any thread, goroutine or plain thread alike; other callers wait while it runs, which raises
+    RuntimeError on the thread of a running loop outside of a goroutine: use async_once_value() there.
     """
     if inspect.iscoroutinefunction(function):
         raise TypeError(f"once_value() takes a plain function: use async_once_value() for {function!r}")
@@ -86,7 +89,12 @@ def once_value(function: Callable[[], _T]) -> Callable[[], _T]:
 
 
 def async_once_value(function: Callable[[], Awaitable[_T]]) -> Callable[[], Coroutine[Any, Any, _T]]:
-    """As once_value(), for coroutine functions: `await` what the function returned here returns."""
+    """Return a coroutine function that awaits function() once, and always returns the same value (Go: OnceValue).
+
+    function: a coroutine function without arguments; TypeError unless callable. Its exception is raised again at each
+    call, too; a call that was ended by another BaseException, such as a cancellation, lets later callers raise
+    RuntimeError. For coroutines on any loop; other callers wait while it runs.
+    """
     if not callable(function):
         raise TypeError(f"async_once_value() takes a coroutine function, got {function!r}")
     once = Once()
@@ -109,7 +117,13 @@ def async_once_value(function: Callable[[], Awaitable[_T]]) -> Callable[[], Coro
 
 
 def once_func(function: Callable[[], object]) -> Callable[[], None]:
-    """Return a function that calls function() at its first call only (Go: OnceFunc); otherwise as once_value()."""
+    """Return a function that calls function() at its first call only, and returns nothing (Go: OnceFunc).
+
+    function: a plain function without arguments; TypeError for anything else. Its exception is raised again at each
+    call, too; a call that was ended by another BaseException, such as a cancellation, lets later callers raise
+    RuntimeError. From any thread, goroutine or plain thread alike; other callers wait while it runs, which raises
+    RuntimeError on the thread of a running loop outside of a goroutine: use async_once_func() there.
+    """
     value = once_value(function)
 
     @functools.wraps(function)
@@ -120,7 +134,12 @@ def once_func(function: Callable[[], object]) -> Callable[[], None]:
 
 
 def async_once_func(function: Callable[[], Awaitable[object]]) -> Callable[[], Coroutine[Any, Any, None]]:
-    """As once_func(), for coroutine functions."""
+    """Return a coroutine function that awaits function() at its first call only, and returns nothing (Go: OnceFunc).
+
+    function: a coroutine function without arguments; TypeError unless callable. Its exception is raised again at each
+    call, too; a call that was ended by another BaseException, such as a cancellation, lets later callers raise
+    RuntimeError. For coroutines on any loop; other callers wait while it runs.
+    """
     value = async_once_value(function)
 
     @functools.wraps(function)

@@ -1,6 +1,6 @@
-"""class Loop: what of an event loop stays in Python.
+"""class Loop: the part of an event loop that stays in Python.
 
-The hot path is core.loop.LoopCore, first in the MRO; what is cold comes from the standard library of the
+The hot path is core.loop.LoopCore, first in the MRO; the cold paths come from the standard library of the
 running Python. This file has the rest: running, closing, serving, and the factories for transports.
 """
 
@@ -16,7 +16,7 @@ from asyncio import constants, events, unix_events
 from asyncio.log import logger
 from collections.abc import Callable
 
-# By name: what watches a program for blocking calls (blockbuster) replaces them in os, and lets asyncio's own pass
+# By name: a watcher for blocking calls (blockbuster) replaces them in os, and lets asyncio's own pass
 from os import stat, unlink
 from typing import Any
 
@@ -33,7 +33,7 @@ from goloop.core.transports.sslproto import SSLProtocol
 from goloop.core.transports.stream import StreamTransport
 from goloop.runtime import ports
 
-# What is cold, and the same for every loop on Unix, is the standard library's. Its functions are borrowed one
+# The cold part, which is the same for every loop on Unix, is the standard library's. Its functions are borrowed one
 # by one: as a base class it would bring a selector along.
 _UnixLoop: Any = unix_events._UnixSelectorEventLoop
 
@@ -49,15 +49,15 @@ def _close_unused(selector: selectors.BaseSelector) -> None:
 class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoop):
     """An asyncio event loop that parks instead of polling.
 
-    Drop-in for asyncio.SelectorEventLoop on Linux; see asyncio.AbstractEventLoop for the methods. All
-    methods belong to the thread that runs the loop, except call_soon_threadsafe().
+    Drop-in for asyncio.SelectorEventLoop on Linux; see asyncio.AbstractEventLoop for the methods. All methods belong to
+    the thread that runs the loop, except call_soon_threadsafe() and those that say so.
 
     selector: as asyncio.SelectorEventLoop takes it. The loop closes it, because it waits in a way of its own; TypeError
-    for a selector that is not one of the standard library's, which would be there to do something else.
-    handoff: while a callback is stuck in a blocking call, let another thread run the other callbacks; None: if the
+    for a selector that is not one of the standard library's, which would be there to do something else. handoff: while
+    a callback is stuck in a blocking call, let another thread run the other callbacks (Go: handoffp); None: if the
     environment has GOLOOP_HANDOFF=1. watch: report callbacks that are stuck for longer than slow_callback_duration
     while they are; None: as the environment's GOLOOP_WATCH says, without it in debug mode. RuntimeError where handing
-    off is not possible.
+    off is not possible. The attribute ownership is for goloop's own use.
     """
 
     def __init__(
@@ -111,7 +111,11 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
             self._old_agen_hooks = None
 
     def run_forever(self) -> None:
-        """Run until stop() is called; the calling thread becomes the loop's home thread."""
+        """Run until stop() is called; the calling thread becomes the loop's home thread (asyncio: run_forever).
+
+        In a plain thread, which it blocks, or a goroutine's. RuntimeError if the loop is closed, runs already, or was
+        made before a fork, or if another loop runs in this thread.
+        """
         if self._may_nest():
             self._run_forever_nested()
             return
@@ -149,7 +153,10 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
         sys.set_coroutine_origin_tracking_depth(0)
 
     def close(self) -> None:
-        """Close the loop and everything native that it holds; it must not run. Twice is harmless."""
+        """Close the loop and everything native that it holds (asyncio: close). Twice is harmless.
+
+        RuntimeError while it runs. From any thread. Goroutines that were started from it are cancelled and waited for.
+        """
         if self.is_running():
             raise RuntimeError("Cannot close a running event loop")
         if self._closed:
@@ -331,10 +338,15 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
     ) -> Any:
-        """Upgrade a transport to TLS; return the transport that the protocol uses from now on.
+        """Upgrade a transport to TLS; return the transport that the protocol uses from now on (asyncio: start_tls).
 
-        None, if the connection was closed meanwhile. As asyncio's, but that the handshake gets what a StreamReader
-        holds unread: it came behind the line that asked for TLS, and so is TLS, or an attack.
+        transport: one that create_connection() or create_server() made. protocol: its protocol. sslcontext: an
+        ssl.SSLContext; TypeError for anything else, and for another transport. server_side: be the server.
+        server_hostname: the name that a server's certificate must be for. ssl_handshake_timeout, ssl_shutdown_timeout:
+        seconds; None: 60 and 30. Returns None if the connection was closed meanwhile; raises ssl.SSLError, or
+        ConnectionAbortedError when the time is over. For coroutines on this loop. A difference from asyncio: the
+        handshake gets the unread bytes of a StreamReader, as they came behind the line that asked for TLS, and so are
+        TLS, or an attack.
         """
         if not isinstance(sslcontext, ssl.SSLContext):
             raise TypeError(f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}")

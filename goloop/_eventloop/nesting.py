@@ -4,7 +4,7 @@ asyncio forbids it. Those modules exchange tasks and futures in asyncio, and the
 would break every loop of ours: they know asyncio's queues. So they find that our loops nest already, and leave the
 class alone. Our loops nest once asyncio has been exchanged, and not before.
 
-While a callback runs the loop, what belongs to it waits: its transport or watcher, and callbacks in its context.
+While a callback runs the loop, its belongings wait: its transport or watcher, and callbacks in its context.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Nesting(_Base):
     """Mixed into Loop."""
 
     _handoff: bool
-    if TYPE_CHECKING:  # what Loop's other bases bring
+    if TYPE_CHECKING:  # from Loop's other bases
         _stopping: bool
         _check_closed: Any
         _on_own_thread: Any
@@ -54,11 +54,11 @@ class Nesting(_Base):
         _end_nested: Any
         _is_nested: Any
         _run_once: Any
-    _awaited: asyncio.Future[Any] | None = None  # what the outermost run_until_complete() waits for
+    _awaited: asyncio.Future[Any] | None = None  # the outermost run_until_complete() waits for it
 
     @property
     def _nest_patched(self) -> bool:
-        """What nest_asyncio looks for before it exchanges the methods of a loop's class."""
+        """The attribute that nest_asyncio looks for before it exchanges the methods of a loop's class."""
         if not hasattr(asyncio, "_nest_patched"):
             raise AttributeError("nest_asyncio has not been applied")
         return True
@@ -95,7 +95,11 @@ class Nesting(_Base):
             self._stopping = False
 
     def run_until_complete(self, future: Any) -> Any:
-        """Run until the future, or the task of the coroutine, is done, and return its result."""
+        """Run until a future, or the task of a coroutine, is done; return its result (asyncio: run_until_complete).
+
+        future: a future of this loop, or a coroutine; its exception is raised here. RuntimeError if the loop is closed,
+        runs already, or is stopped before the future is done. In a plain thread, which it blocks, or a goroutine's.
+        """
         if not hasattr(asyncio, "_nest_patched"):
             return super().run_until_complete(future)
         if not self._may_nest():

@@ -17,7 +17,10 @@ _T = TypeVar("_T")
 
 
 def new_event_loop() -> Loop:
-    """Return a new loop; the caller closes it. Also usable as asyncio.Runner's loop_factory."""
+    """Return a new loop, as asyncio.new_event_loop(). From any thread; the caller closes the loop.
+
+    It is usable as asyncio.Runner's loop_factory.
+    """
     return Loop()
 
 
@@ -28,10 +31,11 @@ def run(
     handoff: bool | None = None,
     watch: bool | None = None,
 ) -> _T:
-    """Run a coroutine on a new goloop loop and return its result, as asyncio.run().
+    """Run a coroutine on a new goloop loop and return its result, as asyncio.run() does.
 
-    main: a coroutine object (ValueError otherwise). debug: the loop's debug mode; None: as the
-    environment says. handoff, watch: see Loop. RuntimeError when a loop runs in this thread already.
+    main: a coroutine object (ValueError otherwise). debug: the loop's debug mode; None: as the environment says.
+    handoff, watch: the arguments of Loop(). RuntimeError when a loop runs in this thread already. From any plain
+    thread, which it blocks until the coroutine has ended.
     """
     if events._get_running_loop() is not None:
         raise RuntimeError("goloop.run() cannot be called from a running event loop")
@@ -47,6 +51,6 @@ else:
 if _BasePolicy is not None:
 
     class EventLoopPolicy(_BasePolicy):
-        """asyncio's default policy with goloop loops, for asyncio.set_event_loop_policy()."""
+        """asyncio's default policy with goloop loops, for asyncio.set_event_loop_policy(). From any thread."""
 
         _loop_factory = Loop

@@ -1,9 +1,9 @@
 """Signals: add_signal_handler(), and how a signal wakes a loop.
 
 A signal's C handler counts it (core.system.signals) and writes its number to Python's wake-up descriptor, whatever the
-main thread does and whoever holds the GIL. The descriptor only wakes, and tells the order as far as it has room: what
-came is in the counts. Python's own handler, which runs in the main thread, wakes the loop as well, for where somebody
-else has the descriptor.
+main thread does and whichever thread holds the GIL. The descriptor only wakes, and tells the order as far as it has
+room: the counts have the signals. Python's own handler, which runs in the main thread, wakes the loop as well, for
+programs where another library has the descriptor.
 
 While a loop runs in the main thread it borrows the descriptor even without handlers of its own: a Ctrl-C that arrives
 just before the loop parks would otherwise wait for the next event.
@@ -55,7 +55,7 @@ def _python_handler(number: int, frame: FrameType | None) -> None:
 class SignalMethods(_Base):
     """Mixed into Loop."""
 
-    if TYPE_CHECKING:  # what Loop's other bases bring
+    if TYPE_CHECKING:  # from Loop's other bases
         _add_reader: Any
         _remove_reader: Any
         _check_closed: Any
@@ -67,9 +67,11 @@ class SignalMethods(_Base):
         _loops.add(self)
 
     def add_signal_handler(self, sig: int, callback: Callable[[*_Ts], object], *args: *_Ts) -> None:
-        """Run callback(*args) in the loop when the signal comes, in place of what handled it. Main thread only.
+        """Run callback(*args) in the loop when a signal comes (asyncio: add_signal_handler).
 
-        Raises ValueError for an invalid number, RuntimeError in another thread or if the signal cannot be caught.
+        It takes the place of the handler before. sig: the signal's number; ValueError for an invalid one. callback: a
+        plain function; TypeError for a coroutine function. args: its arguments. In the main thread only: RuntimeError
+        in another thread, and if the signal cannot be caught.
         """
         if asyncio.iscoroutine(callback) or inspect.iscoroutinefunction(callback):
             raise TypeError("coroutines cannot be used with add_signal_handler()")
@@ -84,7 +86,7 @@ class SignalMethods(_Base):
         try:
             signal.signal(sig, _python_handler)
             signals.count(sig)
-            signal.siginterrupt(sig, False)  # system calls go on: what came wakes the loop
+            signal.siginterrupt(sig, False)  # system calls go on: the signal wakes the loop
         except OSError as exc:
             if before is None:
                 del self._signal_handlers[sig]
@@ -98,12 +100,15 @@ class SignalMethods(_Base):
         _handling[sig] = weakref.ref(self)
 
     def remove_signal_handler(self, sig: int) -> bool:
-        """Put the signal's default handler back. Returns whether there was a handler to remove."""
+        """Put the signal's default handler back (asyncio: remove_signal_handler). In the main thread only.
+
+        sig: the signal's number; ValueError for an invalid one. Returns whether there was a handler to remove.
+        """
         self._check_signal(sig)
         if self._signal_handlers.pop(sig, None) is None:
             return False
         signal.signal(sig, signal.default_int_handler if sig == signal.SIGINT else signal.SIG_DFL)
-        signals.take(sig)  # what has come is not for the next handler
+        signals.take(sig)  # signals that have come are not for the next handler
         _handling.pop(sig, None)
         if not self._signal_handlers and not self.is_running():
             self._give_back_wakeup_fd()
@@ -167,7 +172,7 @@ class SignalMethods(_Base):
             fd = self._csock.fileno()
             before = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
             if before not in (-1, fd):
-                signal.set_wakeup_fd(before)  # somebody else's: leave it
+                signal.set_wakeup_fd(before)  # another library's: leave it
 
     def _give_back_wakeup_fd(self) -> None:
         if self._signal_sockets is not None and threading.current_thread() is threading.main_thread():

@@ -1,7 +1,7 @@
 """The socket methods of a loop: sock_recv and its kin, and sendfile.
 
 Each tries the call at once and waits only when the socket would block. A wait that is cancelled stops
-watching the descriptor before the cancellation is seen by anybody, and leaves what has come where it is.
+watching the descriptor before the cancellation is seen, and leaves received data where it is.
 """
 
 from __future__ import annotations
@@ -27,10 +27,13 @@ _WOULD_BLOCK = (BlockingIOError, InterruptedError)
 
 
 class SocketMethods(_Base):
-    """Mixed into Loop. All methods take non-blocking sockets (ValueError in debug mode otherwise)."""
+    """Mixed into Loop. All methods take non-blocking sockets (ValueError in debug mode otherwise).
+
+    They are for coroutines.
+    """
 
     _debug: bool
-    if TYPE_CHECKING:  # what Loop's other bases bring
+    if TYPE_CHECKING:  # from Loop's other bases
         _add_reader: Any
         _add_writer: Any
         _remove_reader: Any
@@ -55,7 +58,7 @@ class SocketMethods(_Base):
                 ready.set_result(None)
 
         def stop() -> None:
-            if not handle.cancelled():  # else somebody watches the descriptor in our place
+            if not handle.cancelled():  # else another watcher has the descriptor
                 (self._remove_writer if write else self._remove_reader)(fd)
 
         self._ensure_fd_no_transport(fd)
@@ -78,7 +81,11 @@ class SocketMethods(_Base):
                 pass
 
     async def sock_recv(self, sock: socket.socket, nbytes: int) -> bytes:
-        """Receive up to nbytes bytes; b"" at the end of the stream."""
+        """Receive from a socket in a coroutine of this loop (asyncio: sock_recv).
+
+        Returns the bytes, b"" at the end of the stream. sock: a non-blocking socket (ValueError in debug mode
+        otherwise; TypeError for an ssl.SSLSocket). nbytes: the most bytes. Raises the system's OSError.
+        """
         self._check_socket(sock)
         try:
             return sock.recv(nbytes)
@@ -86,7 +93,12 @@ class SocketMethods(_Base):
             return await self._when_ready(sock, False, lambda: sock.recv(nbytes))
 
     async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
-        """Receive into a writable buffer; the number of bytes, 0 at the end of the stream."""
+        """Receive from a socket into a buffer, in a coroutine of this loop (asyncio: sock_recv_into).
+
+        sock: a non-blocking socket (ValueError in debug mode otherwise; TypeError for an ssl.SSLSocket). buf: a
+        writable bytes-like object. Returns the number of bytes, 0 at the end of the stream. Raises the system's
+        OSError.
+        """
         self._check_socket(sock)
         try:
             return sock.recv_into(buf)
@@ -94,7 +106,11 @@ class SocketMethods(_Base):
             return await self._when_ready(sock, False, lambda: sock.recv_into(buf))
 
     async def sock_recvfrom(self, sock: socket.socket, bufsize: int) -> tuple[bytes, Any]:
-        """Receive a datagram of up to bufsize bytes: (data, address)."""
+        """Receive a datagram in a coroutine of this loop; return (data, address) (asyncio: sock_recvfrom).
+
+        sock: a non-blocking socket (ValueError in debug mode otherwise; TypeError for an ssl.SSLSocket). bufsize: the
+        most bytes, beyond which the datagram is cut off. Raises the system's OSError.
+        """
         self._check_socket(sock)
         try:
             return sock.recvfrom(bufsize)
@@ -102,7 +118,12 @@ class SocketMethods(_Base):
             return await self._when_ready(sock, False, lambda: sock.recvfrom(bufsize))
 
     async def sock_recvfrom_into(self, sock: socket.socket, buf: Any, nbytes: int = 0) -> tuple[int, Any]:
-        """Receive a datagram into a writable buffer: (number of bytes, address)."""
+        """Receive a datagram into a buffer, in a coroutine of this loop (asyncio: sock_recvfrom_into).
+
+        sock: a non-blocking socket (ValueError in debug mode otherwise; TypeError for an ssl.SSLSocket). buf: a
+        writable bytes-like object. nbytes: the most bytes; 0: as many as there is room for. Returns (number of bytes,
+        address). Raises the system's OSError.
+        """
         self._check_socket(sock)
         try:
             return sock.recvfrom_into(buf, nbytes)
@@ -110,7 +131,11 @@ class SocketMethods(_Base):
             return await self._when_ready(sock, False, lambda: sock.recvfrom_into(buf, nbytes))
 
     async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
-        """Send all of data, a bytes-like object."""
+        """Send all of the data to a socket, in a coroutine of this loop (asyncio: sock_sendall).
+
+        sock: a non-blocking socket (ValueError in debug mode otherwise; TypeError for an ssl.SSLSocket). data: a
+        bytes-like object. Raises the system's OSError.
+        """
         self._check_socket(sock)
         with memoryview(data) as view, view.cast("B") as left:
             sent = 0
@@ -127,7 +152,11 @@ class SocketMethods(_Base):
                     return
 
     async def sock_sendto(self, sock: socket.socket, data: Any, address: Any) -> int:
-        """Send a datagram; the number of bytes sent."""
+        """Send a datagram in a coroutine of this loop; return the number of bytes (asyncio: sock_sendto).
+
+        sock: a non-blocking socket (ValueError in debug mode otherwise; TypeError for an ssl.SSLSocket). data: a
+        bytes-like object. address: of the socket's family. Raises the system's OSError.
+        """
         self._check_socket(sock)
         waits = pauses()
         waited = False
@@ -142,7 +171,11 @@ class SocketMethods(_Base):
             await self._readiness(sock, True)
 
     async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
-        """Accept a connection: (non-blocking socket, address)."""
+        """Accept a connection in a coroutine of this loop (asyncio: sock_accept).
+
+        Returns (non-blocking socket, address). sock: a non-blocking socket that listens (ValueError in debug mode
+        otherwise; TypeError for an ssl.SSLSocket). Raises the system's OSError.
+        """
         self._check_socket(sock)
         try:
             conn, address = sock.accept()
@@ -152,7 +185,11 @@ class SocketMethods(_Base):
         return conn, address
 
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
-        """Connect to an address; a host name in it is resolved."""
+        """Connect a socket to an address, in a coroutine of this loop (asyncio: sock_connect).
+
+        sock: a non-blocking socket (ValueError in debug mode otherwise; TypeError for an ssl.SSLSocket). address: of
+        the socket's family; a host name in it is resolved. Raises the system's OSError, such as ConnectionRefusedError.
+        """
         self._check_socket(sock)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             resolved = await self._ensure_resolved(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from goloop._eventloop.loop import Loop
 
 
-KILLED = 5.0  # seconds that the end of a child that was killed may take; one that waits for a disk takes longer
+KILLED = 5.0  # seconds that the end of a killed child may take; a child that waits for a disk takes longer
 
 
 class SubprocessTransport(base_subprocess.BaseSubprocessTransport):

@@ -1,9 +1,9 @@
 """The standard library, cooperative in goroutines and untouched everywhere else.
 
 A goroutine that calls time.sleep(), reads a socket or waits for a lock parks, so that others run on its thread
-meanwhile. Plain threads, coroutines and a loop's callbacks notice nothing: what is changed asks at each call whether a
-goroutine calls. It is changed where it is (patch/hook.pyx), so that it does not matter what was imported, made or
-bound before; there is no way back.
+meanwhile. Plain threads, coroutines and a loop's callbacks notice nothing: a changed function asks at each call whether
+a goroutine calls. It is changed where it is (patch/hook.pyx), so that it does not matter when a name was imported, made
+or bound; there is no way back.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def _patch(name: str) -> None:
 
 
 def is_patched(name: str) -> bool:
-    """Return whether "socket", "ssl", "time", "select", "queue", "threading", "subprocess" or "dns" is patched.
+    """Return whether a part of the standard library is patched (bool). From any thread.
 
-    ValueError for any other name.
+    name: "socket", "ssl", "time", "select", "queue", "threading", "subprocess" or "dns"; ValueError for any other.
     """
     if name not in _PATCHES:
         raise ValueError(f"there is no patch {name!r}; there are {', '.join(_PATCHES)}")
@@ -68,10 +68,13 @@ def patch_all(
     subprocess: bool = True,
     dns: bool = True,
 ) -> None:
-    """Let the standard library park goroutines (gevent: monkey.patch_all). Again: nothing happens.
+    """Let the standard library park goroutines (gevent: monkey.patch_all). A second call does nothing.
 
-    Each argument stands for one of the patch_...() functions below. Call it in any thread and at any time, but
-    best before goroutines run: those that run keep sharing their thread's threading.local values.
+    Each argument stands for a function below; False leaves that part as it is. socket: patch_socket(). ssl:
+    patch_ssl(). time: patch_time(). select: patch_select(). queue: patch_queue(). threading: patch_threading().
+    subprocess: patch_subprocess(). dns: patch_dns(). SystemError on a Python whose insides are not as expected. Call it
+    in any thread and at any time, but best before goroutines run: those that run keep sharing their thread's
+    threading.local values.
     """
     wanted = {
         "time": time,
@@ -89,44 +92,57 @@ def patch_all(
 
 
 def patch_time() -> None:
-    """time.sleep(); sleep(0) lets other goroutines run."""
+    """Let time.sleep() park goroutines; sleep(0) lets other goroutines run. From any thread, at any time."""
     _patch("time")
 
 
 def patch_threading() -> None:
-    """Lock, RLock, what is built on them (Condition, Event, Semaphore, Barrier), Thread.join(), threading.local.
+    """Let locks, Thread.join() and threading.local work by goroutine. From any thread, at any time.
 
-    A goroutine owns an RLock, rather than its thread, and has values of its own in each threading.local.
-    get_ident() and current_thread() stay those of the thread, which a goroutine never changes.
+    Covered are Lock, RLock and everything that is built on them (Condition, Event, Semaphore, Barrier). A goroutine
+    owns an RLock, rather than its thread, and has values of its own in each threading.local. get_ident() and
+    current_thread() stay those of the thread, which a goroutine never changes.
     """
     _patch("threading")
 
 
 def patch_queue() -> None:
-    """queue.SimpleQueue; the other queues are made of locks, see patch_threading()."""
+    """Let queue.SimpleQueue park goroutines. From any thread, at any time.
+
+    The other queues are made of locks: patch_threading() is for them.
+    """
     _patch("queue")
 
 
 def patch_select() -> None:
-    """select.select(), poll objects and epoll objects, and so the selectors."""
+    """Let select.select(), poll objects and epoll objects park goroutines, and so the selectors.
+
+    From any thread, at any time.
+    """
     _patch("select")
 
 
 def patch_socket() -> None:
-    """Connecting, accepting, receiving and sending on every socket."""
+    """Let connecting, accepting, receiving and sending on sockets park goroutines. From any thread, at any time."""
     _patch("socket")
 
 
 def patch_ssl() -> None:
-    """Handshake, reading, writing and closing of ssl.SSLSocket."""
+    """Let handshake, reading, writing and closing of ssl.SSLSocket park goroutines. From any thread, at any time."""
     _patch("ssl")
 
 
 def patch_subprocess() -> None:
-    """Popen.wait() and communicate(), os.waitpid() and os.waitid() for one child."""
+    """Let waiting for a child process park goroutines. From any thread, at any time.
+
+    Covered are Popen.wait() and communicate(), os.waitpid() and os.waitid() for one child.
+    """
     _patch("subprocess")
 
 
 def patch_dns() -> None:
-    """getaddrinfo(), gethostbyname() and their kin: in a pool of threads, while the goroutine parks."""
+    """Let getaddrinfo(), gethostbyname() and their kin run in a pool of threads while the goroutine parks.
+
+    From any thread, at any time.
+    """
     _patch("dns")

@@ -10,9 +10,9 @@ from goloop.core.patch.hook import is_cooperative
 
 
 def patch_psycopg() -> None:
-    """Let psycopg (3) wait by the select module in goroutines, which patch_select() makes park. Again: nothing.
+    """Let psycopg (3) wait by the select module in goroutines, which patch_select() makes park. From any thread.
 
-    Elsewhere it waits as before. ImportError where psycopg is not installed.
+    Plain threads and coroutines wait as before. A second call does nothing. ImportError where psycopg is not installed.
     """
     waiting: Any = importlib.import_module("psycopg.waiting")
     before = waiting.wait
@@ -27,11 +27,11 @@ def patch_psycopg() -> None:
 
 
 def patch_psycopg2() -> None:
-    """Let psycopg2 call back where it waits, and park there in goroutines. Again: nothing happens.
+    """Let psycopg2 call back where it waits, and park there in goroutines. From any thread; a second call does nothing.
 
     psycopg2 has one callback for the process and, with one, talks to the server asynchronously: plain threads still
-    block, but COPY and large objects are refused everywhere. So patch_all() leaves this to you.
-    ImportError where psycopg2 is not installed.
+    block, but COPY and large objects are refused everywhere. So patch_all() leaves this to the program. ImportError
+    where psycopg2 is not installed.
     """
     extensions: Any = importlib.import_module("psycopg2.extensions")
 

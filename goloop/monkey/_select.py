@@ -17,7 +17,7 @@ from goloop.core.patch.hook import hook
 from goloop.monkey._threadpool import offload
 from goloop.runtime import fork
 
-_LONGEST = 1e9  # seconds; what does not fit is for the original to refuse
+_LONGEST = 1e9  # seconds; the original refuses a larger number
 _READ = select.EPOLLIN | select.EPOLLRDNORM | select.EPOLLRDBAND
 _MASK = {"read": select.EPOLLIN, "write": select.EPOLLOUT, "exceptional": select.EPOLLPRI}
 
@@ -36,7 +36,7 @@ def _wait_and_look(masks: dict[int, int], seconds: float | None, look: Callable[
     with select.epoll() as several:
         for fd, mask in masks.items():
             try:
-                # Edge-triggered: what look() does not care for, a hang-up perhaps, must not wake it again and again.
+                # Edge-triggered: an event that look() ignores, a hang-up perhaps, must not wake it again and again.
                 several.register(fd, mask | select.EPOLLET)
             except PermissionError:  # a regular file, which would have been seen
                 pass

@@ -2,7 +2,7 @@
 
 A socket object with a timeout has a descriptor in non-blocking mode, and CPython waits with poll() before it calls
 the system; one without has a descriptor in blocking mode, and CPython just calls. Neither may happen in a
-goroutine, and neither mode may change for the others who use the socket. So a goroutine makes its attempts with
+goroutine, and neither mode may change for other users of the socket. So a goroutine makes its attempts with
 MSG_DONTWAIT, or through a second socket object for the same descriptor whose timeout is 0, and parks in between.
 accept() has no such flag: a listening socket without a timeout that a goroutine accepts from changes to
 non-blocking mode for good, and accept() waits by itself wherever it is called from.

@@ -1,8 +1,8 @@
 """Locks and what is built on them, joining threads, threading.local, and the locks of imports.
 
 Condition, Event, Semaphore and Barrier are Python over Lock and RLock, and park where those do. get_ident() and
-current_thread() stay the thread's: a goroutine never leaves its thread, and what else they are used for (signals to
-threads, asyncio's checks, SQLite's) needs the real one.
+current_thread() stay the thread's: a goroutine never leaves its thread, and their other uses (signals to
+threads, asyncio's checks, SQLite's) need the real one.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _patched_acquire_restore(self: threading.Condition, state: object) -> None:
 
 
 def _import_ident() -> int:
-    """Who holds the lock of a module that is being imported: one goroutine, not all of a thread.
+    """The holder of the lock of a module that is being imported: one goroutine, not all of a thread.
 
     Otherwise one would see the half of a module that another one is importing, and has parked in.
     """

@@ -18,7 +18,7 @@ _places: Chan[None] = Chan(_MAX_THREADS)
 def offload(function: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
     """Call it in a thread of its own while the goroutine parks; at most 64 at once, others wait their turn.
 
-    A cancelled goroutine leaves the thread alone: it ends when the call does, and what it returns is dropped.
+    A cancelled goroutine leaves the thread alone: it ends when the call does, and its result is dropped.
     """
     done: Chan[tuple[bool, Any]] = Chan(1)
     places = _places

@@ -1,8 +1,8 @@
 """Network connections in blocking style, for goroutines and plain threads (Go: net and crypto/tls).
 
-dial() and listen() make them; core.conn, core.listener, core.packet and core.tlsconn have what they are. Reading,
-writing and accepting park a goroutine and block a plain thread. On the thread of a running loop they raise
-RuntimeError: there, asyncio's streams are the way, or a goroutine.
+dial() and listen() make them; goloop.core.net has the classes. Reading, writing and accepting park a goroutine and
+block a plain thread. On the thread of a running loop they raise RuntimeError: there, asyncio's streams are the way, or
+a goroutine.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ __all__ = [
 
 _HEAD_START = 0.3  # seconds that the first family has before the other is tried as well; RFC 6555, as in Go
 _KEEPALIVE = 15  # seconds of silence before the first probe, and between probes; Go's default
-_BACKLOG = 65535  # the kernel cuts it down to net.core.somaxconn, which is what Go asks for
+_BACKLOG = 65535  # the kernel cuts it down to net.core.somaxconn, as Go asks for
 
 Stream = Literal["tcp", "tcp4", "tcp6", "unix"]
 Packet = Literal["udp", "udp4", "udp6", "unixgram"]
@@ -78,11 +78,13 @@ def dial(
     "[::1]:port", ":port" for this machine; a name of a host or of a service will do, and is looked up without stopping
     other goroutines. For Unix sockets a path, or "@name" for an abstract one. timeout: seconds for all of it,
     TimeoutError when it is over; None: the system's. ctx: a Context that ends the dial with its own end, by its error
-    (Go: Dialer.DialContext); the connection outlives it. Returns a Conn, or a PacketConn for datagrams.
+    (Go: Dialer.DialContext); the connection outlives it; None: no context. Returns a Conn, or a PacketConn for
+    datagrams.
 
-    All addresses of a name are tried; if it has both families, the second one gets its chance after 0.3 s (RFC
-    6555). ValueError for a bad network or address, OSError with the first error when none answers. Connections have
-    TCP_NODELAY and keep-alive set, as in Go.
+    All addresses of a name are tried; if it has both families, the second one gets its chance after 0.3 s (RFC 6555).
+    ValueError for a bad network or address, OSError with the first error when none answers. Connections have
+    TCP_NODELAY and keep-alive set, as in Go. Parks a goroutine, which raises asyncio.CancelledError when it is
+    cancelled; blocks a plain thread. RuntimeError on the thread of a running loop outside of a goroutine.
     """
     in_goroutine = may_wait("dial()", "asyncio.open_connection()")
     until = limit(timeout, ctx, "dial()")
@@ -204,7 +206,7 @@ def _connect(target: ResolvedAddress, until: Limit) -> Any:
             if target.family == socket.AF_UNIX:
                 return Conn(sock)
             if sock.getsockname() == sock.getpeername():
-                # Linux connects a socket to itself when the port is one that it gives out (Go: selfConnect).
+                # Linux connects a socket to itself when it gives that port out itself (Go: selfConnect).
                 sock.close()
                 continue
             _set_options(sock)
@@ -277,7 +279,7 @@ def _bound(
             sock.close()
             error = error or OSError(exc.errno, f"{exc.strerror}: listen {target}")
             if exc.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                break  # there, but not to be had: another one would not be what was asked for
+                break  # there, but not to be had: the caller has not asked for another one
         except BaseException:
             sock.close()
             raise
@@ -291,10 +293,12 @@ def _bound(
 def listen(network: Stream, address: str | os.PathLike[str], *, reuse_port: bool = False) -> Listener:
     """Listen for connections (Go: net.Listen).
 
-    network: "tcp", "tcp4", "tcp6" or "unix". address: as for dial(); ":port" is every address of this machine, of both
-    families, and port 0 a free one: see Listener.addr. A Unix socket's file must not exist, and goes away at the close.
-    reuse_port: let other processes listen on the same port, and share the connections. ValueError for a bad
-    network or address, OSError when it is taken. Callable from a coroutine unless there is a name to look up.
+    network: "tcp", "tcp4", "tcp6" or "unix". address: "host:port", "[::1]:port", or a path or "@name" for a Unix
+    socket; ":port" is every address of this machine, of both families, and port 0 a free one: see Listener.addr. A Unix
+    socket's file must not exist, and goes away at the close. reuse_port: let other processes listen on the same port,
+    and share the connections. Returns a Listener. ValueError for a bad network or address, OSError when it is taken.
+    From any thread, goroutine or coroutine; RuntimeError on the thread of a running loop outside of a goroutine if
+    there is a name to look up.
     """
     sock, target = _bound(network, address, socket.SOCK_STREAM, reuse_port)
     unlink = _unlink(target)
@@ -311,7 +315,12 @@ def listen(network: Stream, address: str | os.PathLike[str], *, reuse_port: bool
 def listen_packet(network: Packet, address: str | os.PathLike[str], *, reuse_port: bool = False) -> PacketConn:
     """Receive and send datagrams at an address (Go: net.ListenPacket).
 
-    network: "udp", "udp4", "udp6" or "unixgram". The rest is as for listen().
+    network: "udp", "udp4", "udp6" or "unixgram". address: "host:port", "[::1]:port", or a path or "@name" for a Unix
+    socket; ":port" is every address of this machine, of both families, and port 0 a free one: see
+    PacketConn.local_addr. A Unix socket's file must not exist, and goes away at the close. reuse_port: let other
+    processes receive at the same port, and share the datagrams. Returns a PacketConn. ValueError for a bad network or
+    address, OSError when it is taken. From any thread, goroutine or coroutine; RuntimeError on the thread of a running
+    loop outside of a goroutine if there is a name to look up.
     """
     sock, target = _bound(network, address, socket.SOCK_DGRAM, reuse_port)
     unlink = _unlink(target)
@@ -323,7 +332,7 @@ def listen_packet(network: Packet, address: str | os.PathLike[str], *, reuse_por
 
 
 class _Unlink:
-    """Unlink a Unix socket's file, unless it is another one's by then."""
+    """Unlink a Unix socket's file, unless it is another socket's by then."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -380,9 +389,14 @@ def dial_tls(
 ) -> TLSConn:
     """Connect and do the TLS handshake (Go: tls.Dial).
 
-    context: None for ssl.create_default_context(). server_hostname: whose certificate it must be; None: the host
-    in the address. timeout: seconds for all of it. ctx: a goloop.context.Context that ends it with its own end. The
-    rest is as for dial(); ssl.SSLError if TLS fails.
+    network: "tcp", "tcp4", "tcp6" or "unix". address: "host:port", "[::1]:port", or a path or "@name" for a Unix
+    socket. context: a client's ssl.SSLContext; None: ssl.create_default_context(). server_hostname: the name that the
+    server's certificate must be for; None: the host in the address. timeout: seconds for all of it, TimeoutError when
+    it is over; None: the system's. ctx: a goloop.context.Context that ends it with its own end, by its error; the
+    connection outlives it; None: no context. Returns a TLSConn. ValueError for arguments that do not go together,
+    ssl.SSLError if TLS fails, another OSError if the connection does. Parks a goroutine, which raises
+    asyncio.CancelledError when it is cancelled; blocks a plain thread. RuntimeError on the thread of a running loop
+    outside of a goroutine.
     """
     until = limit(timeout, ctx, "dial_tls()")
     if network not in ("tcp", "tcp4", "tcp6", "unix"):
@@ -417,8 +431,13 @@ def listen_tls(
 ) -> TLSListener:
     """Listen for TLS connections (Go: tls.Listen).
 
-    context: the server's, with its certificate. accept() returns a TLSConn at once; the handshake happens at its
-    first read or write, so a slow client keeps nobody from being accepted. The rest is as for listen().
+    network: "tcp", "tcp4", "tcp6" or "unix". address: "host:port", "[::1]:port", or a path or "@name" for a Unix
+    socket; ":port" is every address of this machine, of both families, and port 0 a free one: see TLSListener.addr.
+    context: the server's ssl.SSLContext, with its certificate. reuse_port: let other processes listen on the same port,
+    and share the connections. Returns a TLSListener. Its accept() returns a TLSConn at once; the handshake happens at
+    the connection's first read or write, so a slow client keeps no other from being accepted. TypeError or ValueError
+    for a bad context, network or address, OSError when the address is taken. From any thread, goroutine or coroutine;
+    RuntimeError on the thread of a running loop outside of a goroutine if there is a name to look up.
     """
     _check_context(context, ssl.PROTOCOL_TLS_CLIENT, "listen_tls() needs a server's context")
     return TLSListener(listen(network, address, reuse_port=reuse_port), context)
@@ -444,25 +463,54 @@ def _deadline_of(until: Limit) -> Iterator[Context | float | None]:
 
 
 class TLSListener:
-    """A Listener whose connections are TLSConns; made by listen_tls()."""
+    """A Listener whose connections are TLSConns (Go: tls.Listen); made by listen_tls().
+
+    accept() parks a goroutine or blocks a plain thread; several may accept at once. `with` closes it; iterating over it
+    accepts until it is closed. On the thread of a running loop outside of a goroutine accept() raises RuntimeError; the
+    other methods do not wait, and may be called from any thread, goroutine or coroutine.
+    """
 
     def __init__(self, listener: Listener, context: ssl.SSLContext) -> None:
         if not isinstance(listener, Listener):
             raise TypeError(f"a Listener is needed, got {listener!r}")
         self._listener = listener
         self._context = context
-        self.close = listener.close
-        self.set_deadline = listener.set_deadline
-        self.fileno = listener.fileno
 
     def accept(self) -> TLSConn:
-        """As Listener.accept(); the handshake is still to come."""
+        """Wait for the next connection and return its TLSConn, whose handshake is still to come (Go: Accept).
+
+        ClosedError when the listener is closed, also during the call; TimeoutError when its deadline passes; other
+        OSErrors, such as one for too many open files, leave the connection to be accepted later. Parks a goroutine,
+        which raises asyncio.CancelledError when it is cancelled; blocks a plain thread. RuntimeError on the thread of a
+        running loop outside of a goroutine.
+        """
         conn = self._listener.accept()
         try:
             return TLSConn(conn, self._context, server_side=True)
         except BaseException:
             conn.close()
             raise
+
+    def close(self) -> None:
+        """Stop listening; accept() calls under way raise ClosedError (Go: Close). Twice is harmless.
+
+        From any thread, goroutine or coroutine: it does not wait.
+        """
+        self._listener.close()
+
+    def set_deadline(self, deadline: float | Context | None) -> None:
+        """End all accept() calls, under way and to come, at a time (Go: TCPListener.SetDeadline).
+
+        deadline: a number of seconds from now, after which they raise TimeoutError (0: at once); a
+        goloop.context.Context, with whose end they raise its error; None: no end. It stays until it is set again.
+        TypeError for anything else, ValueError for a negative number and for a time of the clock; ClosedError on a
+        closed listener. From any thread, goroutine or coroutine.
+        """
+        self._listener.set_deadline(deadline)
+
+    def fileno(self) -> int:
+        """Return the descriptor, which stays the listener's; -1 once closed. From any thread."""
+        return self._listener.fileno()
 
     def __iter__(self) -> Iterator[TLSConn]:
         while True:
@@ -484,10 +532,10 @@ class TLSListener:
 
     @property
     def addr(self) -> str:
-        """Where it listens."""
+        """The address on which it listens (str), "127.0.0.1:8080" or a path; also when it is closed (Go: Addr)."""
         return self._listener.addr
 
     @property
     def closed(self) -> bool:
-        """Whether close() was called."""
+        """Whether close() was called (bool)."""
         return self._listener.closed

@@ -79,7 +79,7 @@ class AddressSpec:
     mapped: bool  # IPv4 as an IPv6 socket takes it will do, too
 
     def numeric(self) -> list[ResolvedAddress] | None:
-        """What it stands for if that needs no look-up, else None."""
+        """The addresses that it stands for if that needs no look-up, else None."""
         if self.family == socket.AF_UNIX:
             return [ResolvedAddress(self.network, self.family, self.kind, self.host)]
         host, family, dual = self.host, self.family, False
@@ -175,7 +175,7 @@ def _split(text: str) -> tuple[str, str]:
 
 
 def resolve(wanted: AddressSpec, in_goroutine: bool, until: Limit) -> list[ResolvedAddress]:
-    """What an address stands for. A goroutine parks while a name is looked up in a thread, a plain thread blocks."""
+    """The addresses of a spec. A goroutine parks while a name is looked up in a thread, a plain thread blocks."""
     timeout = until.left()
     targets = wanted.numeric()
     if targets is not None:

@@ -1,7 +1,7 @@
 """The watch: reports of callbacks and goroutines that keep others waiting, made while they do.
 
-The monitor calls tell() with the stuck thread's stack; what it makes of it goes to the log and to the hooks in a
-thread of its own. Enabled by goloop.run(..., watch=True), Loop(watch=True), GOLOOP_WATCH=1, and debug mode.
+The monitor calls tell() with the stuck thread's stack; the report goes to the log and to the hooks in a thread of its
+own. Enabled by goloop.run(..., watch=True), Loop(watch=True), GOLOOP_WATCH=1, and debug mode.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ SITES = 4096  # call sites that are remembered
 
 @dataclasses.dataclass(frozen=True)
 class SlowCallback:
-    """A callback that keeps its loop from running others, or did; or a goroutine that keeps its worker from that.
+    """A report of a callback that keeps its loop from running others, or of a goroutine that does so to its worker.
 
-    phase: "stuck" while it runs, "ended" afterwards. seconds: for how long it has run, in all. blocking: whether
-    the thread waits in a call, rather than computes. handed_off: whether other callbacks run meanwhile. stack: where
-    the thread was when the report was made, outermost frame first; the same for both phases. A function without
-    Python code has the stack that scheduled or started it, if that is known, else that of the loop. callback: what the
-    loop runs; task and coroutine: their names, None if it is no task. thread: its name. goroutine: its repr(), None if
-    it is none.
+    phase: "stuck" while it runs, "ended" afterwards. seconds: for how long it has run, in all. blocking: whether the
+    thread waits in a call, rather than computes. handed_off: whether other callbacks run meanwhile. stack: the stack of
+    the thread when the report was made, outermost frame first; the same for both phases. A function without Python code
+    has the stack that scheduled or started it, if that is known, else that of the loop. callback: the name of the
+    callback; task and coroutine: their names, None if it is no task. thread: its name. goroutine: its repr(), None if
+    it is none. A report may be read in any thread.
     """
 
     phase: str
@@ -74,8 +74,9 @@ _delivering = False  # a thread empties the queue
 def on_slow(callback: _Hook) -> _Hook:
     """Call callback(report) with a SlowCallback for each report of the watch; usable as a decorator.
 
-    It is called in a thread without a loop, once while a callback is stuck and once when it has ended. It gets every
-    report; the log has one a minute for one call site. What it raises is logged. From any thread.
+    callback: a function, which is called in a thread without a loop, once while a callback is stuck and once when it
+    has ended; TypeError unless callable. It gets every report; the log has one a minute for one call site. Its
+    exceptions are logged. Returns the callback. From any thread.
     """
     if not callable(callback):
         raise TypeError(f"a callable object was expected by on_slow(), got {callback!r}")
@@ -85,7 +86,10 @@ def on_slow(callback: _Hook) -> _Hook:
 
 
 def remove_slow(callback: Callable[[SlowCallback], object]) -> bool:
-    """Undo on_slow(). Returns whether it was there."""
+    """Remove a callback that on_slow() added, once if it was added several times. From any thread.
+
+    callback: the function. Returns whether it was there.
+    """
     with _lock:
         if callback in _hooks:
             _hooks.remove(callback)
@@ -189,7 +193,7 @@ def abandoned(loop: Any, thread: int, frame: Any, item: Any) -> None:
 
 
 def _name(item: Any) -> str:
-    """What a loop runs, without the arguments, whose repr() might be anything."""
+    """The name of an item that a loop runs, without the arguments, whose repr() might be anything."""
     callback = getattr(item, "_callback", None)
     if callback is None:
         return type(item).__name__
@@ -232,7 +236,7 @@ def _deliver() -> None:
 
 
 def after_fork_in_child() -> None:
-    """In a forked child: what was to be delivered is the parent's."""
+    """In a forked child: the undelivered reports are the parent's."""
     global _lock, _delivering
     _lock = _thread.allocate_lock()
     _queue.clear()

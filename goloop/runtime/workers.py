@@ -285,7 +285,8 @@ def after_fork_in_child() -> None:
 def gomaxprocs(n: int | None = None) -> int:
     """Set how many workers may run Python at once; return the number before (Go: runtime.GOMAXPROCS).
 
-    n: at least 1 (ValueError); None only asks. Workers stuck in blocking calls do not count. From any thread.
+    n: an int of at least 1 (else TypeError, ValueError); None only asks. Workers stuck in blocking calls do not count.
+    From any thread.
     """
     if n is None:
         return scheduler.get_procs()

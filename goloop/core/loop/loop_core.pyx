@@ -46,7 +46,7 @@ cdef object _iscoroutinefunction = (
 )
 
 cdef enum:
-    HARVEST = 256             # events per epoll_wait; what is left over comes in the next iteration
+    HARVEST = 256             # events per epoll_wait; the rest comes in the next iteration
     RING_START = 64
     THREAD_WAKES = 8          # after that many wake-ups by threads the next is expected from one as well
 
@@ -70,7 +70,7 @@ cdef int fd_of(object fileobj) except -1:
 
 
 def _nothing():
-    """What a bare wake-up runs."""
+    """A bare wake-up runs this."""
 
 
 def _run_asyncio_handle(handle):
@@ -267,13 +267,13 @@ cdef class LoopCore:
             if ownership.safepoint_requested and loop_thread is not None:
                 ownership.safepoint(loop_thread)
                 if loop_thread.state != RUNNING or self.count:
-                    return 0  # who had ownership meanwhile may have left a part of an iteration
+                    return 0  # the owner meanwhile may have left a part of an iteration
             self.sleep()
             PyErr_CheckSignals()
             self.drain()
             self.drain_completions()
         self.wake_due()
-        self.todo = self.count        # what these schedule waits for the next iteration
+        self.todo = self.count        # their callbacks wait for the next iteration
         self.run_ready()
         if outer and ownership.holder is loop_thread:
             self.todo = min(outer, self.count)
@@ -319,7 +319,7 @@ cdef class LoopCore:
         return 0
 
     cdef int iterate(self) except -1:
-        """One iteration, or the rest of one that another thread began and was stuck in."""
+        """One iteration, or the rest of an iteration that another thread began and was stuck in."""
         if self.todo == 0 or self.count == 0:
             return self.run_once()
         self.run_ready()
@@ -420,7 +420,7 @@ cdef class LoopCore:
             self.enqueue(item)
 
     def stop(self):
-        """Let run_forever() return after the current iteration."""
+        """Let run_forever() return after the current iteration (asyncio: stop)."""
         self._stopping = True
 
     @property
@@ -446,7 +446,7 @@ cdef class LoopCore:
 
     @property
     def slow_callback_duration(self):
-        """From how many seconds on a callback is slow: reported in debug mode, and by the watch."""
+        """The seconds from which on a callback is slow: reported in debug mode, and by the watch."""
         return self.slow
 
     @slow_callback_duration.setter
@@ -478,15 +478,15 @@ cdef class LoopCore:
     # ----------------------------------------------------------------- checks
     # A new future asks for get_debug(), whatever is done for a connection for the others.
     def get_debug(self):
-        """Return True in debug mode."""
+        """Return True in debug mode (asyncio: get_debug). From any thread."""
         return self._debug
 
     def is_closed(self):
-        """Return True once the loop has been closed."""
+        """Return True once the loop has been closed (asyncio: is_closed). From any thread."""
         return self._closed
 
     def is_running(self):
-        """Return True while a thread runs the loop."""
+        """Return True while a thread runs the loop (asyncio: is_running). From any thread."""
         return self._thread_id is not None
 
     cdef int check_closed(self) except -1:
@@ -503,7 +503,7 @@ cdef class LoopCore:
         return 0
 
     def _on_own_thread(self):
-        """Return whether the calling thread is the one that runs the loop."""
+        """Return whether the calling thread runs the loop."""
         return self.ownership.owner_ident == PyThread_get_thread_ident()
 
     cdef int check_callback(self, object callback, str method) except -1:
@@ -521,15 +521,15 @@ cdef class LoopCore:
         if self.gc_untracks_handles:
             gl_untrack(handle)
         if not self.pollset.inbox_empty():
-            self.drain()      # what another thread posted before this call also runs before it
+            self.drain()      # a callback that another thread posted before this call also runs before it
         self.enqueue(handle)
         return handle
 
     def call_soon(self, callback, *args, context=None):
-        """Run callback(*args) in the next iteration. Callbacks run in the order in which they were given.
+        """Run callback(*args) in the next iteration (asyncio: call_soon), in the order of the calls.
 
-        context: the contextvars.Context to run in; None: a copy of the current one. Returns a Handle.
-        Only for the loop's own thread; from another, use call_soon_threadsafe().
+        context: the contextvars.Context to run in; None: a copy of the current one. Returns a Handle. TypeError unless
+        the callback is a plain function. From another thread, use call_soon_threadsafe().
         """
         cdef Handle handle
         if self._debug:
@@ -543,10 +543,10 @@ cdef class LoopCore:
         return handle
 
     def call_soon_threadsafe(self, callback, *args, context=None):
-        """As call_soon(), from any thread, and wakes the loop.
+        """Run callback(*args) in the next iteration, and wake the loop. From any thread.
 
-        RuntimeError once the loop is closed; a callback that was accepted before is never lost while the
-        loop runs on.
+        context: the contextvars.Context to run in; None: a copy of the current one. Returns a Handle. RuntimeError once
+        the loop is closed; a callback that was accepted before is never lost while the loop runs on.
         """
         cdef Handle handle
         self.check_closed()
@@ -572,13 +572,15 @@ cdef class LoopCore:
         return handle
 
     def call_later(self, delay, callback, *args, context=None):
-        """Run callback(*args) after delay seconds (int or float). Returns a TimerHandle."""
+        """Run callback(*args) after delay seconds (int or float). Returns a TimerHandle. context: the
+        contextvars.Context to run in; None: a copy of the current one. In the loop's thread."""
         if delay is None:
             raise TypeError("delay must not be None")
         return self.schedule(self.now() + delay, callback, args, context)
 
     def call_at(self, when, callback, *args, context=None):
-        """Run callback(*args) at the time `when`, in seconds on the loop's clock. Returns a TimerHandle."""
+        """Run callback(*args) at the time `when`, in seconds on the loop's clock. Returns a TimerHandle. context: the
+        contextvars.Context to run in; None: a copy of the current one. In the loop's thread."""
         if when is None:
             raise TypeError("when cannot be None")
         cdef TimerHandle handle = self.schedule(when, callback, args, context)
@@ -604,14 +606,14 @@ cdef class LoopCore:
         return timer
 
     def create_future(self):
-        """Return a new asyncio.Future attached to this loop."""
+        """Return a new asyncio.Future attached to this loop (asyncio: create_future). In the loop's thread."""
         return _Future(loop=self)
 
     def create_task(self, coro, **kwargs):
-        """Run a coroutine as an asyncio.Task, and return that; the keyword arguments are the task's.
+        """Run coro, a coroutine, as an asyncio.Task, and return that (asyncio: create_task). In the loop's thread.
 
-        They are name, context and, from Python 3.12 on, eager_start. A task factory gets them as
-        BaseEventLoop.create_task() of the running Python hands them on.
+        kwargs: the task's name, context and, from Python 3.12 on, eager_start. A task factory gets them as
+        BaseEventLoop.create_task() of the running Python hands them on. RuntimeError once the loop is closed.
         """
         if self._task_factory is not None:
             return _create_task(self, coro, **kwargs)
@@ -646,7 +648,7 @@ cdef class LoopCore:
         return self.pollset.own(fd, owner)
 
     cdef int attach(self, int fd, Pollable owner) except -1:
-        """Give a descriptor to somebody, and watch it."""
+        """Give a descriptor to an owner, and watch it."""
         self.forget_watchers(fd)
         return self.pollset.attach(fd, owner)
 
@@ -711,29 +713,28 @@ cdef class LoopCore:
         return self.remove_watcher(fd, WRITE)
 
     def add_reader(self, fd, callback, *args):
-        """Call callback(*args) once an iteration while the descriptor is readable; replaces the one before.
-
-        fd: an int or an object with fileno(). RuntimeError for the descriptor of an open transport.
-        """
+        """Call callback(*args) once an iteration while fd is readable; replaces the callback before. fd: an int or an
+        object with fileno(); RuntimeError for the descriptor of an open transport. In the loop's thread."""
         self._ensure_fd_no_transport(fd)
         if not callable(callback):
             self.check_callback(callback, "add_reader")
         self.add_watcher(fd, READ, callback, args)
 
     def remove_reader(self, fd):
-        """Stop watching for readability. Returns whether there was a callback to remove."""
+        """Stop watching fd for readability. Returns whether there was a callback to remove. In the loop's thread."""
         self._ensure_fd_no_transport(fd)
         return self.remove_watcher(fd, READ)
 
     def add_writer(self, fd, callback, *args):
-        """Call callback(*args) once an iteration while the descriptor is writable; see add_reader()."""
+        """Call callback(*args) once an iteration while fd is writable; replaces the callback before. fd: an int or an
+        object with fileno(); RuntimeError for the descriptor of an open transport. In the loop's thread."""
         self._ensure_fd_no_transport(fd)
         if not callable(callback):
             self.check_callback(callback, "add_writer")
         self.add_watcher(fd, WRITE, callback, args)
 
     def remove_writer(self, fd):
-        """Stop watching for writability. Returns whether there was a callback to remove."""
+        """Stop watching fd for writability. Returns whether there was a callback to remove. In the loop's thread."""
         self._ensure_fd_no_transport(fd)
         return self.remove_watcher(fd, WRITE)
 

@@ -114,12 +114,17 @@ cdef str format_sockaddr(bytes raw):
 
 
 cdef class Conn:
-    """A connection: reads and writes park a goroutine or block a plain thread; several may call at once, and
-    take turns. RuntimeError on the thread of a running loop, where asyncio's streams are the way.
+    """A stream connection with blocking-style reads and writes (Go: net.Conn), for goroutines and plain threads.
 
-    Made by goloop.net's dial(), by a Listener, or of a connected stream socket, which it takes over. A deadline that
-    passes raises TimeoutError, close() makes everything under way raise ClosedError; both are OSErrors. `with`
-    closes it.
+    Made by goloop.net's dial(), by a Listener, or by Conn(sock). sock: a connected stream socket, which the Conn takes
+    over; TypeError for anything else. From any thread: reads and writes park a goroutine, which raises
+    asyncio.CancelledError when it is cancelled, or block a plain thread. Several may call at once, and take turns. On
+    the thread of a running loop outside of a goroutine they raise RuntimeError: asyncio's streams are the way there.
+    The other methods do not wait, and may be called there, too.
+
+    A read or write raises TimeoutError when its deadline passes, ClosedError when the connection is closed, also during
+    the call, and any other OSError of the system, such as ConnectionResetError. All three are OSErrors. `with` closes
+    the connection; iterating over it reads lines.
     """
 
     def __cinit__(self, *args, **kwargs):
@@ -232,7 +237,13 @@ cdef class Conn:
 
     # ------------------------------------------------------------------ reading
     def read(self, Py_ssize_t n=65536):
-        """Return what there is, at most n bytes, waiting until there is something; b"" at the end of the stream."""
+        """Return the bytes that are there, waiting for the first one; b"" at the end of the stream (Go: Read).
+
+        n: the most bytes to return, 64 KiB unless given; ValueError for a negative number. Raises TimeoutError when the
+        deadline passes, ClosedError when the connection is closed, also during the call, or another OSError of the
+        system. Parks a goroutine, blocks a plain thread; RuntimeError on the thread of a running loop outside of a
+        goroutine.
+        """
         cdef Direction side = self.desc.reading
         if n < 0:
             raise ValueError(f"read() takes the most bytes to return, got {n}")
@@ -246,7 +257,13 @@ cdef class Conn:
             self.desc.end(side)
 
     def readinto(self, buffer):
-        """As read(), into a writable buffer. Returns the number of bytes, 0 at the end of the stream."""
+        """Read into a buffer the bytes that are there, waiting for the first one (Go: Read).
+
+        buffer: a writable bytes-like object; TypeError for anything else. Returns the number of bytes, 0 at the end of
+        the stream. Raises TimeoutError when the deadline passes, ClosedError when the connection is closed, also during
+        the call, or another OSError of the system. Parks a goroutine, blocks a plain thread; RuntimeError on the thread
+        of a running loop outside of a goroutine.
+        """
         cdef Direction side = self.desc.reading
         cdef Py_buffer view
         cdef Py_ssize_t n
@@ -274,8 +291,11 @@ cdef class Conn:
     def read_exactly(self, Py_ssize_t n):
         """Return exactly n bytes (Go: io.ReadFull).
 
-        asyncio.IncompleteReadError, which is an EOFError, if the stream ends before; its `partial` has what there
-        was. A deadline or a cancellation takes nothing: the bytes are there for the next read.
+        n: a number of bytes; ValueError if negative. asyncio.IncompleteReadError, which is an EOFError, if the stream
+        ends before; its `partial` has the bytes that there were. A deadline or a cancellation takes nothing: the bytes
+        are there for the next read. Raises TimeoutError when the deadline passes, ClosedError when the connection is
+        closed, also during the call, or another OSError of the system. Parks a goroutine, blocks a plain thread;
+        RuntimeError on the thread of a running loop outside of a goroutine.
         """
         cdef Direction side = self.desc.reading
         cdef Py_ssize_t have, got
@@ -313,9 +333,12 @@ cdef class Conn:
             self.desc.end(side)
 
     def readline(self, Py_ssize_t limit=65536):
-        """Return the next line with its b"\\n"; at the end of the stream what is left, which may be b"".
+        """Return the next line with its b"\\n"; at the end of the stream the rest, which may be b"" (Go: ReadBytes).
 
-        limit: the most bytes of a line with its end; ValueError for a longer one, which is left to be read otherwise.
+        limit: the most bytes of a line with its end, at least 1; ValueError for a longer line, which is left to be read
+        otherwise. A deadline or a cancellation takes nothing. Raises TimeoutError when the deadline passes, ClosedError
+        when the connection is closed, also during the call, or another OSError of the system. Parks a goroutine, blocks
+        a plain thread; RuntimeError on the thread of a running loop outside of a goroutine.
         """
         cdef Direction side = self.desc.reading
         cdef Py_ssize_t have, searched = 0
@@ -352,9 +375,12 @@ cdef class Conn:
 
     # ------------------------------------------------------------------ writing
     def write(self, data):
-        """Send all of a bytes-like object, waiting while the peer is slow; writes of several goroutines do not mix.
+        """Send all of the data, waiting while the peer is slow (Go: Write); writes of several goroutines do not mix.
 
-        Returns the number of bytes. An exception that ends it half-way has it in its `bytes_written`.
+        data: a bytes-like object. Returns the number of bytes. Raises TimeoutError when the deadline passes,
+        ClosedError when the connection is closed, also during the call, or another OSError of the system; an exception
+        that ends a write half-way has the number of sent bytes in its `bytes_written`. Parks a goroutine, blocks a
+        plain thread; RuntimeError on the thread of a running loop outside of a goroutine.
         """
         cdef Direction side = self.desc.writing
         cdef Py_buffer view
@@ -375,7 +401,11 @@ cdef class Conn:
         return sent
 
     def close_write(self):
-        """Send the end of the stream after what was written; reading goes on (Go: CloseWrite)."""
+        """Send the end of the stream after the written bytes; reading goes on (Go: TCPConn.CloseWrite).
+
+        Raises ClosedError on a closed connection, another OSError if the peer is gone. From any thread, goroutine or
+        coroutine: it does not wait.
+        """
         if self.desc.closed:
             raise closed_error()
         if shutdown(self.desc.fd, SHUT_WR) < 0:
@@ -383,8 +413,10 @@ cdef class Conn:
 
     # -------------------------------------------------------------------- rest
     def close(self):
-        """Close it; reads and writes under way raise ClosedError. Twice is harmless. From anywhere, also in a
-        coroutine: it does not wait. What was written is still sent."""
+        """Close the connection; reads and writes under way raise ClosedError (Go: Close). Twice is harmless.
+
+        From any thread, goroutine or coroutine: it does not wait. Written bytes are still sent.
+        """
         if not self.desc.closed:
             try:
                 self.say_goodbye()
@@ -393,47 +425,69 @@ cdef class Conn:
 
     @property
     def closed(self):
-        """Whether close() was called."""
+        """Whether close() was called (bool)."""
         return self.desc.closed
 
     def set_deadline(self, deadline):
-        """End all reads and writes, under way and to come.
+        """End all reads and writes, under way and to come, at a time (Go: SetDeadline).
 
         deadline: a number of seconds from now, after which they raise TimeoutError (0: at once); a
         goloop.context.Context, with whose end they raise its error; None: no end. It stays until it is set again; set
-        it before each read for a timeout of each. ValueError for a negative number, and for a time of the clock.
+        it before each read for a timeout of each. TypeError for anything else, ValueError for a negative number and for
+        a time of the clock; ClosedError on a closed connection. From any thread, goroutine or coroutine.
         """
         self.desc.set_deadline(self.desc.reading, deadline)
         self.desc.set_deadline(self.desc.writing, deadline)
 
     def set_read_deadline(self, deadline):
-        """As set_deadline(), for reads."""
+        """End all reads, under way and to come, at a time (Go: SetReadDeadline).
+
+        deadline: a number of seconds from now, after which they raise TimeoutError (0: at once); a
+        goloop.context.Context, with whose end they raise its error; None: no end. It stays until it is set again.
+        TypeError for anything else, ValueError for a negative number and for a time of the clock; ClosedError on a
+        closed connection. From any thread, goroutine or coroutine.
+        """
         self.desc.set_deadline(self.desc.reading, deadline)
 
     def set_write_deadline(self, deadline):
-        """As set_deadline(), for writes."""
+        """End all writes, under way and to come, at a time (Go: SetWriteDeadline).
+
+        deadline: a number of seconds from now, after which they raise TimeoutError (0: at once); a
+        goloop.context.Context, with whose end they raise its error; None: no end. It stays until it is set again.
+        TypeError for anything else, ValueError for a negative number and for a time of the clock; ClosedError on a
+        closed connection. From any thread, goroutine or coroutine.
+        """
         self.desc.set_deadline(self.desc.writing, deadline)
 
     def fileno(self):
-        """The descriptor, which stays the connection's; -1 once closed."""
+        """Return the descriptor, which stays the connection's; -1 once closed. From any thread, goroutine or coroutine.
+        """
         return self.desc.fd
 
     @property
     def local_addr(self):
-        """This end's address, "127.0.0.1:8080" or a path; "" for none."""
+        """This end's address (str), "127.0.0.1:8080" or a path; "" for none, and once closed (Go: LocalAddr)."""
         return format_sockaddr(sockaddr_of(self.desc.fd, False)) if not self.desc.closed else ""
 
     @property
     def remote_addr(self):
-        """The peer's address, also when the connection is closed."""
+        """The peer's address (str), also when the connection is closed; "" for none (Go: RemoteAddr)."""
         return format_sockaddr(self.remote)
 
     def setsockopt(self, *args):
-        """As socket.socket.setsockopt()."""
+        """Set an option of the socket. From any thread, goroutine or coroutine.
+
+        args: level, option and value, as socket.socket.setsockopt() takes them. ClosedError on a closed connection,
+        another OSError if the system refuses.
+        """
         return with_socket(self.desc, "setsockopt", args)
 
     def getsockopt(self, *args):
-        """As socket.socket.getsockopt()."""
+        """Return an option of the socket. From any thread, goroutine or coroutine.
+
+        args: level, option and, for bytes, their number, as socket.socket.getsockopt() takes them. ClosedError on a
+        closed connection, another OSError if the system refuses.
+        """
         return with_socket(self.desc, "getsockopt", args)
 
 

@@ -29,15 +29,18 @@ cdef extern from *:
 
 
 cdef class Listener:
-    """A listening socket: accept() parks a goroutine or blocks a plain thread; several may accept at once.
+    """A listening socket (Go: net.Listener), for goroutines and plain threads.
 
-    Made by goloop.net's listen(), or of a listening stream socket, which it takes over. `with` closes it; iterating
-    over it accepts until it is closed.
+    accept() parks a goroutine or blocks a plain thread; several may accept at once. Made by goloop.net's listen(), or
+    by Listener(sock, path). sock: a listening stream socket, which the Listener takes over; TypeError for anything
+    else. path: the file to unlink at the close, unless it is another one's by then; None: no file. `with` closes it;
+    iterating over it accepts until it is closed. On the thread of a running loop outside of a goroutine accept() raises
+    RuntimeError; the other methods do not wait, and may be called from any thread, goroutine or coroutine.
     """
 
     cdef PollDesc desc
     cdef bytes local
-    cdef bint short_read_drains  # see PollDesc.short_read_drains: what the connections are
+    cdef bint short_read_drains  # see PollDesc.short_read_drains: for the connections
     cdef object path             # of a Unix socket that was made for it: unlinked at the close,
     cdef object inode            # if it is still this one
 
@@ -46,7 +49,6 @@ cdef class Listener:
         self.local = b""
 
     def __init__(self, sock not None, path=None):
-        """path: the file to unlink at the close, unless it is another one's by then."""
         if self.desc is not never_opened:
             raise RuntimeError("a Listener is made once")
         if not isinstance(sock, _socket.socket) or not sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ACCEPTCONN):
@@ -78,10 +80,12 @@ cdef class Listener:
         self.close()
 
     def accept(self):
-        """Wait for the next connection and return its Conn.
+        """Wait for the next connection and return its Conn (Go: Accept).
 
-        ClosedError when the listener is closed, also meanwhile; TimeoutError when its deadline passes; other
-        OSErrors, such as one for too many open files, leave the connection to be accepted later.
+        ClosedError when the listener is closed, also during the call; TimeoutError when its deadline passes; other
+        OSErrors, such as one for too many open files, leave the connection to be accepted later. Parks a goroutine,
+        which raises asyncio.CancelledError when it is cancelled; blocks a plain thread. RuntimeError on the thread of a
+        running loop outside of a goroutine.
         """
         cdef PollDesc desc = self.desc
         cdef Direction side = desc.reading
@@ -116,7 +120,10 @@ cdef class Listener:
             raise StopIteration from None
 
     def close(self):
-        """Stop listening; accept() calls under way raise ClosedError. Twice is harmless. From anywhere."""
+        """Stop listening; accept() calls under way raise ClosedError (Go: Close). Twice is harmless.
+
+        From any thread, goroutine or coroutine: it does not wait.
+        """
         if self.desc.closed:
             return
         path, self.path = self.path, None
@@ -130,28 +137,43 @@ cdef class Listener:
 
     @property
     def closed(self):
-        """Whether close() was called."""
+        """Whether close() was called (bool)."""
         return self.desc.closed
 
     @property
     def addr(self):
-        """Where it listens, "127.0.0.1:8080" or a path; also when it is closed."""
+        """The address on which it listens (str), "127.0.0.1:8080" or a path; also when it is closed (Go: Addr)."""
         return format_sockaddr(self.local)
 
     def set_deadline(self, deadline):
-        """End all accept() calls, under way and to come; as Conn.set_deadline()."""
+        """End all accept() calls, under way and to come, at a time (Go: TCPListener.SetDeadline).
+
+        deadline: a number of seconds from now, after which they raise TimeoutError (0: at once); a
+        goloop.context.Context, with whose end they raise its error; None: no end. It stays until it is set again.
+        TypeError for anything else, ValueError for a negative number and for a time of the clock; ClosedError on a
+        closed listener. From any thread, goroutine or coroutine.
+        """
         self.desc.set_deadline(self.desc.reading, deadline)
 
     def fileno(self):
-        """The descriptor, which stays the listener's; -1 once closed."""
+        """Return the descriptor, which stays the listener's; -1 once closed. From any thread, goroutine or coroutine.
+        """
         return self.desc.fd
 
     def setsockopt(self, *args):
-        """As socket.socket.setsockopt()."""
+        """Set an option of the socket. From any thread, goroutine or coroutine.
+
+        args: level, option and value, as socket.socket.setsockopt() takes them. ClosedError on a closed listener,
+        another OSError if the system refuses.
+        """
         return with_socket(self.desc, "setsockopt", args)
 
     def getsockopt(self, *args):
-        """As socket.socket.getsockopt()."""
+        """Return an option of the socket. From any thread, goroutine or coroutine.
+
+        args: level, option and, for bytes, their number, as socket.socket.getsockopt() takes them. ClosedError on a
+        closed listener, another OSError if the system refuses.
+        """
         return with_socket(self.desc, "getsockopt", args)
 
 

@@ -35,15 +35,20 @@ if scratch == NULL:
 
 
 cdef class PacketConn:
-    """A socket for datagrams: reads and writes park a goroutine or block a plain thread.
+    """A socket for datagrams (Go: net.PacketConn, net.UDPConn), for goroutines and plain threads.
 
-    Made by goloop.net's listen_packet(), and by dial() with a peer: then read() and write() are for that one alone.
-    Deadlines, close() and `with` are those of a Conn.
+    Made by goloop.net's listen_packet(), and by dial() with a peer: then read() and write() are for that peer alone.
+    From any thread: reads and writes park a goroutine, which raises asyncio.CancelledError when it is cancelled, or
+    block a plain thread. Several may call at once, and take turns. On the thread of a running loop outside of a
+    goroutine they raise RuntimeError; the other methods do not wait, and may be called there, too.
+
+    A read or write raises TimeoutError when its deadline passes, ClosedError when the connection is closed, also during
+    the call, and any other OSError of the system, such as ConnectionRefusedError. `with` closes it.
     """
 
     cdef PollDesc desc
     cdef object pack              # address -> sockaddr, as bytes
-    cdef object unlink            # what to call at the close, or None
+    cdef object unlink            # a function to call at the close, or None
 
     def __cinit__(self, *args, **kwargs):
         self.desc = never_opened
@@ -130,29 +135,52 @@ cdef class PacketConn:
             PyBuffer_Release(&view)
 
     def read_from(self, Py_ssize_t n=65536):
-        """Wait for a datagram. Returns it, cut off after n bytes, and its sender's address ("" for none)."""
+        """Wait for a datagram; return it and its sender's address (Go: ReadFrom).
+
+        n: the most bytes of it, beyond which it is cut off; ValueError for a negative number. Returns (bytes, str), the
+        address "" for none. Raises TimeoutError when the deadline passes, ClosedError when the connection is closed,
+        also during the call, or another OSError of the system. Parks a goroutine, blocks a plain thread; RuntimeError
+        on the thread of a running loop outside of a goroutine.
+        """
         data, raw = self.receive(n)
         return data, format_sockaddr(raw)
 
     def read(self, Py_ssize_t n=65536):
-        """Wait for a datagram and return it, cut off after n bytes. One without content is b"", too."""
+        """Wait for a datagram and return it (Go: UDPConn.Read). A datagram without content is b"", too.
+
+        n: the most bytes of it, beyond which it is cut off; ValueError for a negative number. Raises TimeoutError when
+        the deadline passes, ClosedError when the connection is closed, also during the call, or another OSError of the
+        system. Parks a goroutine, blocks a plain thread; RuntimeError on the thread of a running loop outside of a
+        goroutine.
+        """
         return self.receive(n)[0]
 
     def write_to(self, data, address):
-        """Send a datagram to an address such as "127.0.0.1:53". Returns the number of bytes.
+        """Send a datagram to an address, waiting for room to send (Go: WriteTo).
 
-        ValueError for an address that is none. A name is looked up each time: give a number.
+        data: a bytes-like object. address: a str such as "127.0.0.1:53", or a path; ValueError for a str that is none.
+        A name is looked up each time: give a number. Returns the number of bytes. Raises TimeoutError when the deadline
+        passes, ClosedError when the connection is closed, also during the call, or another OSError of the system. Parks
+        a goroutine, blocks a plain thread; RuntimeError on the thread of a running loop outside of a goroutine.
         """
         if self.desc.closed:
             raise closed_error()
         return self.send(data, self.pack(address))
 
     def write(self, data):
-        """Send a datagram to the peer that it was dialled for. Returns the number of bytes."""
+        """Send a datagram to the peer of the dial(), waiting for room to send (Go: UDPConn.Write).
+
+        data: a bytes-like object. Returns the number of bytes. Raises TimeoutError when the deadline passes,
+        ClosedError when the connection is closed, also during the call, or another OSError of the system. Parks a
+        goroutine, blocks a plain thread; RuntimeError on the thread of a running loop outside of a goroutine.
+        """
         return self.send(data, None)
 
     def close(self):
-        """Close it; reads and writes under way raise ClosedError. Twice is harmless. From anywhere."""
+        """Close it; reads and writes under way raise ClosedError (Go: Close). Twice is harmless.
+
+        From any thread, goroutine or coroutine: it does not wait.
+        """
         unlink, self.unlink = self.unlink, None
         try:
             if unlink is not None:
@@ -162,40 +190,67 @@ cdef class PacketConn:
 
     @property
     def closed(self):
-        """Whether close() was called."""
+        """Whether close() was called (bool)."""
         return self.desc.closed
 
     def set_deadline(self, deadline):
-        """End all reads and writes, under way and to come; as Conn.set_deadline()."""
+        """End all reads and writes, under way and to come, at a time (Go: SetDeadline).
+
+        deadline: a number of seconds from now, after which they raise TimeoutError (0: at once); a
+        goloop.context.Context, with whose end they raise its error; None: no end. It stays until it is set again.
+        TypeError for anything else, ValueError for a negative number and for a time of the clock; ClosedError on a
+        closed connection. From any thread, goroutine or coroutine.
+        """
         self.desc.set_deadline(self.desc.reading, deadline)
         self.desc.set_deadline(self.desc.writing, deadline)
 
     def set_read_deadline(self, deadline):
-        """As set_deadline(), for reads."""
+        """End all reads, under way and to come, at a time (Go: SetReadDeadline).
+
+        deadline: a number of seconds from now, after which they raise TimeoutError (0: at once); a
+        goloop.context.Context, with whose end they raise its error; None: no end. It stays until it is set again.
+        TypeError for anything else, ValueError for a negative number and for a time of the clock; ClosedError on a
+        closed connection. From any thread, goroutine or coroutine.
+        """
         self.desc.set_deadline(self.desc.reading, deadline)
 
     def set_write_deadline(self, deadline):
-        """As set_deadline(), for writes."""
+        """End all writes, under way and to come, at a time (Go: SetWriteDeadline).
+
+        deadline: a number of seconds from now, after which they raise TimeoutError (0: at once); a
+        goloop.context.Context, with whose end they raise its error; None: no end. It stays until it is set again.
+        TypeError for anything else, ValueError for a negative number and for a time of the clock; ClosedError on a
+        closed connection. From any thread, goroutine or coroutine.
+        """
         self.desc.set_deadline(self.desc.writing, deadline)
 
     def fileno(self):
-        """The descriptor, which stays the connection's; -1 once closed."""
+        """Return the descriptor, which stays the connection's; -1 once closed. From any thread, goroutine or coroutine.
+        """
         return self.desc.fd
 
     @property
     def local_addr(self):
-        """This end's address; "" for none."""
+        """This end's address (str); "" for none, and once closed (Go: LocalAddr)."""
         return format_sockaddr(sockaddr_of(self.desc.fd, False)) if not self.desc.closed else ""
 
     @property
     def remote_addr(self):
-        """The address of the peer that it was dialled for; "" for none."""
+        """The address of the dialled peer (str); "" for none, and once closed (Go: RemoteAddr)."""
         return format_sockaddr(sockaddr_of(self.desc.fd, True)) if not self.desc.closed else ""
 
     def setsockopt(self, *args):
-        """As socket.socket.setsockopt()."""
+        """Set an option of the socket. From any thread, goroutine or coroutine.
+
+        args: level, option and value, as socket.socket.setsockopt() takes them. ClosedError on a closed connection,
+        another OSError if the system refuses.
+        """
         return with_socket(self.desc, "setsockopt", args)
 
     def getsockopt(self, *args):
-        """As socket.socket.getsockopt()."""
+        """Return an option of the socket. From any thread, goroutine or coroutine.
+
+        args: level, option and, for bytes, their number, as socket.socket.getsockopt() takes them. ClosedError on a
+        closed connection, another OSError if the system refuses.
+        """
         return with_socket(self.desc, "getsockopt", args)

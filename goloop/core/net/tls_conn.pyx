@@ -2,7 +2,7 @@
 """TLSConn: TLS over a Conn, by way of ssl.SSLObject and two memory buffers (Go: crypto/tls.Conn).
 
 `lock` guards the SSLObject and its buffers, which a reader and a writer use at once on two threads; it is held for one
-call into OpenSSL and never while somebody waits. `unsent` is guarded by the turn to write, and what is read ahead
+call into OpenSSL and never during a wait. `unsent` is guarded by the turn to write, and the bytes read ahead
 (`early`) by `lock`. A deadline or a cancellation in the middle of anything leaves it to be continued.
 """
 
@@ -36,11 +36,16 @@ cdef object _ZeroReturn = _ssl.SSLZeroReturnError
 
 
 cdef class TLSConn(Conn):
-    """A TLS connection over a Conn, which it takes over; otherwise used as a Conn.
+    """A TLS connection over a Conn, which it takes over; otherwise used as a Conn (Go: crypto/tls.Conn).
 
-    context: an ssl.SSLContext. server_side: be the server. server_hostname: whose certificate a client wants to see.
-    The handshake happens at the first read or write, unless handshake() is called before. An end of the stream
-    without TLS's own end is an ssl.SSLEOFError: somebody may have cut it off.
+    conn: a Conn that nothing reads or writes, and that is no TLSConn. context: an ssl.SSLContext. server_side: be the
+    server. server_hostname: the name that a server's certificate must be for. TypeError or ValueError for arguments
+    that do not go together, ClosedError for a closed Conn, RuntimeError for one in use. From any thread, goroutine or
+    coroutine: the handshake happens at the first read or write, unless handshake() is called before. It parks a
+    goroutine and blocks a plain thread, and raises ssl.SSLError if it fails. An end of the stream without TLS's own end
+    is an ssl.SSLEOFError: an attacker may have cut it off.
+
+    ssl_object: an attribute, to be read only: the ssl.SSLObject, to ask for certificates, version and ALPN protocol.
     """
 
     cdef readonly object ssl_object        # the ssl.SSLObject, to ask for certificates, version, ALPN protocol
@@ -210,11 +215,21 @@ cdef class TLSConn(Conn):
 
     # --------------------------------------------------------------- the methods
     def handshake(self):
-        """Do the handshake now, if it was not done. ssl.SSLError if it fails, also from every read and write then."""
+        """Do the handshake now, if it was not done (Go: tls.Conn.Handshake).
+
+        ssl.SSLError if it fails, also from every read and write then; TimeoutError when the deadline of reads or writes
+        passes; ClosedError when the connection is closed, also during the call. Parks a goroutine, blocks a plain
+        thread; RuntimeError on the thread of a running loop outside of a goroutine.
+        """
         self.prepare()
 
     def close_write(self):
-        """Send TLS's end of the stream after what was written; reading goes on (Go: tls.Conn.CloseWrite)."""
+        """Send TLS's end of the stream after the written bytes; reading goes on (Go: tls.Conn.CloseWrite).
+
+        It does the handshake before if that was not done, and raises as a write does: TimeoutError, ClosedError,
+        ssl.SSLError or another OSError. Parks a goroutine, blocks a plain thread; RuntimeError on the thread of a
+        running loop outside of a goroutine.
+        """
         cdef PollDesc desc = self.desc
         self.prepare()
         desc.begin(desc.writing)

@@ -9,7 +9,7 @@ cdef class Goroutine(G):
     cdef object outcome           # the result; the exception if `failed`
     cdef bint failed
     cdef object trace             # the exception's traceback as it came out of the goroutine
-    cdef bint observed            # somebody was given the exception, or will be
+    cdef bint observed            # a caller was given the exception, or will be
     cdef bint cancelled_
     cdef object task              # the Task of a coroutine; belongs to the worker's thread
     cdef readonly object origin_loop  # the loop that it was started from, directly or by goroutines; None: no loop
@@ -29,7 +29,7 @@ cdef class Goroutine(G):
     cdef int call_when_done(self, object callback, object loop, object context) except -1
 
 
-cdef Goroutine goroutine_here()    # the one that runs here, also in a coroutine; None outside of one
+cdef Goroutine goroutine_here()    # that runs here, also in a coroutine; None outside of one
 cdef Goroutine start(object function, tuple args, dict kwargs, object context, list origin, object origin_loop)
 cdef int check_function(object function, str name) except -1
 cdef int when_done(Goroutine g, object callback) except -1

@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""Goroutine: what go() starts, and the handle that it returns.
+"""Goroutine: the handle that go() returns for what it starts.
 
-The worker's thread runs it and finishes it; the handle may be used from every thread. How it is scheduled is
-scheduler.pyx's matter, what it can do for itself goroutine_api.pyx's.
+The worker's thread runs it and finishes it; the handle may be used from every thread. Its scheduling is scheduler.pyx's
+matter, and goroutine_api.pyx has the functions that it can call for itself.
 """
 
 import asyncio
@@ -19,7 +19,8 @@ from cpython.ref cimport PyObject, Py_XDECREF
 
 from goloop.core.sched.scheduler cimport DONE, PARKED, UNSTARTED, G, Worker, current_g, here, enqueue_new
 from goloop.core.sched.waiter cimport (
-    CANCELLED, TIMED_OUT, WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, new_wait_node, raise_outcome, seconds_of,
+    CANCELLED, TIMED_OUT, WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, new_wait_node, raise_outcome,
+    seconds_of,
 )
 
 
@@ -96,7 +97,7 @@ _STATES = ("not started", "runnable", "running", "parked", "done")
 
 
 cdef list origin_here():
-    """The code and position of the Python frames from here outwards: lines are looked up when somebody asks."""
+    """The code and position of the Python frames from here outwards: lines are looked up later, in spawn_stack."""
     cdef list frames = []
     cdef PyFrameObject *frame = PyThreadState_GetFrame(PyThreadState_Get())
     cdef PyFrameObject *back
@@ -134,7 +135,15 @@ cdef Goroutine goroutine_here():
 
 
 cdef class Goroutine(G):
-    """A goroutine started by go(). Await it, join it, or ask for its result, from any thread."""
+    """A goroutine; made by go(). Await it, join it, or ask for its result, from any thread.
+
+    It is Go's goroutine with the methods of an asyncio.Task, as Go has no handle. In a goroutine and a plain thread
+    result() and join() wait; in a coroutine, `await goroutine`.
+
+    Attributes: id: a number (int), larger than those of older goroutines; to be read only. name: a str for repr() and
+    for the Task of a coroutine goroutine, or None; it may be set. origin_loop: the loop from whose thread it was
+    started, directly or by goroutines, None for no loop; to be read only.
+    """
 
     __class_getitem__ = classmethod(types.GenericAlias)
 
@@ -204,7 +213,7 @@ cdef class Goroutine(G):
             self.finish(exc, True)
 
     cdef int finish(self, object outcome, bint failed) except -1:
-        """Make it done, and tell whoever waits. Once; on its worker's thread, or before it was started on any."""
+        """Make it done, and tell the waiters. Once; on its worker's thread, or before it was started on any."""
         cdef list callbacks = None if self.callbacks is None else list(self.callbacks)
         cdef bint heard = callbacks is not None or self.observed or (
             self.joiners is not None and self.joiners.waiting()
@@ -226,7 +235,7 @@ cdef class Goroutine(G):
             self.joiners.complete_all()
         if callbacks is not None:
             self.call_all(callbacks)
-        self.function = self.what() if failed else None       # a name for who is told of the failure
+        self.function = self.what() if failed else None       # a name for the report of the failure
         self.args = self.kwargs = self.context = None
         if failed and not self.cancelled_ and not self.observed:
             failures.add(weakref.ref(self, failures.discard))
@@ -291,7 +300,7 @@ cdef class Goroutine(G):
         waiter = blocking_waiter(f"Goroutine.{what}()", "await goroutine")
         if waiter.g is self:
             raise RuntimeError("a goroutine cannot wait for its own end")
-        waiter.gives_back_on_cancel = True  # what it is given stays where it is
+        waiter.gives_back_on_cancel = True  # the result stays where it is
         node = new_wait_node(waiter, 0, None)
         if self.joiners is None:
             self.joiners = WaitQueue()
@@ -307,23 +316,33 @@ cdef class Goroutine(G):
         return 0
 
     def result(self, timeout=None):
-        """Wait for the end; return the result, or raise what the goroutine raised.
+        """Wait for the end; return the result, or raise the goroutine's exception (concurrent.futures: Future.result).
 
-        timeout: seconds; TimeoutError when it is over, and the goroutine goes on. CancelledError if it was
-        cancelled. In a goroutine this parks, in a plain thread it blocks; RuntimeError on the thread of a running
-        loop, where `await goroutine` is the way.
+        timeout: seconds, None for no end; TimeoutError when it is over, and the goroutine goes on. CancelledError if it
+        was cancelled. Parks a goroutine, which raises asyncio.CancelledError when it is cancelled itself; blocks a
+        plain thread. RuntimeError in the goroutine itself, and on the thread of a running loop outside of a goroutine:
+        `await goroutine` there.
         """
         self.wait_done("result", timeout)
         return self.get()
 
     def join(self, timeout=None):
-        """Wait for the end, and raise what the goroutine raised; as result(), but returns nothing."""
+        """Wait for the end, and raise the goroutine's exception, if any; return nothing.
+
+        timeout: seconds, None for no end; TimeoutError when it is over, and the goroutine goes on. CancelledError if it
+        was cancelled. Parks a goroutine, which raises asyncio.CancelledError when it is cancelled itself; blocks a
+        plain thread. RuntimeError in the goroutine itself, and on the thread of a running loop outside of a goroutine:
+        `await goroutine` there.
+        """
         self.wait_done("join", timeout)
         self.get()
 
     def exception(self):
-        """Return what the goroutine raised, None if it returned. InvalidStateError while it is not done,
-        CancelledError if it was cancelled. From any thread."""
+        """Return the goroutine's exception, None if it returned (asyncio: Task.exception). From any thread.
+
+        InvalidStateError while it is not done, CancelledError if it was cancelled. The exception counts as observed
+        from now on, and is not reported.
+        """
         if self.status != DONE:
             raise asyncio.InvalidStateError("the goroutine is not done")
         if self.cancelled_:
@@ -368,28 +387,32 @@ cdef class Goroutine(G):
         return self.get()
 
     def __await__(self):
-        """Wait for the end in a coroutine, on any loop; as result(). As with a Task, cancelling the coroutine that
-        waits cancels the goroutine, and waits for its end; asyncio.shield() keeps it from that."""
+        """Wait for the end in a coroutine, on any loop; return the result, or raise the goroutine's exception.
+
+        As with a Task, cancelling the coroutine that waits cancels the goroutine, and waits for its end;
+        asyncio.shield() keeps it from that. RuntimeError in the goroutine itself.
+        """
         return self._join().__await__()
 
     # ------------------------------------------------------------------ state
     def done(self):
-        """Return True when it has ended, however. From any thread."""
+        """Return True when it has ended, however (asyncio: Task.done). From any thread."""
         return self.status == DONE
 
     def cancelled(self):
-        """Return True if it ended by CancelledError."""
+        """Return True if it ended by CancelledError (asyncio: Task.cancelled). From any thread."""
         return self.cancelled_
 
     @property
     def state(self):
-        """What it does: "not started", "runnable", "running", "done", or the reason it is parked for."""
+        """Its state (str): "not started", "runnable", "running", "done", or the reason it is parked for ("sleep")."""
         return self.reason if self.status == PARKED else _STATES[self.status]
 
     def cancel(self):
-        """Raise asyncio.CancelledError in it, where it is parked or at its next park. From any thread.
+        """Raise asyncio.CancelledError in it, where it is parked or at its next park (asyncio: Task.cancel).
 
-        One that has not started never runs, and is done when this returns. Returns False if it is done already.
+        From any thread. A goroutine that has not started never runs, and is done when this returns. Returns False if it
+        is done already.
         """
         cdef Waiter waiter
         if self.status == DONE or self not in alive:      # not alive: the parent's, in a forked child
@@ -414,10 +437,13 @@ cdef class Goroutine(G):
         return True
 
     def add_done_callback(self, callback, *, context=None):
-        """Call callback(goroutine) when it is done: in the running loop of the thread that adds it, or, where
-        there is none and in a goroutine, in the thread that ends the goroutine, where it must not wait. One that is
-        done calls at once, or in the loop's next iteration. In a contextvars context; None: a copy of the caller's.
-        From any thread."""
+        """Call callback(goroutine) when it is done (asyncio: Task.add_done_callback). From any thread.
+
+        callback: a function; TypeError unless callable. It is called in the running loop of the thread that adds it,
+        or, where there is none and in a goroutine, in the thread that ends the goroutine, where it must not wait. If
+        the goroutine is done, it is called at once, or in the loop's next iteration. context: the contextvars.Context
+        to call it in; None: a copy of the caller's.
+        """
         if not callable(callback):
             raise TypeError(f"a callable object was expected, got {callback!r}")
         if context is None:
@@ -425,7 +451,11 @@ cdef class Goroutine(G):
         self.call_when_done(callback, None if current_g() is not None else _events._get_running_loop(), context)
 
     def remove_done_callback(self, callback):
-        """Undo add_done_callback(), all of them; returns how many. One that is about to be called still is."""
+        """Remove a callback that add_done_callback() added, however often (asyncio: Task.remove_done_callback).
+
+        From any thread. callback: the function. Returns how many were removed (int). A callback that is about to be
+        called still is.
+        """
         cdef Py_ssize_t removed = 0
         cdef list entries = self.callbacks
         if entries is not None:
@@ -446,8 +476,10 @@ cdef class Goroutine(G):
         return 0
 
     def stack(self):
-        """Return where it is, as a traceback.StackSummary, outermost frame first; empty before its start and after its
-        end. From any thread."""
+        """Return the stack where it is, as a traceback.StackSummary, outermost frame first (asyncio: Task.get_stack).
+
+        It is empty before the goroutine's start and after its end. From any thread.
+        """
         cdef list frames = []
         cdef object frame = None
         cdef object coroutine = None if self.task is None else self.task.get_coro()
@@ -486,15 +518,16 @@ gl_seal(Goroutine, b"goroutines are made by go()")
 def go(function, /, *args, **kwargs):
     """Start function(*args, **kwargs) as a goroutine and return its Goroutine at once (Go: the go statement).
 
-    A plain function runs in a greenlet on a thread of the worker pool, where what would block parks. A coroutine
-    function runs as a Task on that worker's own loop. It runs in a copy of the caller's context. From any
-    thread; works in coroutines, goroutines, and programs without a loop.
+    function: a plain function, which runs in a greenlet on a thread of the worker pool, where blocking calls of goloop
+    park; or a coroutine function, which runs as a Task on that worker's own loop. args, kwargs: its arguments. It runs
+    in a copy of the caller's contextvars context. TypeError unless callable, RuntimeError or OSError if no thread can
+    be started. From any thread, goroutine or coroutine; a program without a loop may call it, too.
     """
     return start(function, args, kwargs, PyContext_CopyCurrent(), origin_here(), origin_loop_here())
 
 
 cdef Goroutine start(object function, tuple args, dict kwargs, object context, list origin, object origin_loop):
-    """go(), on behalf of the one whose context, origin_here() and origin_loop_here() these are."""
+    """go(), on behalf of the caller whose context, origin_here() and origin_loop_here() these are."""
     global last_id
     cdef Goroutine g
     check_function(function, "go")
@@ -543,12 +576,13 @@ def failure(Goroutine g not None):
 
 
 def current():
-    """Return the Goroutine that runs here, None outside of one. In a coroutine goroutine, too."""
+    """Return the Goroutine that runs here, None outside of one. From any thread, and in a coroutine goroutine, too."""
     return goroutine_here()
 
 
 def num_goroutine():
-    """Return how many goroutines there are: not started, running or parked (Go: runtime.NumGoroutine)."""
+    """Return how many goroutines there are: not started, running or parked (Go: runtime.NumGoroutine). From any thread.
+    """
     return len(alive)
 
 
@@ -607,7 +641,7 @@ def _by_id(Goroutine g not None):
 def abandon(Worker worker not None):
     """Its loop has ended for good, with goroutines that did not: let nobody wait for them in vain.
 
-    They are done, with a RuntimeError that says so. What is left of their stacks is never run again. Returns them.
+    They are done, with a RuntimeError that says so. The rest of their stacks is never run again. Returns them.
     """
     cdef Goroutine g
     cdef Waiter waiter
@@ -625,7 +659,7 @@ def abandon(Worker worker not None):
 
 def after_fork_in_child():
     """In a forked child: the goroutines, and the reports of their exceptions, are the parent's. The goroutine that
-    forked is none here: it goes on as what a plain thread runs."""
+    forked is none here: it goes on as a plain thread's code."""
     cdef Goroutine g
     alive.clear()
     for g in unobserved():

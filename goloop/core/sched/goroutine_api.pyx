@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""What a goroutine can do for itself: sleep, yield, end, wait for an awaitable, and say what it does to its thread.
+"""The functions that a goroutine calls for itself: sleep, yield, end, wait for an awaitable, and mark blocking calls.
 
-Each says what to do instead where there is no goroutine. Guard: the GIL, as in scheduler.pyx.
+Each says which function to use instead where there is no goroutine. Guard: the GIL, as in scheduler.pyx.
 """
 
 import asyncio
@@ -35,9 +35,10 @@ def goexit():
 
 
 def gosched():
-    """Let others run first (Go: runtime.Gosched). In a plain thread: give up the processor.
+    """Let other goroutines run first (Go: runtime.Gosched); in a plain thread, give up the processor.
 
-    RuntimeError on the thread of a running loop outside of a goroutine: use `await asyncio.sleep(0)`.
+    asyncio.CancelledError in a goroutine that was cancelled. RuntimeError on the thread of a running loop outside of a
+    goroutine: use `await asyncio.sleep(0)` there.
     """
     cdef G g = current_g()
     if g is not None:
@@ -51,9 +52,11 @@ def gosched():
 
 
 def sleep(seconds):
-    """Park the goroutine for that many seconds (Go: time.Sleep); a plain thread sleeps. 0 yields.
+    """Park the goroutine for that many seconds (Go: time.Sleep); a plain thread sleeps.
 
-    RuntimeError on the thread of a running loop outside of a goroutine: use `await asyncio.sleep()`.
+    seconds: a number (else TypeError; ValueError for NaN); 0 or less lets others run first, as gosched() does.
+    asyncio.CancelledError in a goroutine that is cancelled. RuntimeError on the thread of a running loop outside of a
+    goroutine: use `await asyncio.sleep()` there.
     """
     cdef double wanted = seconds_of(seconds)
     cdef Waiter waiter
@@ -85,7 +88,7 @@ gl_seal(Completion, b"a Completion is made by wait()")
 
 
 cdef object called(object awaitable):
-    """What wait() was given; if that is a function, what it returns."""
+    """The awaitable that wait() was given; if that is a function, its result."""
     return awaitable() if callable(awaitable) and not isawaitable(awaitable) else awaitable
 
 
@@ -151,7 +154,7 @@ def _close(awaitable):
 
 cdef int check_loop(object awaitable, object loop) except -1:
     """In debug mode: RuntimeError for a coroutine that is a method of an object of another loop."""
-    coroutine = getattr(awaitable, "_coro", awaitable)       # aiohttp's session.get() is one that has another
+    coroutine = getattr(awaitable, "_coro", awaitable)       # aiohttp's session.get() has another
     frame = getattr(coroutine, "cr_frame", None)
     owner = None if frame is None else getattr(frame.f_locals.get("self"), "_loop", None)
     if owner is not loop and isinstance(owner, asyncio.AbstractEventLoop):
@@ -245,13 +248,13 @@ def wait(awaitable, timeout=None, *, loop=None):
 
 
 cdef class blocking:
-    """`with blocking():` marks a call that may block the thread, so that nobody waits behind it.
+    """`with blocking():` marks a call that may block the thread, so that nothing waits behind it (Go: entersyscall).
 
-    In a goroutine: those that have not started go to another worker at once, without waiting for the monitor to
-    see that this one is stuck. In a coroutine or a callback: another thread may take the loop over and run other
-    callbacks meanwhile; leaving waits until no other callback runs. Inside, the loop is not yours: call nothing of
-    it but call_soon_threadsafe(), and do not await. In a thread without a loop it does nothing. Nests. (Go:
-    entersyscall, exitsyscall.)
+    In a goroutine: those that have not started go to another worker at once, without waiting for the monitor to see
+    that this one is stuck. In a coroutine or a callback: another thread may take the loop over and run other callbacks
+    meanwhile; leaving waits until no other callback runs. Inside, the loop is not yours: call nothing of it but
+    call_soon_threadsafe(), and do not await. In a thread without a loop it does nothing. Nests. RuntimeError if another
+    thread leaves it than entered it.
     """
 
     cdef object inside           # the goroutine or the worker that is inside
@@ -300,9 +303,11 @@ cdef class blocking:
 
 
 class lock_os_thread:
-    """Keep other goroutines from starting on this goroutine's thread, until it ends or unlock() (Go:
-    runtime.LockOSThread). A goroutine never changes its thread; this makes the thread its own, but for those that
-    run there already. Also a context manager. RuntimeError outside of a goroutine, and in a coroutine."""
+    """Keep other goroutines from starting on this goroutine's thread until it ends or unlock() (Go: LockOSThread).
+
+    A goroutine never changes its thread; this makes the thread its own, but for those that run there already. Also a
+    context manager, which unlocks at the end. RuntimeError outside of a goroutine, and in a coroutine.
+    """
 
     def __init__(self):
         cdef G g = current_g()
@@ -315,7 +320,7 @@ class lock_os_thread:
             wake_one()
 
     def unlock(self):
-        """Let others start here again; once for each lock."""
+        """Let others start here again (Go: runtime.UnlockOSThread); once for each lock. From any thread."""
         cdef G g = self._g
         if g is not None:
             self._g = None

@@ -3,11 +3,11 @@
 
 A value goes straight from a sender to a receiver that waits, else through the buffer, and always in the order of
 the sends. It is handed over only to a waiter that was claimed for it (sched/waiter.pyx), so that none is lost or
-delivered twice, whoever is cancelled or times out when. Semantics and fairness are Go's (runtime/chan.go, select.go).
+delivered twice when a waiter is cancelled or times out. Semantics and fairness are Go's (runtime/chan.go, select.go).
 
 A goroutine has its value as soon as it is claimed. A coroutine may still be cancelled before it is back, and a thread
-be interrupted, so theirs stay in the channel: `owed` counts them, and who comes back takes the oldest value, whichever
-that is by then. One that was cancelled leaves it to the next receiver, and no order is broken.
+be interrupted, so theirs stay in the channel: `owed` counts them, and a waiter that comes back takes the oldest value,
+whichever that is by then. A cancelled waiter leaves it to the next receiver, and no order is broken.
 """
 
 import types
@@ -45,9 +45,12 @@ cdef uint64_t random_below(uint64_t n) noexcept:
 cdef class Chan:
     """A channel of capacity n (Go: make(chan T, n)); without a capacity, every send waits for its receiver.
 
-    From any thread: recv() and send() park a goroutine or block a plain thread, `await async_recv()` and `await
-    async_send()` are for coroutines on any loop, try_recv() and try_send() never wait. `for value in chan` and
-    `async for` receive until it is closed and drained. len(chan) is the number of values in the buffer.
+    n: how many values the buffer holds, an int; TypeError for another type, ValueError for a negative number. From any
+    thread: recv() and send() park a goroutine or block a plain thread, `await async_recv()` and `await async_send()`
+    are for coroutines on any loop, try_recv() and try_send() never wait. `for value in chan` and `async for` receive
+    until the channel is closed and drained. len(chan) is the number of values in the buffer.
+
+    Attributes, to be read only: cap: the capacity n (Go: cap). closed: whether close() was called (bool).
     """
 
     __class_getitem__ = classmethod(types.GenericAlias)
@@ -209,32 +212,44 @@ cdef class Chan:
 
     # ------------------------------------------------------------- the methods
     def close(self):
-        """Close it (Go: close): values in the buffer can still be received, sends raise ChannelClosed, also those
-        that wait. ChannelClosed if it is closed already."""
+        """Close the channel (Go: close). From any thread, goroutine or coroutine: it does not wait.
+
+        Values in the buffer can still be received. Sends raise ChannelClosed from now on, also those that wait.
+        ChannelClosed if the channel is closed already.
+        """
         if self.closed:
             raise ChannelClosed("close of a closed channel")
         self.closed = True
-        if self.count == 0:                # else they wait for what others may give back; see received()
+        if self.count == 0:                # else they wait for values that others may give back; see received()
             self.receivers.complete_all()  # waiter.success stays False
         self.senders.complete_all()
 
     def try_send(self, value):
-        """Send if that needs no waiting. Returns whether it did; ChannelClosed on a closed channel."""
+        """Send a value if that needs no waiting (Go: select with a default).
+
+        From any thread, goroutine or coroutine. value: any object. Returns whether it was sent; ChannelClosed on a
+        closed channel.
+        """
         return self.send_now(value)
 
     def try_recv(self):
-        """Receive what is there. Returns (value, True), or (None, False) when it would have to wait; ChannelClosed
-        when it is closed and drained."""
+        """Receive a value if that needs no waiting (Go: select with a default).
+
+        From any thread, goroutine or coroutine. Returns (value, True), or (None, False) when it would have to wait;
+        ChannelClosed when the channel is closed and drained.
+        """
         value = self.receive_now()
         if value is CLOSED:
             raise ChannelClosed("receive from a closed channel")
         return (None, False) if value is NOTHING else (value, True)
 
     def send(self, value, timeout=None):
-        """Send, waiting for a receiver or for room in the buffer (Go: ch <- v).
+        """Send a value, waiting for a receiver or for room in the buffer (Go: ch <- v).
 
-        timeout: seconds; TimeoutError when it is over, and nothing was sent. ChannelClosed, also while it
-        waits. Parks a goroutine, blocks a plain thread; RuntimeError on a loop's thread: `await async_send()`.
+        value: any object. timeout: seconds, None for no end; TimeoutError when it is over, and nothing was sent.
+        ChannelClosed on a closed channel, also when it is closed during the wait. Parks a goroutine, which raises
+        asyncio.CancelledError when it is cancelled; blocks a plain thread. RuntimeError on the thread of a running loop
+        outside of a goroutine: `await async_send()` there.
         """
         cdef double seconds = seconds_of(timeout)
         cdef Waiter waiter
@@ -257,8 +272,9 @@ cdef class Chan:
     def recv(self, timeout=None):
         """Receive the next value, waiting for it (Go: <-ch).
 
-        timeout: seconds; TimeoutError when it is over. ChannelClosed when it is closed and drained. Parks a
-        goroutine, blocks a plain thread; RuntimeError on a loop's thread: `await async_recv()`.
+        timeout: seconds, None for no end; TimeoutError when it is over. ChannelClosed when the channel is closed and
+        drained. Parks a goroutine, which raises asyncio.CancelledError when it is cancelled; blocks a plain thread.
+        RuntimeError on the thread of a running loop outside of a goroutine: `await async_recv()` there.
         """
         cdef double seconds = seconds_of(timeout)
         cdef Waiter waiter
@@ -285,8 +301,12 @@ cdef class Chan:
         return value
 
     async def async_send(self, value, timeout=None):
-        """As send(), for coroutines. One that is cancelled just when its value has been received raises
-        CancelledError all the same: what asyncio cancels, ends."""
+        """Send a value, waiting in a coroutine on any loop for a receiver or for room in the buffer (Go: ch <- v).
+
+        value: any object. timeout: seconds, None for no end; TimeoutError when it is over, and nothing was sent.
+        ChannelClosed on a closed channel, also when it is closed during the wait. A coroutine that is cancelled just
+        when its value has been received raises CancelledError all the same, as asyncio has it.
+        """
         cdef double seconds = seconds_of(timeout)
         cdef Waiter waiter
         cdef WaitNode node
@@ -305,7 +325,11 @@ cdef class Chan:
         self.sent(waiter)
 
     async def async_recv(self, timeout=None):
-        """As recv(), for coroutines. One that is cancelled leaves its value to the next receiver."""
+        """Receive the next value, waiting for it in a coroutine on any loop (Go: <-ch).
+
+        timeout: seconds, None for no end; TimeoutError when it is over. ChannelClosed when the channel is closed and
+        drained. A coroutine that is cancelled leaves its value to the next receiver.
+        """
         cdef double seconds = seconds_of(timeout)
         cdef Waiter waiter
         cdef WaitNode node
@@ -350,7 +374,7 @@ cdef class Chan:
 
 # ------------------------------------------------------------------------ select
 cdef class Case:
-    """A case of select(); made by recv() and send()."""
+    """A case of select() and async_select(); made by recv() and send()."""
 
     def __repr__(self):
         return f"send({self.chan!r}, {self.value!r})" if self.sends else f"recv({self.chan!r})"
@@ -387,12 +411,18 @@ cdef Case new_case(object chan, bint sends, object value):
 
 
 def recv(chan):
-    """A case of select(): receive from the channel."""
+    """Return a case of select(): receive from a channel (Go: case v := <-ch). From any thread, goroutine or coroutine.
+
+    chan: a Chan; TypeError for anything else. Nothing is received here, and a case may be used again.
+    """
     return new_case(chan, False, None)
 
 
 def send(chan, value):
-    """A case of select(): send the value on the channel."""
+    """Return a case of select(): send a value on a channel (Go: case ch <- v). From any thread, goroutine or coroutine.
+
+    chan: a Chan; TypeError for anything else. value: any object. Nothing is sent here, and a case may be used again.
+    """
     return new_case(chan, True, value)
 
 
@@ -467,11 +497,12 @@ cdef object selected(tuple cases, Waiter waiter):
 def select(*cases, default=False, timeout=None):
     """Wait until one of several channel operations can go on, and do it (Go: select).
 
-    cases: recv(chan), send(chan, value), or None, which never is ready. Among several that are ready each has the
-    same chance. Returns (index, value, ok): ok is False for a receive from a closed channel. default: when
-    nothing is ready, return (-1, None, False) instead of waiting. timeout: seconds; TimeoutError when it is over.
-    ChannelClosed if the chosen case is a send on a closed channel. Parks a goroutine, blocks a plain thread;
-    RuntimeError on a loop's thread: `await async_select()`.
+    cases: recv(chan), send(chan, value), or None, which never is ready; TypeError for anything else. Among several that
+    are ready each has the same chance. Returns (index, value, ok): ok is False for a receive from a closed channel.
+    default: when nothing is ready, return (-1, None, False) instead of waiting. timeout: seconds, None for no end;
+    TimeoutError when it is over. ChannelClosed if the chosen case is a send on a closed channel. Parks a goroutine,
+    which raises asyncio.CancelledError when it is cancelled; blocks a plain thread. RuntimeError on the thread of a
+    running loop outside of a goroutine, unless `default` is true: `await async_select()` there.
     """
     cdef double seconds = seconds_of(timeout)
     cdef Waiter waiter
@@ -502,7 +533,14 @@ def select(*cases, default=False, timeout=None):
 
 
 async def async_select(*cases, default=False, timeout=None):
-    """As select(), for coroutines."""
+    """Wait in a coroutine, on any loop, until one of several channel operations can go on, and do it (Go: select).
+
+    cases: recv(chan), send(chan, value), or None, which never is ready; TypeError for anything else. Among several that
+    are ready each has the same chance. Returns (index, value, ok): ok is False for a receive from a closed channel.
+    default: when nothing is ready, return (-1, None, False) instead of waiting. timeout: seconds, None for no end;
+    TimeoutError when it is over. ChannelClosed if the chosen case is a send on a closed channel. A coroutine that is
+    cancelled leaves a value that it would have received to the next receiver.
+    """
     cdef double seconds = seconds_of(timeout)
     cdef Waiter waiter
     cdef list nodes

@@ -4,7 +4,7 @@ from goloop.core.sched.waiter cimport WaitNode, WaitQueue
 
 cdef class Cond:
     cdef readonly object locker   # as it was given
-    cdef Locker of                # what it locks,
+    cdef Locker of                # the lock itself,
     cdef Py_ssize_t n             # and how
     cdef WaitQueue waiters
     cdef object __weakref__
@@ -27,7 +27,7 @@ cdef class WaitGroup:
 
 cdef class Once:
     cdef int state
-    cdef object runner            # who runs the function: actor()
+    cdef object runner            # the caller that runs the function: actor()
     cdef WaitQueue waiters
     cdef object __weakref__
 

@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""Cond, WaitGroup and Once: how goroutines, coroutines and plain threads wait for what others do.
+"""Cond, WaitGroup and Once: how goroutines, coroutines and plain threads wait for each other's acts.
 
-As with the locks (locks.pyx), whoever is woken was claimed first, and one that is cancelled at that very moment passes
-the signal on. Semantics are Go's (package sync).
+As with the locks (locks.pyx), a woken waiter was claimed first, and a waiter that is cancelled at that very moment
+passes the signal on. Semantics are Go's (package sync).
 """
 
 import asyncio
@@ -32,10 +32,12 @@ cdef double clock() noexcept:
 
 # --------------------------------------------------------------------------- Cond
 cdef class Cond:
-    """Lets those who hold a lock wait until others have changed what it protects (Go: sync.Cond).
+    """Lets the holders of a lock wait until others have changed what it protects (Go: sync.Cond).
 
-    locker: the Mutex, RWMutex or rlocker() that protects it; None: a Mutex of its own. `with cond:` and `async with
-    cond:` lock it. Waiters are woken in the order in which they came. From any thread, as Mutex.
+    locker: the Mutex, RWMutex or rlocker() that protects it; None: a Mutex of its own; TypeError for anything else. It
+    is an attribute, too, to be read only. `with cond:` and `async with cond:` lock it. Waiters are woken in the order
+    in which they came. From any thread: wait() parks a goroutine or blocks a plain thread, `await async_wait()` is for
+    coroutines on any loop.
     """
 
     def __cinit__(self, locker=None):
@@ -105,8 +107,9 @@ cdef class Cond:
     def wait(self, timeout=None):
         """Unlock, wait for signal() or broadcast(), and lock again (Go: Wait).
 
-        What one waits for may have changed again when it returns: see wait_for(). timeout: seconds; TimeoutError when
-        it is over, with the lock held again, as with every exception. RuntimeError if the lock is not held, and on
+        The awaited condition may have changed again when it returns: see wait_for(). timeout: seconds, None for no end;
+        TimeoutError when it is over, with the lock held again, as with every exception. Parks a goroutine, which raises
+        asyncio.CancelledError when it is cancelled; blocks a plain thread. RuntimeError if the lock is not held, and on
         the thread of a running loop outside of a goroutine: `await async_wait()` there.
         """
         cdef double seconds = seconds_of(timeout)
@@ -127,7 +130,12 @@ cdef class Cond:
         raise_outcome(waiter.outcome, "Cond.wait()")
 
     async def async_wait(self, timeout=None):
-        """As wait(), for coroutines."""
+        """Unlock, wait in a coroutine for signal() or broadcast(), and lock again (Go: Wait).
+
+        The awaited condition may have changed again when it returns: see async_wait_for(). timeout: seconds, None for
+        no end; TimeoutError when it is over. The lock is held again with every exception, CancelledError included; only
+        a coroutine that is closed in its wait may not get it. RuntimeError if the lock is not held. On any loop.
+        """
         cdef double seconds = seconds_of(timeout)
         cdef Waiter waiter = async_waiter()
         cdef WaitNode node = new_wait_node(waiter, 0, None)
@@ -151,9 +159,12 @@ cdef class Cond:
         raise_outcome(waiter.outcome, "Cond.async_wait()")
 
     def wait_for(self, predicate, timeout=None):
-        """Wait until predicate() is true, and return what it returned; it is called with the lock held.
+        """Wait until predicate() is true, and return the true value (Python: threading.Condition.wait_for).
 
-        timeout: seconds for all of it; TimeoutError when it is over. Otherwise as wait().
+        predicate: a plain function without arguments, called with the lock held. timeout: seconds for all of it, None
+        for no end; TimeoutError when it is over, with the lock held again, as with every exception. Parks a goroutine,
+        which raises asyncio.CancelledError when it is cancelled; blocks a plain thread. RuntimeError if the lock is not
+        held, and on the thread of a running loop outside of a goroutine: `await async_wait_for()` there.
         """
         cdef double seconds = seconds_of(timeout)
         cdef double end = clock() + seconds
@@ -170,7 +181,12 @@ cdef class Cond:
         return result
 
     async def async_wait_for(self, predicate, timeout=None):
-        """As wait_for(), for coroutines; predicate is a plain function."""
+        """Wait in a coroutine until predicate() is true, and return the true value (asyncio: Condition.wait_for).
+
+        predicate: a plain function without arguments, called with the lock held. timeout: seconds for all of it, None
+        for no end; TimeoutError when it is over, with the lock held again, as with CancelledError. RuntimeError if the
+        lock is not held. On any loop.
+        """
         cdef double seconds = seconds_of(timeout)
         cdef double end = clock() + seconds
         result = predicate()
@@ -186,11 +202,17 @@ cdef class Cond:
         return result
 
     def signal(self):
-        """Wake the one who waits longest, if there is one (Go: Signal). From anywhere, with the lock or without."""
+        """Wake the longest waiter, if there is one (Go: Signal).
+
+        From any thread, goroutine or coroutine, with the lock or without.
+        """
         self.signal_one()
 
     def broadcast(self):
-        """Wake all who wait (Go: Broadcast). From anywhere, with the lock or without."""
+        """Wake all waiters (Go: Broadcast).
+
+        From any thread, goroutine or coroutine, with the lock or without.
+        """
         self.waiters.complete_all()
 
     def __enter__(self):
@@ -258,23 +280,30 @@ cdef class WaitGroup:
         return 0
 
     def add(self, delta=1):
-        """Count delta more things to wait for (Go: Add); negative: fewer. From anywhere.
+        """Count delta more things to wait for (Go: Add). From any thread, goroutine or coroutine.
 
-        RuntimeError when that makes the count negative, or begins a new round before wait() has returned to all who
-        waited for the last one. Call it before what it counts can end: before go(), not in the goroutine.
+        delta: an int (TypeError); negative: fewer. RuntimeError when that makes the count negative, or begins a new
+        round before wait() has returned to all waiters of the last one. Call it before the counted things can end:
+        before go(), not in the goroutine.
         """
         if not isinstance(delta, int):
             raise TypeError(f"WaitGroup.add() takes an int, got {delta!r}")
         self.change(delta)
 
     def done(self):
-        """One of them has ended (Go: Done). RuntimeError if there is none. From anywhere."""
+        """Count one thing less: it has ended (Go: Done). From any thread, goroutine or coroutine.
+
+        RuntimeError if there is none.
+        """
         self.change(-1)
 
     def go(self, function, /, *args, **kwargs):
-        """Start a goroutine that counts until it has ended, however (Go: WaitGroup.Go); returns its Goroutine.
+        """Start function(*args, **kwargs) as a goroutine that counts until it has ended, however (Go: WaitGroup.Go).
 
-        See goloop.go(). What it raises is for whoever joins it, or else reported: errgroup.Group collects errors.
+        function: a plain function or a coroutine function; TypeError for anything else. args, kwargs: its arguments.
+        Returns its Goroutine. The goroutine's exception is for the callers that join it, or else reported:
+        errgroup.Group collects errors. RuntimeError where add() raises it. From any thread, goroutine or coroutine: it
+        does not wait.
         """
         cdef Goroutine g
         self.change(1)
@@ -292,8 +321,9 @@ cdef class WaitGroup:
     def wait(self, timeout=None):
         """Wait until the count is zero (Go: Wait).
 
-        timeout: seconds; TimeoutError when it is over. RuntimeError on the thread of a running loop outside of a
-        goroutine: `await async_wait()` there.
+        timeout: seconds, None for no end; TimeoutError when it is over. Parks a goroutine, which raises
+        asyncio.CancelledError when it is cancelled; blocks a plain thread. RuntimeError on the thread of a running loop
+        outside of a goroutine: `await async_wait()` there.
         """
         cdef double seconds = seconds_of(timeout)
         cdef Waiter waiter = blocking_waiter("WaitGroup.wait()", "await WaitGroup.async_wait()")
@@ -308,7 +338,10 @@ cdef class WaitGroup:
             raise_outcome(waiter.outcome, "WaitGroup.wait()")
 
     async def async_wait(self, timeout=None):
-        """As wait(), for coroutines."""
+        """Wait in a coroutine, on any loop, until the count is zero (Go: Wait).
+
+        timeout: seconds, None for no end; TimeoutError when it is over.
+        """
         cdef double seconds = seconds_of(timeout)
         cdef Waiter waiter = async_waiter()
         cdef WaitNode node = new_wait_node(waiter, 0, None)
@@ -323,7 +356,7 @@ cdef class WaitGroup:
 
     @property
     def counter(self):
-        """How many have not ended."""
+        """How many things have not ended (int)."""
         return self.count
 
 
@@ -335,7 +368,7 @@ cdef enum:
 
 
 cdef object actor():
-    """Who runs here: a goroutine, a coroutine's task, or a thread."""
+    """The goroutine, the coroutine's task, or else the thread that runs here."""
     cdef object who = current_g()
     if who is None:
         loop = _events._get_running_loop()
@@ -345,10 +378,11 @@ cdef object actor():
 
 
 cdef class Once:
-    """Runs a function exactly once (Go: sync.Once); whoever comes while it runs waits for its end.
+    """Runs a function exactly once (Go: sync.Once); callers that come while it runs wait for its end.
 
-    A function that raises has run, and is not run again; the one who ran it gets the exception. From any thread, as
-    Mutex. once_func() and once_value() keep the outcome for everybody.
+    A function that raises has run, and is not run again; its caller gets the exception. From any thread: do() parks a
+    goroutine or blocks a plain thread while it waits, `await async_do()` is for coroutines on any loop. once_func() and
+    once_value() keep the outcome for every caller.
     """
 
     def __cinit__(self):
@@ -378,11 +412,12 @@ cdef class Once:
         return self.waiters.complete_all()
 
     def do(self, function, timeout=None):
-        """Call function() unless some function was called before; return when that one has ended (Go: Do).
+        """Call function() unless some function was called before; return when that call has ended (Go: Do).
 
-        timeout: seconds to wait for somebody else's call; TimeoutError when it is over. RuntimeError when the
-        function itself gets here, and, until it is done, on the thread of a running loop outside of a goroutine:
-        `await async_do()` there.
+        function: a plain function without arguments; TypeError for anything else. timeout: seconds to wait for another
+        caller's call, None for no end; TimeoutError when it is over. The exception of a call is for its own caller.
+        Parks a goroutine, blocks a plain thread. RuntimeError when the function itself gets here, and, until it is
+        done, on the thread of a running loop outside of a goroutine: `await async_do()` there.
         """
         cdef double seconds
         cdef Waiter waiter
@@ -411,7 +446,13 @@ cdef class Once:
             raise_outcome(waiter.outcome, "Once.do()")
 
     async def async_do(self, function, timeout=None):
-        """As do(), for coroutines; what function() returns is awaited if it can be."""
+        """Call function() in a coroutine unless a function was called before; wait for the end of that call (Go: Do).
+
+        On any loop. function: a coroutine function or a plain one, without arguments; its result is awaited if it can
+        be. TypeError for anything else. timeout: seconds to wait for another caller's call, None for no end;
+        TimeoutError when it is over. The exception of a call is for its own caller. RuntimeError when the function
+        itself gets here.
+        """
         cdef double seconds
         cdef Waiter waiter
         cdef WaitNode node

@@ -7,21 +7,21 @@ cdef enum:
 
 
 # Whatever is held and waited for in line. `n` says how: EXCLUSIVE, SHARED, or a semaphore's weight. It is never free
-# while somebody waits who could have it: who gives it back hands it over. Guard of all fields here: the GIL.
+# while a waiter could have it: the holder that gives it back hands it over. Guard of all fields here: the GIL.
 cdef class Locker:
     # Coroutines that were thrown away (GeneratorExit) where they had to have it back, and could not: Cond.async_wait().
-    # On their way out they give back what somebody else has by now, which must count for nothing.
+    # On their way out they give back a lock that another holder has by now, which must count for nothing.
     cdef Py_ssize_t orphaned_unlocks
     cdef object __weakref__
 
     cdef int relock_or_orphan(self, Py_ssize_t n) except -1  # for such a coroutine: have it, or count an unlock
-    cdef bint consume_orphaned_unlock(self) except -1        # whether it is one of them that gives it back
+    cdef bint consume_orphaned_unlock(self) except -1        # whether one of them gives it back
 
     cdef bint acquire_if_free(self, Py_ssize_t n) noexcept  # have it without waiting; False: it takes a wait
     cdef bint is_held(self, Py_ssize_t n) noexcept
     cdef WaitQueue queue_for(self, Py_ssize_t n)         # where to wait
-    cdef int hand_on_lock(self, Py_ssize_t n) except -1  # give back what is held, which nobody checks any more
-    cdef int waiter_left(self) except -1                 # somebody left the line, who may have held up others
+    cdef int hand_on_lock(self, Py_ssize_t n) except -1  # give back a held lock, which is not checked any more
+    cdef int waiter_left(self) except -1                 # a waiter left the line, and may have held up others
     cdef int withdraw(self, WaitNode node) except -1
     cdef int obtain(self, Py_ssize_t n, double seconds, str method, str instead, str reason,
                     bint cancellable=*) except -1

@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """Mutex, RWMutex and Semaphore, for goroutines, coroutines and plain threads alike.
 
-What is given back goes straight to whoever waits longest for it, and is not free in between: nobody overtakes. It is
-handed over only to a waiter that was claimed for it (sched/waiter.pyx). One that is cancelled at that very moment keeps
-it, if a goroutine, whose next park raises, or passes it on. Semantics are Go's (package sync, golang.org/x/sync).
+A lock that is given back goes straight to the longest waiter, and is not free in between: no caller overtakes. It is
+handed over only to a waiter that was claimed for it (sched/waiter.pyx). A waiter that is cancelled at that very moment
+keeps it, if it is a goroutine, whose next park raises, or passes it on. Semantics are Go's (sync, golang.org/x/sync).
 """
 
 from sys import exception as _exception
@@ -78,7 +78,7 @@ cdef class Locker:
 
 
 async def obtain_async(Locker locker not None, Py_ssize_t n, double seconds, str method):
-    """As obtain(), in a coroutine; for one who has tried acquire_if_free() in vain."""
+    """As obtain(), in a coroutine; for a caller that has tried acquire_if_free() in vain."""
     cdef Waiter waiter = async_waiter()
     cdef WaitNode node
     waiter.gives_back_on_cancel = True
@@ -98,11 +98,11 @@ async def obtain_async(Locker locker not None, Py_ssize_t n, double seconds, str
 
 # -------------------------------------------------------------------------- Mutex
 cdef class Mutex(Locker):
-    """A lock that one at a time holds (Go: sync.Mutex), handed over in the order in which it was asked for.
+    """A lock with one holder at a time (Go: sync.Mutex), handed over in the order in which it was asked for.
 
-    From any thread: `with mutex:` and lock() park a goroutine or block a plain thread, `async with mutex:` and
-    `await async_lock()` are for coroutines on any loop. It belongs to nobody: one may lock it and another unlock it.
-    Locking it twice waits for ever.
+    From any thread: `with mutex:` and lock() park a goroutine or block a plain thread, `async with mutex:` and `await
+    async_lock()` are for coroutines on any loop. The lock belongs to nobody: one goroutine may lock it and another
+    unlock it. A holder that locks it again waits for ever.
     """
 
     def __cinit__(self):
@@ -137,25 +137,32 @@ cdef class Mutex(Locker):
                 return 0
 
     def lock(self, timeout=None):
-        """Lock it, waiting for that.
+        """Lock it, waiting until it is handed over (Go: Mutex.Lock).
 
-        timeout: seconds; TimeoutError when it is over. RuntimeError on the thread of a running loop outside of a
-        goroutine: `await async_lock()` there.
+        timeout: seconds, None for no end; TimeoutError when it is over. Parks a goroutine, which raises
+        asyncio.CancelledError when it is cancelled; blocks a plain thread. RuntimeError on the thread of a running loop
+        outside of a goroutine: `await async_lock()` there.
         """
         self.obtain(EXCLUSIVE, seconds_of(timeout), "Mutex.lock()", "await Mutex.async_lock()", "mutex lock")
 
     async def async_lock(self, timeout=None):
-        """As lock(), for coroutines."""
+        """Lock it, waiting in a coroutine on any loop until it is handed over (Go: Mutex.Lock).
+
+        timeout: seconds, None for no end; TimeoutError when it is over. A coroutine that is cancelled does not hold it.
+        """
         cdef double seconds = seconds_of(timeout)
         if not self.acquire_if_free(EXCLUSIVE):
             await obtain_async(self, EXCLUSIVE, seconds, "Mutex.async_lock()")
 
     def try_lock(self):
-        """Lock it if it is free; returns whether it did. From anywhere."""
+        """Lock it if it is free (Go: TryLock); returns whether it did. From any thread, goroutine or coroutine."""
         return self.acquire_if_free(EXCLUSIVE)
 
     def unlock(self):
-        """Unlock it: it goes to whoever waits longest. RuntimeError if it is not locked. From anywhere."""
+        """Unlock it: the longest waiter gets it (Go: Mutex.Unlock). From any thread, goroutine or coroutine.
+
+        RuntimeError if it is not locked.
+        """
         if self.consume_orphaned_unlock():
             return
         if not self.locked_:
@@ -164,7 +171,7 @@ cdef class Mutex(Locker):
 
     @property
     def locked(self):
-        """Whether somebody holds it (bool)."""
+        """Whether the lock is held (bool)."""
         return self.locked_
 
     def __enter__(self):
@@ -187,7 +194,9 @@ cdef class RWMutex(Locker):
 
     lock() and `with` are the writer's; rlock() and `with rw.rlocker():` the readers'. A writer that waits keeps new
     readers out, and when a writer is done all the readers that wait come in before the next writer does: nobody
-    starves. So a reader must not lock it a second time, nor a reader ask to be the writer. From any thread, as Mutex.
+    starves. So a reader must not lock it a second time, nor a reader ask to be the writer. From any thread: `with` and
+    lock() park a goroutine or block a plain thread, `async with` and `await async_lock()` are for coroutines on any
+    loop.
     """
 
     def __cinit__(self):
@@ -234,7 +243,7 @@ cdef class RWMutex(Locker):
         return 0
 
     cdef int hand_on(self, bint readers_first) except -1:
-        """It is free: see who is next."""
+        """It is free: find the next holder."""
         if not (readers_first and self.admit_readers()) and not self.admit_writer():
             self.admit_readers()
         return 0
@@ -252,7 +261,7 @@ cdef class RWMutex(Locker):
         return True
 
     cdef bint admit_readers(self) except -1:
-        """Let those in who wait to read; False: nobody came in. No writer holds it."""
+        """Let the waiting readers in; False: none came in. No writer holds it."""
         cdef WaitQueue admitted
         cdef WaitNode node
         if not self.to_read.waiting():
@@ -274,25 +283,36 @@ cdef class RWMutex(Locker):
         return self.readers_ > 0 or self.writing
 
     def lock(self, timeout=None):
-        """Lock it for writing, waiting for that.
+        """Lock it for writing, waiting until no reader and no writer holds it (Go: RWMutex.Lock).
 
-        timeout: seconds; TimeoutError when it is over. RuntimeError on the thread of a running loop outside of a
-        goroutine: `await async_lock()` there.
+        timeout: seconds, None for no end; TimeoutError when it is over. Parks a goroutine, which raises
+        asyncio.CancelledError when it is cancelled; blocks a plain thread. RuntimeError on the thread of a running loop
+        outside of a goroutine: `await async_lock()` there.
         """
         self.obtain(EXCLUSIVE, seconds_of(timeout), "RWMutex.lock()", "await RWMutex.async_lock()", "rwmutex lock")
 
     async def async_lock(self, timeout=None):
-        """As lock(), for coroutines."""
+        """Lock it for writing, waiting in a coroutine until no reader and no writer holds it (Go: RWMutex.Lock).
+
+        timeout: seconds, None for no end; TimeoutError when it is over. On any loop. A coroutine that is cancelled does
+        not hold it.
+        """
         cdef double seconds = seconds_of(timeout)
         if not self.acquire_if_free(EXCLUSIVE):
             await obtain_async(self, EXCLUSIVE, seconds, "RWMutex.async_lock()")
 
     def try_lock(self):
-        """Lock it for writing if it is free; returns whether it did. From anywhere."""
+        """Lock it for writing if it is free (Go: TryLock); returns whether it did.
+
+        From any thread, goroutine or coroutine.
+        """
         return self.acquire_if_free(EXCLUSIVE)
 
     def unlock(self):
-        """Unlock it after lock(). RuntimeError if no writer holds it. From anywhere."""
+        """Unlock it after lock() (Go: RWMutex.Unlock). From any thread, goroutine or coroutine.
+
+        RuntimeError if no writer holds it.
+        """
         if self.consume_orphaned_unlock():
             return
         if not self.writing:
@@ -301,21 +321,36 @@ cdef class RWMutex(Locker):
         self.hand_on_lock(EXCLUSIVE)
 
     def rlock(self, timeout=None):
-        """Lock it for reading; otherwise as lock()."""
+        """Lock it for reading, waiting while a writer holds it or waits for it (Go: RWMutex.RLock).
+
+        timeout: seconds, None for no end; TimeoutError when it is over. Parks a goroutine, which raises
+        asyncio.CancelledError when it is cancelled; blocks a plain thread. RuntimeError on the thread of a running loop
+        outside of a goroutine: `await async_rlock()` there.
+        """
         self.obtain(SHARED, seconds_of(timeout), "RWMutex.rlock()", "await RWMutex.async_rlock()", "rwmutex rlock")
 
     async def async_rlock(self, timeout=None):
-        """As rlock(), for coroutines."""
+        """Lock it for reading, waiting in a coroutine while a writer holds it or waits for it (Go: RWMutex.RLock).
+
+        timeout: seconds, None for no end; TimeoutError when it is over. On any loop. A coroutine that is cancelled does
+        not hold it.
+        """
         cdef double seconds = seconds_of(timeout)
         if not self.acquire_if_free(SHARED):
             await obtain_async(self, SHARED, seconds, "RWMutex.async_rlock()")
 
     def try_rlock(self):
-        """Lock it for reading if no writer holds it or waits for it; returns whether it did. From anywhere."""
+        """Lock it for reading if no writer holds it or waits for it (Go: TryRLock); returns whether it did.
+
+        From any thread, goroutine or coroutine.
+        """
         return self.acquire_if_free(SHARED)
 
     def runlock(self):
-        """Unlock it after rlock(). RuntimeError if nobody reads. From anywhere."""
+        """Unlock it after rlock() (Go: RWMutex.RUnlock). From any thread, goroutine or coroutine.
+
+        RuntimeError if no reader holds it.
+        """
         if self.consume_orphaned_unlock():
             return
         if not self.readers_:
@@ -334,7 +369,10 @@ cdef class RWMutex(Locker):
         return self.readers_
 
     def rlocker(self):
-        """Return the readers' side as a lock of its own, for `with`, `async with` and Cond (Go: RLocker)."""
+        """Return the readers' side as a lock of its own, for `with`, `async with` and Cond (Go: RLocker).
+
+        From any thread, goroutine or coroutine.
+        """
         cdef RLocker locker = RLocker.__new__(RLocker)
         locker.of = self
         return locker
@@ -354,25 +392,44 @@ cdef class RWMutex(Locker):
 
 
 cdef class RLocker:
-    """The readers' side of an RWMutex; made by RWMutex.rlocker()."""
+    """The readers' side of an RWMutex as a lock of its own; made by RWMutex.rlocker() (Go: RWMutex.RLocker).
+
+    From any thread: `with` and lock() park a goroutine or block a plain thread, `async with` and `await async_lock()`
+    are for coroutines on any loop.
+    """
 
     def __repr__(self):
         return f"<RLocker of {self.of!r}>"
 
     def lock(self, timeout=None):
-        """RWMutex.rlock()"""
+        """Lock the RWMutex for reading, waiting while a writer holds it or waits for it (Go: RWMutex.RLock).
+
+        timeout: seconds, None for no end; TimeoutError when it is over. Parks a goroutine, which raises
+        asyncio.CancelledError when it is cancelled; blocks a plain thread. RuntimeError on the thread of a running loop
+        outside of a goroutine: `await async_lock()` there.
+        """
         self.of.rlock(timeout)
 
     async def async_lock(self, timeout=None):
-        """RWMutex.async_rlock()"""
+        """Lock the RWMutex for reading, waiting in a coroutine while a writer holds it or waits for it (Go: RLock).
+
+        timeout: seconds, None for no end; TimeoutError when it is over. On any loop. A coroutine that is cancelled does
+        not hold it.
+        """
         await self.of.async_rlock(timeout)
 
     def try_lock(self):
-        """RWMutex.try_rlock()"""
+        """Lock the RWMutex for reading if no writer holds it or waits for it (Go: TryRLock).
+
+        Returns whether it did. From any thread, goroutine or coroutine.
+        """
         return self.of.acquire_if_free(SHARED)
 
     def unlock(self):
-        """RWMutex.runlock()"""
+        """Unlock the RWMutex after lock() (Go: RWMutex.RUnlock). From any thread, goroutine or coroutine.
+
+        RuntimeError if no reader holds it.
+        """
         self.of.runlock()
 
     @property
@@ -401,8 +458,10 @@ gl_seal(RLocker, b"an RLocker is made by RWMutex.rlocker()")
 cdef class Semaphore(Locker):
     """A number of permits to be held, any number at a time (Go: golang.org/x/sync/semaphore.Weighted).
 
-    size: how many there are, at least 1. They are given in the order in which they were asked for: while one waits
-    for many, those who want few wait behind. `with` and `async with` hold one. From any thread, as Mutex.
+    size: how many there are, an int of at least 1 (else TypeError, ValueError); also an attribute, to be read only.
+    They are given in the order in which they were asked for: while a waiter waits for many, those that want few wait
+    behind. `with` and `async with` hold one. From any thread: `with` and acquire() park a goroutine or block a plain
+    thread, `async with` and `await async_acquire()` are for coroutines on any loop.
     """
 
     def __cinit__(self, size):
@@ -449,28 +508,39 @@ cdef class Semaphore(Locker):
         return n
 
     def acquire(self, n=1, timeout=None):
-        """Hold n permits, waiting until they are free.
+        """Hold n permits, waiting until they are free (Go: Acquire).
 
-        n: 0 to size (ValueError, since waiting for more would never end). timeout: seconds; TimeoutError when it is
-        over, and none is held. RuntimeError on the thread of a running loop outside of a goroutine: `await
+        n: 0 to size (ValueError, since waiting for more would never end). timeout: seconds, None for no end;
+        TimeoutError when it is over, and none is held. Parks a goroutine, which raises asyncio.CancelledError when it
+        is cancelled; blocks a plain thread. RuntimeError on the thread of a running loop outside of a goroutine: `await
         async_acquire()` there.
         """
         self.obtain(self.weight(n), seconds_of(timeout), "Semaphore.acquire()", "await Semaphore.async_acquire()",
                     "semaphore acquire")
 
     async def async_acquire(self, n=1, timeout=None):
-        """As acquire(), for coroutines."""
+        """Hold n permits, waiting in a coroutine on any loop until they are free (Go: Acquire).
+
+        n: 0 to size (ValueError, since waiting for more would never end). timeout: seconds, None for no end;
+        TimeoutError when it is over, and none is held. A coroutine that is cancelled holds none.
+        """
         cdef Py_ssize_t weight = self.weight(n)
         cdef double seconds = seconds_of(timeout)
         if not self.acquire_if_free(weight):
             await obtain_async(self, weight, seconds, "Semaphore.async_acquire()")
 
     def try_acquire(self, n=1):
-        """Hold n permits if they are free and nobody waits; returns whether it does. From anywhere."""
+        """Hold n permits if they are free and nobody waits (Go: TryAcquire). From any thread, goroutine or coroutine.
+
+        n: 0 to size (ValueError). Returns whether they are held now.
+        """
         return self.acquire_if_free(self.weight(n))
 
     def release(self, n=1):
-        """Give n permits back. RuntimeError if fewer are held. From anywhere."""
+        """Give n permits back (Go: Release). From any thread, goroutine or coroutine.
+
+        n: 0 to size (ValueError). RuntimeError if fewer are held.
+        """
         cdef Py_ssize_t weight = self.weight(n)
         if weight > self.used:
             raise RuntimeError(f"release of {weight} permits of a Semaphore of which {self.used} are held")

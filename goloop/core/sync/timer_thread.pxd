@@ -16,7 +16,7 @@ cdef class CallbackTimer(TimerEntry):
 
 
 cdef class ChannelTimer(TimerEntry):
-    cdef object chan              # a weak reference: who has dropped the channel has dropped the timer
+    cdef object chan              # a weak reference: with the channel the timer is dropped
     cdef double period            # seconds; 0: once
 
 

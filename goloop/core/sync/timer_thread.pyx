@@ -1,11 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """The clock: timers and deadlines that are set from any thread, and the one thread on which they fire.
 
-It is a thread of its own, since every loop may be stuck in somebody's code, and a deadline is wanted most just then;
-also a program without a loop, or whose loop has ended, has timers. What fires must not wait: it closes a channel, sends
-on one that has room, or starts a goroutine. Guard: the GIL. Nothing gives it up between the look at an entry and its
-value in the channel, so after stop() or reset() there is none of before. Semantics are Go's (time/sleep.go, tick.go,
-since Go 1.23).
+It is a thread of its own, since every loop may be stuck in a user's code, and a deadline is wanted most just then;
+also a program without a loop, or whose loop has ended, has timers. An entry that fires must not wait: it closes a
+channel, sends on one that has room, or starts a goroutine. Guard: the GIL. Nothing gives it up between the look at an
+entry and its value in the channel, so after stop() or reset() there is none of before. Semantics are Go's
+(time/sleep.go, tick.go, since Go 1.23).
 """
 
 import weakref
@@ -31,11 +31,11 @@ cdef enum:
     BATCH = 64  # timers that fire before other threads get a chance to run
 
 cdef double IDLE = 10.0            # seconds without an entry after which the thread ends, as a worker's does
-cdef double SHORTEST = 1e-6        # seconds between two ticks; what is closer would only keep the thread busy
-cdef double LONGEST = 24 * 3600.0 * 365 * 100     # seconds; what is further away never comes
+cdef double SHORTEST = 1e-6        # seconds between two ticks; a shorter period would only keep the thread busy
+cdef double LONGEST = 24 * 3600.0 * 365 * 100     # seconds; a time further away never comes
 
 cdef TimerHeap timers = TimerHeap()
-cdef object wakeup = None            # a lock that the thread sleeps in; whoever clears `asleep` releases it
+cdef object wakeup = None            # a lock that the thread sleeps in; the caller that clears `asleep` releases it
 cdef bint asleep = False
 cdef bint running = False          # the thread is there, or about to start
 cdef bint leaving = False          # it is to end as soon as there is no entry
@@ -131,7 +131,7 @@ cdef ChannelTimer new_channel_timer(Chan chan, double period):
 
 
 cdef class GoroutineTimer(TimerEntry):
-    """Starts a goroutine, as if the one who made this called go() only then."""
+    """Starts a goroutine, as if the maker of this timer called go() only then."""
 
     def __init__(self, function, args, kwargs):
         check_function(function, "after_func")
@@ -171,7 +171,7 @@ cdef int fire_due() except -1:
 
 
 def run():
-    """What the clock's thread does."""
+    """The clock's thread runs this."""
     global asleep, running, leaving
     cdef double delay
     while True:
@@ -234,8 +234,10 @@ after_fork_in_child()
 cdef class Timer:
     """Sends the time on its channel once, after a while (Go: time.NewTimer).
 
-    seconds: from now; 0 or less: at once. `chan` gets the time as time.monotonic() gives it, in seconds. Nobody
-    needs to stop it: what nobody refers to any more, nor to its channel, is collected. From any thread.
+    seconds: from now, a number (else TypeError; ValueError for NaN); 0 or less: at once. chan: the channel, a Chan, to
+    be read only; it gets the time as time.monotonic() gives it, in seconds. A timer need not be stopped: when nothing
+    refers to it any more, nor to its channel, it is collected. From any thread, goroutine or coroutine; the clock's own
+    thread fires it.
     """
 
     def __cinit__(self, *args, **kwargs):
@@ -259,13 +261,18 @@ cdef class Timer:
         return active
 
     def stop(self):
-        """Stop it (Go: Stop): nothing comes from the channel any more. Returns False if it had fired and the time
-        was received, or it was stopped. The channel stays open. From any thread."""
+        """Stop it (Go: Timer.Stop): nothing comes from the channel any more. From any thread.
+
+        Returns False if it had fired and the time was received, or it was stopped. The channel stays open.
+        """
         return self.halt()
 
     def reset(self, seconds):
-        """Let it fire that many seconds from now instead (Go: Reset); only then comes something from the channel.
-        Returns as stop(). From any thread."""
+        """Let it fire that many seconds from now instead (Go: Timer.Reset); only then comes something from the channel.
+
+        seconds: a number (else TypeError; ValueError for NaN); 0 or less: at once. Returns False if it had fired and
+        the time was received, or it was stopped. From any thread.
+        """
         cdef double when = time_in(seconds)
         cdef bint active = self.halt()
         self.entry.arm(when)
@@ -275,9 +282,11 @@ cdef class Timer:
 cdef class Ticker:
     """Sends the time on its channel again and again (Go: time.NewTicker), until stop(); also a context manager.
 
-    seconds: from one tick to the next, a microsecond at least; ValueError unless positive. As long as one is
-    unreceived the others are dropped; those that come are at multiples of the period after the start. `chan` gets
-    the time as time.monotonic() gives it. What nobody refers to any more is collected. From any thread.
+    seconds: from one tick to the next, a microsecond at least; TypeError unless a number, ValueError unless positive.
+    While one tick is unreceived the others are dropped; those that come are at multiples of the period after the start.
+    chan: the channel, a Chan, to be read only; it gets the time as time.monotonic() gives it, in seconds. When nothing
+    refers to the ticker any more, nor to its channel, it is collected. From any thread, goroutine or coroutine; the
+    clock's own thread fires it.
     """
 
     def __cinit__(self, *args, **kwargs):
@@ -295,13 +304,16 @@ cdef class Ticker:
         return f"<Ticker every {self.entry.period:g} s, {'running' if self.entry.heap_index >= 0 else 'stopped'}>"
 
     def stop(self):
-        """Stop it (Go: Stop): nothing comes from the channel any more, which stays open. From any thread."""
+        """Stop it (Go: Ticker.Stop): nothing comes from the channel any more, which stays open. From any thread."""
         self.entry.disarm()
         if self.chan.count:
             self.chan.receive_now()
 
     def reset(self, seconds):
-        """Tick every that many seconds from now on (Go: Reset), also if it was stopped. From any thread."""
+        """Tick every that many seconds from now on (Go: Ticker.Reset), also if it was stopped. From any thread.
+
+        seconds: from one tick to the next; TypeError unless a number, ValueError unless positive.
+        """
         cdef double period = period_of(seconds)
         self.stop()
         self.entry.period = period
@@ -315,18 +327,27 @@ cdef class Ticker:
 
 
 cdef class FuncTimer:
-    """Calls a function in a goroutine of its own, after a while; made by after_func()."""
+    """Calls a function in a goroutine of its own, after a while; made by after_func() (Go: time.AfterFunc).
+
+    From any thread, goroutine or coroutine.
+    """
 
     def __repr__(self):
         return f"<FuncTimer of {self.entry.function!r}, {state_of(self.entry)}>"
 
     def stop(self):
-        """Do not call it (Go: Stop). Returns False if it was called, or stopped before; it may still run then. From
-        any thread."""
+        """Do not call the function (Go: Timer.Stop). From any thread.
+
+        Returns False if it was called, or stopped before; the goroutine may still run then.
+        """
         return self.entry.disarm()
 
     def reset(self, seconds):
-        """Call it that many seconds from now instead, or again (Go: Reset). Returns as stop(). From any thread."""
+        """Call the function that many seconds from now instead, or again (Go: Timer.Reset). From any thread.
+
+        seconds: a number (else TypeError; ValueError for NaN); 0 or less: at once. Returns False if the function was
+        called, or the timer stopped before.
+        """
         cdef double when = time_in(seconds)
         cdef bint active = self.entry.disarm()
         self.entry.arm(when)
@@ -350,7 +371,8 @@ cdef double period_of(object seconds) except -1:
 def after(seconds):
     """Return a channel that gets the time once, that many seconds from now (Go: time.After). From any thread.
 
-    It is for `select`; as with a Timer, a channel that nobody refers to any more is collected.
+    seconds: a number (else TypeError; ValueError for NaN); 0 or less: at once. The time is as time.monotonic() gives
+    it, in seconds. It is for `select`; as with a Timer, a channel that nothing refers to any more is collected.
     """
     cdef double when = time_in(seconds)
     cdef Chan chan = Chan(1)
@@ -361,8 +383,9 @@ def after(seconds):
 def after_func(seconds, function, /, *args, **kwargs):
     """Call function(*args, **kwargs) in a goroutine of its own that many seconds from now (Go: time.AfterFunc).
 
-    It runs in a copy of the caller's context, as with go(). Returns a FuncTimer, which need not be kept. From any
-    thread.
+    seconds: a number (else TypeError; ValueError for NaN); 0 or less: at once. function: a plain function or a
+    coroutine function; TypeError for anything else. args, kwargs: its arguments. It runs in a copy of the caller's
+    contextvars context, as with go(). Returns a FuncTimer, which need not be kept. From any thread.
     """
     cdef double when = time_in(seconds)
     cdef FuncTimer timer = FuncTimer.__new__(FuncTimer)
