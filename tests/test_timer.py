@@ -351,3 +351,13 @@ def test_shutdown_drops_timers_and_ends_the_thread():
     assert timer_thread.pending() == 0
     assert not any(t.name == "goloop-clock" for t in threading.enumerate())
     assert after(0).recv(SECONDS)  # and it comes back
+
+
+def test_an_exception_on_the_timer_thread_is_told_and_the_next_timer_fires(monkeypatch):
+    told, fired = [], goloop.Chan(1)
+    monkeypatch.setattr(threading, "excepthook", told.append)
+    calls = [timer_thread.CallbackTimer(lambda: 1 / 0), timer_thread.CallbackTimer(lambda: fired.try_send("next"))]
+    for call in calls:
+        call.set(time.monotonic())
+    assert fired.recv(SECONDS) == "next"
+    assert [type(args.exc_value) for args in told] == [ZeroDivisionError]

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import contextvars
+import inspect
 import socket
 
 import pytest
@@ -20,7 +21,7 @@ KINDS = ["tcp", "unix", "tls"]
 @contextlib.asynccontextmanager
 async def server_of(loop, kind, path, serve):
     """A server made by `serve`, a factory or a callback of streams; yields how to connect to it."""
-    streams = asyncio.iscoroutinefunction(serve)
+    streams = inspect.iscoroutinefunction(serve)
     options = {"ssl": server_context()} if kind == "tls" else {}
     if kind == "unix":
         make = asyncio.start_unix_server if streams else loop.create_unix_server

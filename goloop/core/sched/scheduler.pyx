@@ -392,7 +392,7 @@ cdef class Worker:
                     self.make_locals(g)
                 g.execute()
             except BaseException as exc:          # none of the goroutine's own: no memory, for one
-                _unraisable(exc)
+                report_unraisable(exc)
             self.live -= 1
             self.current = None
             self.loop.ownership.stall.beat += 1
@@ -424,7 +424,7 @@ cdef class Worker:
         try:
             self.loop.ownership.switched()
         except BaseException as exc:
-            _unraisable(exc)
+            report_unraisable(exc)
         return 0
 
     cdef int park(self, G g, str reason) except -1:
@@ -640,12 +640,13 @@ cdef int backlog_stalled() noexcept with gil:
     except BaseException as exc:      # no thread could be started; the next tick tries again, and says nothing
         if not complained:
             complained = True
-            _unraisable(exc)
+            report_unraisable(exc)
         return 0
     return 1
 
 
-def _unraisable(exc):
+def report_unraisable(exc):
+    """Tell threading.excepthook of an exception that has no caller to go to."""
     import threading
     if not sys.is_finalizing():
         # Without a thread: the monitor's would get a dummy object that stays.

@@ -19,9 +19,10 @@ from goloop.core.sched.goroutine cimport check_function, origin_loop_here, origi
 from goloop.core.poll.pollset cimport now_ns
 from goloop.core.poll.timer_heap cimport TimerHeap
 
+from goloop.core.sched.scheduler import report_unraisable
+
 
 cdef extern from "Python.h":
-    void PyErr_WriteUnraisable(object where)
     object PyContext_CopyCurrent()
 
 cdef extern from "../system/native/sealed.h":
@@ -161,8 +162,8 @@ cdef int fire_due() except -1:
         entry = timers.pop()
         try:
             entry.fire(moment)
-        except BaseException:
-            PyErr_WriteUnraisable(entry)
+        except BaseException as exc:
+            report_unraisable(exc)
         fired += 1
         if fired % BATCH == 0:
             with nogil:
