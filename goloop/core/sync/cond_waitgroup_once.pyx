@@ -11,6 +11,7 @@ from inspect import isawaitable, iscoroutinefunction
 
 from goloop.core.sched.goroutine cimport Goroutine, when_done
 from goloop.core.sync.locks cimport EXCLUSIVE, SHARED, RLocker
+from goloop.core.sync.orphans cimport awaiting_frames
 from goloop.core.poll.pollset cimport now_ns
 from goloop.core.sched.scheduler cimport current_g
 from goloop.core.sched.waiter cimport (
@@ -75,7 +76,7 @@ cdef class Cond:
             raise interrupted
         return 0
 
-    async def _relock(self):
+    async def _relock(self, list frames):
         cdef object interrupted = None
         while not self.of.acquire_if_free(self.n):
             try:
@@ -84,7 +85,7 @@ cdef class Cond:
             except asyncio.CancelledError as exc:
                 interrupted = exc
             except GeneratorExit:
-                self.of.relock_or_orphan(self.n)
+                self.of.relock_or_orphan(self.n, frames)
                 raise
         if interrupted is not None:
             raise interrupted
@@ -131,6 +132,7 @@ cdef class Cond:
         cdef double seconds = seconds_of(timeout)
         cdef Waiter waiter = async_waiter()
         cdef WaitNode node = new_wait_node(waiter, 0, None)
+        cdef list frames = awaiting_frames()
         waiter.gives_back_on_cancel = True
         self.check_held()
         self.waiters.join(node)
@@ -140,14 +142,14 @@ cdef class Cond:
         except GeneratorExit:
             # It is thrown away, and cannot wait any more.
             self.withdraw(node)
-            self.of.relock_or_orphan(self.n)
+            self.of.relock_or_orphan(self.n, frames)
             raise
         except BaseException:
             self.withdraw(node)
-            await self._relock()
+            await self._relock(frames)
             raise
         node.unlink()
-        await self._relock()
+        await self._relock(frames)
         raise_outcome(waiter.outcome, "Cond.async_wait()")
 
     def wait_for(self, predicate, timeout=None):
