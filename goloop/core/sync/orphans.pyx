@@ -3,7 +3,8 @@
 
 Such a coroutine cannot wait for the lock, and unlocks on its way out what is not its own: that unlock counts for
 nothing. Each lock has a list of its orphans: for each, the coroutines that waited one in another, of which any may be
-the one that unlocks. An orphan that unlocks nothing stays in the list until the next one comes, and has no effect. Guard of the lists: the GIL.
+the one that unlocks. An orphan that unlocks nothing stays in the list until the next one comes, and has no effect.
+Guard of the lists: the GIL.
 """
 
 from sys import exception as _exception
@@ -59,7 +60,7 @@ cdef bint has_ended(object coroutine):
 
 
 cdef list with_orphan(list orphans, list frames):
-    """Add the coroutines of awaiting_frames() that are thrown away now; returns the list, where there was none a new one.
+    """A new list of orphans, with the coroutines of awaiting_frames() that are thrown away now.
 
     One that runs at this moment is not thrown away: it closes the others.
     """
