@@ -255,8 +255,7 @@ cdef class LoopCore:
         cdef LoopOwnership ownership = self.ownership
         cdef LoopThread loop_thread = ownership.holder
         cdef Py_ssize_t outer = self.todo     # a nested iteration, by _run_once() in a callback
-        if self.pollset.foreign():
-            raise RuntimeError("this event loop belongs to the parent process: make a new one after a fork")
+        self.pollset.check_not_foreign()
         ownership.iteration += 1
         if self.offload_policy.adaptive:
             self.offload_policy.tick()
@@ -778,6 +777,9 @@ cdef class LoopCore:
     def _is_foreign(self):
         """True in a forked child for a loop that the parent made."""
         return not self._closed and self.pollset.foreign()
+
+    def _check_not_foreign(self):
+        self.pollset.check_not_foreign()
 
     def _use_io(self, mode):
         """Go over to a mode of GOLOOP_IO; each stream follows at its next turn."""

@@ -122,6 +122,7 @@ cdef class PollSet:
     cdef void unpark(self) noexcept nogil
     cdef int harvest(self, epoll_event *events, int room) noexcept nogil
     cdef bint foreign(self) noexcept nogil
+    cdef int check_not_foreign(self) except -1
 
     cdef int find(self, int fd) noexcept
     cdef int reserve(self, int fd) except -1

@@ -124,6 +124,11 @@ cdef class PollSet:
     cdef bint foreign(self) noexcept nogil:
         return gl_pollset_foreign(self.ps)
 
+    cdef int check_not_foreign(self) except -1:
+        if gl_pollset_foreign(self.ps):
+            raise RuntimeError("this event loop belongs to the parent process: make a new one after a fork")
+        return 0
+
     cdef gl_node *shut(self):
         """Close for good: refuse posts, forget every slot. Returns what was posted and never taken."""
         cdef gl_pollset *ps = self.ps
@@ -210,8 +215,7 @@ cdef class PollSet:
                 return self.unregister_disabled(slot)
         if mask == 0:
             return self.release_slot(index)
-        if self.foreign():
-            raise RuntimeError("this event loop belongs to the parent process: make a new one after a fork")
+        self.check_not_foreign()
         op = EPOLL_CTL_MOD if slot.mask else EPOLL_CTL_ADD
         event.events = mask
         event.data.u64 = (<uint64_t>slot.generation << 32) | <uint32_t>index
@@ -323,8 +327,7 @@ cdef class PollSet:
     cdef int unregister_disabled(self, Slot *slot) except -1:
         """Keep the slot, but hear nothing of its descriptor."""
         if slot.mask:
-            if self.foreign():
-                raise RuntimeError("this event loop belongs to the parent process: make a new one after a fork")
+            self.check_not_foreign()
             if epoll_ctl(self.ps.epfd, EPOLL_CTL_DEL, slot.fd, NULL) < 0 and errno != ENOENT and errno != EBADF:
                 PyErr_SetFromErrno(OSError)
             slot.mask = 0
