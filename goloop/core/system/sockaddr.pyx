@@ -143,6 +143,21 @@ cdef bint pack(object value, int family, Address *address) except -1:
     return inet_pton(AF_INET6, host, &v6.sin6_addr) == 1
 
 
+def is_numeric_host(host not None):
+    """Whether it is an IPv4 or IPv6 address, perhaps with a scope, so that nobody has to be asked."""
+    cdef unsigned char address[16]
+    cdef Py_ssize_t size = 0
+    cdef const char *text
+    cdef object unscoped = host.partition("%")[0]
+    try:
+        text = PyUnicode_AsUTF8AndSize(unscoped, &size)
+    except UnicodeEncodeError:
+        return False
+    if strlen(text) != <size_t>size:
+        return False
+    return inet_pton(AF_INET, text, address) == 1 or inet_pton(AF_INET6, text, address) == 1
+
+
 cdef object local_address(object sock, int fd, int family):
     """sock.getsockname(), or None where that fails."""
     cdef Address address
