@@ -1,7 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """Listener: accepts connections in blocking style, for goroutines and plain threads (Go: net.Listener)."""
 
-import os
 import socket as _socket
 import warnings
 
@@ -11,6 +10,7 @@ from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, errno
 from goloop.core.net.conn cimport format_sockaddr, new_conn, os_error, sockaddr_of, with_socket
 from goloop.core.net.polldesc cimport Direction, PollDesc, never_opened, new_polldesc
 
+from goloop.core.system.socket_file import SocketFile as _SocketFile
 from goloop.errors import ClosedError
 
 
@@ -38,8 +38,7 @@ cdef class Listener:
     cdef PollDesc desc
     cdef bytes local
     cdef bint short_read_drains  # see PollDesc.short_read_drains: what the connections are
-    cdef object path             # of a Unix socket that was made for it: unlinked at the close,
-    cdef object inode            # if it is still this one
+    cdef object file             # the _SocketFile of a Unix socket that was made for it, or None
 
     def __cinit__(self, *args, **kwargs):
         self.desc = never_opened
@@ -55,8 +54,7 @@ cdef class Listener:
         self.short_read_drains = sock.family != _socket.AF_UNIX
         self.local = sockaddr_of(sock.fileno(), False)
         if path is not None:
-            self.inode = _inode(path)
-            self.path = path
+            self.file = _SocketFile(path)
         self.desc = new_polldesc(sock.detach(), False, "Listener.accept()", "Listener")
 
     def __del__(self):
@@ -119,12 +117,12 @@ cdef class Listener:
         """Stop listening; accept() calls under way raise ClosedError. Twice is harmless. From anywhere."""
         if self.desc.closed:
             return
-        path, self.path = self.path, None
+        file, self.file = self.file, None
         try:
-            if path is not None and _inode(path) == self.inode:
-                os.unlink(path)
+            if file is not None:
+                file.unlink()
         except OSError:
-            pass                      # gone already
+            pass                      # gone already, or of a folder that may not be changed
         finally:
             self.desc.close()
 
@@ -153,8 +151,3 @@ cdef class Listener:
     def getsockopt(self, *args):
         """As socket.socket.getsockopt()."""
         return with_socket(self.desc, "getsockopt", args)
-
-
-def _inode(path):
-    st = os.lstat(path)
-    return st.st_dev, st.st_ino
