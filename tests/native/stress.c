@@ -256,7 +256,7 @@ static void park(world *w) {  /* in either way */
     int64_t deadline = -1;
     int result, n = 0, polls = rnd(2);
     if (w->with & DEADLINES && rnd(2))
-        deadline = rnd(4) ? gl_now() + rnd(200000) : rnd(2) ? gl_now() : 0;
+        deadline = rnd(4) ? stress_now() + rnd(200000) : rnd(2) ? stress_now() : 0;
     if (polls) {
         n = gl_poll(w->ps, deadline, events, 1 + rnd(3));
         result = n < 0 ? -n : 0;
@@ -264,7 +264,7 @@ static void park(world *w) {  /* in either way */
         result = gl_park(w->ps, deadline);
     }
     if (result == ETIMEDOUT)
-        CHECK(!polls && deadline >= 0 && gl_now() >= deadline, "the park timed out too early");
+        CHECK(!polls && deadline >= 0 && stress_now() >= deadline, "the park timed out too early");
     else
         CHECK(result == 0 || (result == EINTR && w->with & SIGNALS), "the park returned %d", result);
     CHECK(__atomic_load_n(&w->ps->state, __ATOMIC_RELAXED) == GL_RUNNING, "a state of sleep after a park");
@@ -453,11 +453,11 @@ static void *ring_late(void *arg) {
 static void check_poll_deadline(void) {
     gl_pollset *ps = open_set();
     struct epoll_event event;
-    int64_t deadline = gl_now() + 300000;
+    int64_t deadline = stress_now() + 300000;
     pthread_t thread;
     int n;
     CHECK(gl_poll(ps, deadline, &event, 1) == 0, "something was ready in an empty poll set");
-    CHECK(gl_now() >= deadline, "the poll ended too early");
+    CHECK(stress_now() >= deadline, "the poll ended too early");
     CHECK(gl_poll(ps, 0, &event, 1) == 0, "something was ready in an empty poll set");
     thread = start_thread(ring_late, ps);
     n = gl_poll(ps, -1, &event, 1);
@@ -524,7 +524,7 @@ static void *churn(void *arg) {
             uint64_t value;
             int mine = 0;
             if (rnd(2)) {
-                rnd(2) ? gl_park(ps, gl_now() + rnd(100000)) : gl_poll(ps, gl_now() + rnd(100000), &event, 1);
+                rnd(2) ? gl_park(ps, stress_now() + rnd(100000)) : gl_poll(ps, stress_now() + rnd(100000), &event, 1);
                 continue;
             }
             CHECK(epoll_ctl(ps->epfd, EPOLL_CTL_ADD, own, &event) == 0, "epoll_ctl: %s", strerror(errno));
@@ -713,7 +713,7 @@ static unsigned case_fork(void) {
         open_world(&w, rnd(2), 1 + rnd(2), 0);
         for (int i = 0; i < w.count; i++)
             w.sources[i].todo = 600;
-        until = gl_now() + 150000000;
+        until = stress_now() + 150000000;
         if (noise)
             start_churn(threads);  /* forks then meet a table that is being changed */
         start_world(&w);

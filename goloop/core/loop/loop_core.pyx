@@ -21,9 +21,10 @@ from goloop.core.loop.handles cimport (
     TimerHandle, gl_track, gl_untrack, new_handle, new_timer, trace_source, track_timers,
 )
 from goloop.core.poll.pollset cimport (
-    EPOLLIN, EPOLLOUT, READ, WRITE, Slot, conn_owner, gl_node, now_ns,
+    EPOLLIN, EPOLLOUT, READ, WRITE, Slot, conn_owner, gl_node,
 )
 from goloop.core.loop.ownership cimport RUNNING, LoopThread, hooks
+from goloop.core.system.posix cimport now_ns, now_s
 
 
 cdef extern from "Python.h":
@@ -457,7 +458,7 @@ cdef class LoopCore:
     # Tests put clocks of their own in the place of loop.time, or override it in a subclass. Being a property, it
     # sees that, and the loop reads the clock without a call through Python as long as nobody did.
     cdef double now(self) except? -1:
-        return now_ns() / 1e9 if self.own_clock else self.time()
+        return now_s() if self.own_clock else self.time()
 
     @property
     def time(self):

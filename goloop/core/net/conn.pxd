@@ -24,7 +24,6 @@ cdef class Conn:
 
 cdef str format_sockaddr(bytes raw)
 cdef bytes sockaddr_of(int fd, bint peer)
-cdef object os_error(int error)
 cdef object with_socket(PollDesc desc, str method, tuple args)
 # Of a connected, non-blocking socket, which the Conn owns from now on.
 cdef Conn new_conn(int fd, bytes remote, bint short_read_drains)

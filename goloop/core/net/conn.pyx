@@ -9,7 +9,6 @@ lost when a deadline or a cancellation ends it half-way. TLSConn (tls_conn.pyx) 
 import socket as _socket
 import warnings
 from asyncio import IncompleteReadError
-from os import strerror as _strerror
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -18,6 +17,7 @@ from libc.stdlib cimport malloc
 from libc.string cimport memchr, memcpy
 
 from goloop.core.net.polldesc cimport Direction, PollDesc, closed_error, never_opened, new_polldesc
+from goloop.core.system.posix cimport os_error
 
 
 cdef extern from *:
@@ -70,11 +70,6 @@ cdef enum:
 cdef char *scratch = <char *>malloc(LARGEST)      # between a recv and its copy nobody else gets the GIL
 if scratch == NULL:
     raise MemoryError
-
-
-cdef object os_error(int error):
-    """The exception for an errno, of the class that the socket module would raise."""
-    return OSError(error, _strerror(error))
 
 
 cdef bytes sockaddr_of(int fd, bint peer):

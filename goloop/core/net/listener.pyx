@@ -7,8 +7,9 @@ import warnings
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, errno
 
-from goloop.core.net.conn cimport format_sockaddr, new_conn, os_error, sockaddr_of, with_socket
+from goloop.core.net.conn cimport format_sockaddr, new_conn, sockaddr_of, with_socket
 from goloop.core.net.polldesc cimport Direction, PollDesc, never_opened, new_polldesc
+from goloop.core.system.posix cimport os_error
 
 from goloop.core.system.socket_file import SocketFile as _SocketFile
 from goloop.errors import ClosedError

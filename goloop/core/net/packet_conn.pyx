@@ -9,8 +9,9 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdlib cimport malloc
 
-from goloop.core.net.conn cimport format_sockaddr, os_error, sockaddr_of, with_socket
+from goloop.core.net.conn cimport format_sockaddr, sockaddr_of, with_socket
 from goloop.core.net.polldesc cimport Direction, PollDesc, closed_error, never_opened, new_polldesc
+from goloop.core.system.posix cimport os_error
 
 
 cdef extern from *:

@@ -50,7 +50,6 @@ cdef extern from "../poll/native/netpoll.h" nogil:
     int gl_park(gl_pollset *ps, int64_t deadline)
     int gl_poll(gl_pollset *ps, int64_t deadline, epoll_event *events, int room)
     void gl_unpark(gl_pollset *ps)
-    int64_t gl_now()
     uint32_t gl_fork_epoch()
     void gl_get_stats(gl_stats *out)
 
@@ -143,7 +142,6 @@ cdef class PollSet:
     cdef gl_node *shut(self)
 
 
-cdef int64_t now_ns() noexcept nogil
 cdef uint32_t fork_epoch() noexcept nogil      # counts the forks between this process and the one that loaded us
 cdef const gl_offload *offload_ops() noexcept nogil     # linked into this module, which has the netpoller
 cdef void *conn_owner(gl_node *node) noexcept nogil

@@ -12,12 +12,12 @@ from inspect import isawaitable, iscoroutinefunction
 from goloop.core.sched.goroutine cimport Goroutine, when_done
 from goloop.core.sync.locks cimport EXCLUSIVE, SHARED, RLocker
 from goloop.core.sync.orphans cimport awaiting_frames
-from goloop.core.poll.pollset cimport now_ns
 from goloop.core.sched.scheduler cimport current_g
 from goloop.core.sched.waiter cimport (
     CANCELLED, COMPLETED, WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, new_wait_node, raise_outcome,
     seconds_of,
 )
+from goloop.core.system.posix cimport now_s
 
 from goloop.core.sched.goroutine import go as _go
 from goloop.core.sync.locks import Mutex, RWMutex, obtain_async
@@ -25,10 +25,6 @@ from goloop.core.sync.locks import Mutex, RWMutex, obtain_async
 
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() nogil
-
-
-cdef double clock() noexcept:
-    return now_ns() / 1e9
 
 
 # --------------------------------------------------------------------------- Cond
@@ -158,11 +154,11 @@ cdef class Cond:
         timeout: seconds for all of it; TimeoutError when it is over. Otherwise as wait().
         """
         cdef double seconds = seconds_of(timeout)
-        cdef double end = clock() + seconds
+        cdef double end = now_s() + seconds
         result = predicate()
         while not result:
             try:
-                self.wait(None if seconds < 0 else end - clock())
+                self.wait(None if seconds < 0 else end - now_s())
             except TimeoutError:
                 result = predicate()
                 if not result:
@@ -174,11 +170,11 @@ cdef class Cond:
     async def async_wait_for(self, predicate, timeout=None):
         """As wait_for(), for coroutines; predicate is a plain function."""
         cdef double seconds = seconds_of(timeout)
-        cdef double end = clock() + seconds
+        cdef double end = now_s() + seconds
         result = predicate()
         while not result:
             try:
-                await self.async_wait(None if seconds < 0 else end - clock())
+                await self.async_wait(None if seconds < 0 else end - now_s())
             except TimeoutError:
                 result = predicate()
                 if not result:
