@@ -316,7 +316,7 @@ def listen_packet(network: Packet, address: str | os.PathLike[str], *, reuse_por
     sock, target = _bound(network, address, socket.SOCK_DGRAM, reuse_port)
     file = _socket_file(target)
     try:
-        return PacketConn(sock, partial(_pack, sock.family, target.dual), file and file.unlink)
+        return PacketConn(sock, partial(_pack, sock.family, target.dual), None if file is None else file.unlink)
     except BaseException:
         _undo(sock, file)
         raise

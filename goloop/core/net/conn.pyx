@@ -7,7 +7,6 @@ lost when a deadline or a cancellation ends it half-way. TLSConn (tls_conn.pyx) 
 """
 
 import socket as _socket
-import warnings
 from asyncio import IncompleteReadError
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
@@ -16,48 +15,17 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdlib cimport malloc
 from libc.string cimport memchr, memcpy
 
+from goloop.core.net.net_handle cimport DuplexHandle
 from goloop.core.net.polldesc cimport Direction, PollDesc, closed_error, never_opened, new_polldesc
 from goloop.core.system.posix cimport os_error
+from goloop.core.system.sockaddr cimport MSG_NOSIGNAL, format_go, sockaddr_of
 
 
 cdef extern from *:
     """
-    #include <arpa/inet.h>
-    #include <net/if.h>
-    #include <netinet/in.h>
     #include <sys/socket.h>
-    #include <sys/un.h>
     """
-    int AF_UNIX
-    int AF_INET
-    int AF_INET6
-    int MSG_NOSIGNAL
     int SHUT_WR
-    enum:
-        INET6_ADDRSTRLEN
-        IF_NAMESIZE
-    ctypedef unsigned int socklen_t
-    struct sockaddr:
-        unsigned short sa_family
-    struct sockaddr_storage:
-        unsigned short ss_family
-    struct in_addr:
-        pass
-    struct in6_addr:
-        unsigned char s6_addr[16]
-    struct sockaddr_in:
-        unsigned short sin_port
-        in_addr sin_addr
-    struct sockaddr_in6:
-        unsigned short sin6_port
-        in6_addr sin6_addr
-        unsigned int sin6_scope_id
-    const char *inet_ntop(int family, const void *address, char *text, socklen_t room) nogil
-    unsigned short ntohs(unsigned short n) nogil
-    bint IN6_IS_ADDR_V4MAPPED(in6_addr *address) nogil
-    char *if_indextoname(unsigned int index, char *name) nogil
-    int getsockname(int fd, sockaddr *address, socklen_t *length) nogil
-    int getpeername(int fd, sockaddr *address, socklen_t *length) nogil
     ssize_t recv(int fd, void *data, size_t n, int flags) nogil
     ssize_t send(int fd, const void *data, size_t n, int flags) nogil
     int shutdown(int fd, int how) nogil
@@ -65,50 +33,13 @@ cdef extern from *:
 cdef enum:
     CHUNK = 65536          # bytes taken at a time for lines and frames, Go's bufio takes 4 KiB
     LARGEST = 262144       # bytes per system call: they keep the GIL
-    PATH_AT = 2            # offsetof(struct sockaddr_un, sun_path)
 
 cdef char *scratch = <char *>malloc(LARGEST)      # between a recv and its copy nobody else gets the GIL
 if scratch == NULL:
     raise MemoryError
 
 
-cdef bytes sockaddr_of(int fd, bint peer):
-    cdef sockaddr_storage address
-    cdef socklen_t length = sizeof(address)
-    cdef int failed
-    if peer:
-        failed = getpeername(fd, <sockaddr *>&address, &length)
-    else:
-        failed = getsockname(fd, <sockaddr *>&address, &length)
-    return b"" if failed else PyBytes_FromStringAndSize(<char *>&address, length)
-
-
-cdef str format_sockaddr(bytes raw):
-    """An address as Go writes it: 127.0.0.1:80, [::1]:80, a path, @name for an abstract one; "" for none."""
-    cdef char text[64]
-    cdef char zone[IF_NAMESIZE]
-    cdef const sockaddr_in *inet = <const sockaddr_in *><char *>raw
-    cdef const sockaddr_in6 *inet6 = <const sockaddr_in6 *><char *>raw
-    cdef int family = (<const sockaddr *><char *>raw).sa_family if len(raw) >= PATH_AT else -1
-    if family == AF_INET:
-        inet_ntop(AF_INET, &inet.sin_addr, text, sizeof(text))
-        return f"{(<bytes>text).decode()}:{ntohs(inet.sin_port)}"
-    if family == AF_INET6:
-        if IN6_IS_ADDR_V4MAPPED(<in6_addr *>&inet6.sin6_addr):
-            inet_ntop(AF_INET, &inet6.sin6_addr.s6_addr[12], text, sizeof(text))
-            return f"{(<bytes>text).decode()}:{ntohs(inet6.sin6_port)}"
-        inet_ntop(AF_INET6, &inet6.sin6_addr, text, sizeof(text))
-        if inet6.sin6_scope_id and if_indextoname(inet6.sin6_scope_id, zone) != NULL:
-            return f"[{(<bytes>text).decode()}%{(<bytes>zone).decode()}]:{ntohs(inet6.sin6_port)}"
-        return f"[{(<bytes>text).decode()}]:{ntohs(inet6.sin6_port)}"
-    if family == AF_UNIX and len(raw) > PATH_AT:
-        if raw[PATH_AT] == 0:
-            return "@" + raw[PATH_AT + 1:].decode(errors="surrogateescape")
-        return raw[PATH_AT:].split(b"\0", 1)[0].decode(errors="surrogateescape")
-    return ""
-
-
-cdef class Conn:
+cdef class Conn(DuplexHandle):
     """A connection: reads and writes park a goroutine or block a plain thread; several may call at once, and
     take turns. RuntimeError on the thread of a running loop, where asyncio's streams are the way.
 
@@ -117,8 +48,7 @@ cdef class Conn:
     closes it.
     """
 
-    def __cinit__(self, *args, **kwargs):
-        self.desc = never_opened
+    def __cinit__(self):
         self.buffer = self.remote = b""
 
     def __init__(self, sock not None):
@@ -130,23 +60,12 @@ cdef class Conn:
         self.desc = new_polldesc(sock.detach(), sock.family != _socket.AF_UNIX, "Conn.read()", "Conn.write()")
         self.remote = sockaddr_of(self.desc.fd, True)
 
-    def __del__(self):
-        if not self.desc.closed:
-            try:
-                warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
-            finally:
-                self.desc.close()
+    cdef int abandon(self) except -1:
+        self.desc.close()         # no goodbye
+        return 0
 
-    def __repr__(self):
-        if self.desc.closed:
-            return f"<{type(self).__name__} closed>"
-        return f"<{type(self).__name__} fd={self.desc.fd} {self.local_addr} -> {self.remote_addr}>"
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc):
-        self.close()
+    cdef str ends(self):
+        return f"{self.local_addr} -> {self.remote_addr}"
 
     # ------------------------------------------------------------ the two ends
     cdef int prepare(self) except -1:
@@ -387,49 +306,9 @@ cdef class Conn:
                 self.desc.close()
 
     @property
-    def closed(self):
-        """Whether close() was called."""
-        return self.desc.closed
-
-    def set_deadline(self, deadline):
-        """End all reads and writes, under way and to come.
-
-        deadline: a number of seconds from now, after which they raise TimeoutError (0: at once); a
-        goloop.context.Context, with whose end they raise its error; None: no end. It stays until it is set again; set
-        it before each read for a timeout of each. ValueError for a negative number, and for a time of the clock.
-        """
-        self.desc.set_deadline(self.desc.reading, deadline)
-        self.desc.set_deadline(self.desc.writing, deadline)
-
-    def set_read_deadline(self, deadline):
-        """As set_deadline(), for reads."""
-        self.desc.set_deadline(self.desc.reading, deadline)
-
-    def set_write_deadline(self, deadline):
-        """As set_deadline(), for writes."""
-        self.desc.set_deadline(self.desc.writing, deadline)
-
-    def fileno(self):
-        """The descriptor, which stays the connection's; -1 once closed."""
-        return self.desc.fd
-
-    @property
-    def local_addr(self):
-        """This end's address, "127.0.0.1:8080" or a path; "" for none."""
-        return format_sockaddr(sockaddr_of(self.desc.fd, False)) if not self.desc.closed else ""
-
-    @property
     def remote_addr(self):
         """The peer's address, also when the connection is closed."""
-        return format_sockaddr(self.remote)
-
-    def setsockopt(self, *args):
-        """As socket.socket.setsockopt()."""
-        return with_socket(self.desc, "setsockopt", args)
-
-    def getsockopt(self, *args):
-        """As socket.socket.getsockopt()."""
-        return with_socket(self.desc, "getsockopt", args)
+        return format_go(self.remote)
 
 
 cdef Conn new_conn(int fd, bytes remote, bint short_read_drains):
@@ -437,16 +316,3 @@ cdef Conn new_conn(int fd, bytes remote, bint short_read_drains):
     conn.desc = new_polldesc(fd, short_read_drains, "Conn.read()", "Conn.write()")
     conn.remote = remote
     return conn
-
-
-cdef object with_socket(PollDesc desc, str method, tuple args):
-    """Call a method of a socket object for the descriptor."""
-    desc.begin_use()
-    try:
-        sock = _socket.socket(fileno=desc.fd)
-        try:
-            return getattr(sock, method)(*args)
-        finally:
-            sock.detach()
-    finally:
-        desc.end_use()

@@ -2,14 +2,15 @@
 """Listener: accepts connections in blocking style, for goroutines and plain threads (Go: net.Listener)."""
 
 import socket as _socket
-import warnings
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, errno
 
-from goloop.core.net.conn cimport format_sockaddr, new_conn, sockaddr_of, with_socket
+from goloop.core.net.conn cimport new_conn
+from goloop.core.net.net_handle cimport NetHandle
 from goloop.core.net.polldesc cimport Direction, PollDesc, never_opened, new_polldesc
 from goloop.core.system.posix cimport os_error
+from goloop.core.system.sockaddr cimport format_go, sockaddr_of
 
 from goloop.core.system.socket_file import SocketFile as _SocketFile
 from goloop.errors import ClosedError
@@ -29,20 +30,18 @@ cdef extern from *:
     int accept4(int fd, sockaddr *address, socklen_t *length, int flags) nogil
 
 
-cdef class Listener:
+cdef class Listener(NetHandle):
     """A listening socket: accept() parks a goroutine or blocks a plain thread; several may accept at once.
 
     Made by goloop.net's listen(), or of a listening stream socket, which it takes over. `with` closes it; iterating
     over it accepts until it is closed.
     """
 
-    cdef PollDesc desc
     cdef bytes local
     cdef bint short_read_drains  # see PollDesc.short_read_drains: what the connections are
     cdef object file             # the _SocketFile of a Unix socket that was made for it, or None
 
-    def __cinit__(self, *args, **kwargs):
-        self.desc = never_opened
+    def __cinit__(self):
         self.local = b""
 
     def __init__(self, sock not None, path=None):
@@ -58,23 +57,8 @@ cdef class Listener:
             self.file = _SocketFile(path)
         self.desc = new_polldesc(sock.detach(), False, "Listener.accept()", "Listener")
 
-    def __del__(self):
-        if not self.desc.closed:
-            try:
-                warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
-            finally:
-                self.close()
-
-    def __repr__(self):
-        if self.desc.closed:
-            return f"<{type(self).__name__} closed>"
-        return f"<{type(self).__name__} fd={self.desc.fd} {self.addr}>"
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc):
-        self.close()
+    cdef str ends(self):
+        return self.addr
 
     def accept(self):
         """Wait for the next connection and return its Conn.
@@ -128,27 +112,10 @@ cdef class Listener:
             self.desc.close()
 
     @property
-    def closed(self):
-        """Whether close() was called."""
-        return self.desc.closed
-
-    @property
     def addr(self):
         """Where it listens, "127.0.0.1:8080" or a path; also when it is closed."""
-        return format_sockaddr(self.local)
+        return format_go(self.local)
 
     def set_deadline(self, deadline):
         """End all accept() calls, under way and to come; as Conn.set_deadline()."""
         self.desc.set_deadline(self.desc.reading, deadline)
-
-    def fileno(self):
-        """The descriptor, which stays the listener's; -1 once closed."""
-        return self.desc.fd
-
-    def setsockopt(self, *args):
-        """As socket.socket.setsockopt()."""
-        return with_socket(self.desc, "setsockopt", args)
-
-    def getsockopt(self, *args):
-        """As socket.socket.getsockopt()."""
-        return with_socket(self.desc, "getsockopt", args)

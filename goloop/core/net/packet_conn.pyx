@@ -2,16 +2,16 @@
 """PacketConn: datagrams in blocking style, for goroutines and plain threads (Go: net.PacketConn and net.UDPConn)."""
 
 import socket as _socket
-import warnings
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdlib cimport malloc
 
-from goloop.core.net.conn cimport format_sockaddr, sockaddr_of, with_socket
+from goloop.core.net.net_handle cimport DuplexHandle
 from goloop.core.net.polldesc cimport Direction, PollDesc, closed_error, never_opened, new_polldesc
 from goloop.core.system.posix cimport os_error
+from goloop.core.system.sockaddr cimport format_go, sockaddr_of
 
 
 cdef extern from *:
@@ -35,19 +35,15 @@ if scratch == NULL:
     raise MemoryError
 
 
-cdef class PacketConn:
+cdef class PacketConn(DuplexHandle):
     """A socket for datagrams: reads and writes park a goroutine or block a plain thread.
 
     Made by goloop.net's listen_packet(), and by dial() with a peer: then read() and write() are for that one alone.
     Deadlines, close() and `with` are those of a Conn.
     """
 
-    cdef PollDesc desc
     cdef object pack              # address -> sockaddr, as bytes
     cdef object unlink            # what to call at the close, or None
-
-    def __cinit__(self, *args, **kwargs):
-        self.desc = never_opened
 
     def __init__(self, sock not None, pack, unlink=None):
         if self.desc is not never_opened:
@@ -59,23 +55,8 @@ cdef class PacketConn:
         self.unlink = unlink
         self.desc = new_polldesc(sock.detach(), False, "PacketConn.read()", "PacketConn.write()")
 
-    def __del__(self):
-        if not self.desc.closed:
-            try:
-                warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
-            finally:
-                self.close()
-
-    def __repr__(self):
-        if self.desc.closed:
-            return f"<{type(self).__name__} closed>"
-        return f"<{type(self).__name__} fd={self.desc.fd} {self.local_addr} -> {self.remote_addr or 'any'}>"
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc):
-        self.close()
+    cdef str ends(self):
+        return f"{self.local_addr} -> {self.remote_addr or 'any'}"
 
     cdef tuple receive(self, Py_ssize_t most):
         cdef PollDesc desc = self.desc
@@ -133,7 +114,7 @@ cdef class PacketConn:
     def read_from(self, Py_ssize_t n=65536):
         """Wait for a datagram. Returns it, cut off after n bytes, and its sender's address ("" for none)."""
         data, raw = self.receive(n)
-        return data, format_sockaddr(raw)
+        return data, format_go(raw)
 
     def read(self, Py_ssize_t n=65536):
         """Wait for a datagram and return it, cut off after n bytes. One without content is b"", too."""
@@ -162,41 +143,6 @@ cdef class PacketConn:
             self.desc.close()
 
     @property
-    def closed(self):
-        """Whether close() was called."""
-        return self.desc.closed
-
-    def set_deadline(self, deadline):
-        """End all reads and writes, under way and to come; as Conn.set_deadline()."""
-        self.desc.set_deadline(self.desc.reading, deadline)
-        self.desc.set_deadline(self.desc.writing, deadline)
-
-    def set_read_deadline(self, deadline):
-        """As set_deadline(), for reads."""
-        self.desc.set_deadline(self.desc.reading, deadline)
-
-    def set_write_deadline(self, deadline):
-        """As set_deadline(), for writes."""
-        self.desc.set_deadline(self.desc.writing, deadline)
-
-    def fileno(self):
-        """The descriptor, which stays the connection's; -1 once closed."""
-        return self.desc.fd
-
-    @property
-    def local_addr(self):
-        """This end's address; "" for none."""
-        return format_sockaddr(sockaddr_of(self.desc.fd, False)) if not self.desc.closed else ""
-
-    @property
     def remote_addr(self):
         """The address of the peer that it was dialled for; "" for none."""
-        return format_sockaddr(sockaddr_of(self.desc.fd, True)) if not self.desc.closed else ""
-
-    def setsockopt(self, *args):
-        """As socket.socket.setsockopt()."""
-        return with_socket(self.desc, "setsockopt", args)
-
-    def getsockopt(self, *args):
-        """As socket.socket.getsockopt()."""
-        return with_socket(self.desc, "getsockopt", args)
+        return format_go(sockaddr_of(self.desc.fd, True)) if not self.desc.closed else ""
