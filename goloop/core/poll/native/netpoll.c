@@ -341,22 +341,26 @@ static int bell_open(int epfd) {  /* the bell of a poll set; -1 with errno */
     return bell;
 }
 
-gl_pollset *gl_pollset_open(gl_inbox *inbox) {
-    gl_pollset *ps = NULL;
+/* Take a place in the table and enter it in the master, disarmed. NULL: an error, in errno. Under table_lock. */
+static gl_pollset *pollset_register(int epfd) {
+    gl_pollset *ps = table_take();
     struct epoll_event event = {.events = EPOLLONESHOT};
-    uint32_t generation;
-    int epfd, bell = -1, error;
-    pthread_mutex_lock(&table_lock);
-    epfd = epoll_create1(EPOLL_CLOEXEC);
-    if (epfd < 0 || (bell = bell_open(epfd)) < 0 || (open_count == 0 && master_open() < 0) ||
-        (ps = table_take()) == NULL)
-        goto failed;
-    generation = __atomic_add_fetch(&ps->generation, 1, __ATOMIC_RELEASE);
-    event.data.u64 = epoll_key(ps, generation);
+    int error;
+    if (ps == NULL)
+        return NULL;
+    event.data.u64 = epoll_key(ps, __atomic_add_fetch(&ps->generation, 1, __ATOMIC_RELEASE));
     __atomic_store_n(&ps->armed, 0, __ATOMIC_RELAXED);
     __atomic_store_n(&ps->state, GL_RUNNING, __ATOMIC_RELAXED);
-    if (epoll_ctl(master, EPOLL_CTL_ADD, epfd, &event) < 0)
-        goto failed;
+    if (epoll_ctl(master, EPOLL_CTL_ADD, epfd, &event) == 0)
+        return ps;
+    error = errno;
+    __atomic_add_fetch(&ps->generation, 1, __ATOMIC_RELEASE);
+    table_put(ps);
+    errno = error;
+    return NULL;
+}
+
+static void pollset_init(gl_pollset *ps, int epfd, int bell, gl_inbox *inbox) {
     ps->epfd = epfd;
     ps->bell = bell;
     ps->epoch = gl_fork_epoch();
@@ -364,15 +368,22 @@ gl_pollset *gl_pollset_open(gl_inbox *inbox) {
     __atomic_store_n(&ps->parks, 0, __ATOMIC_RELAXED);
     gl_inbox_open(inbox);
     gl_inbox_open(&ps->completions);
+}
+
+gl_pollset *gl_pollset_open(gl_inbox *inbox) {
+    gl_pollset *ps;
+    int epfd, bell = -1, error;
+    pthread_mutex_lock(&table_lock);
+    epfd = epoll_create1(EPOLL_CLOEXEC);
+    if (epfd < 0 || (bell = bell_open(epfd)) < 0 || (open_count == 0 && master_open() < 0) ||
+        (ps = pollset_register(epfd)) == NULL)
+        goto failed;
+    pollset_init(ps, epfd, bell, inbox);
     open_count++;
     pthread_mutex_unlock(&table_lock);
     return ps;
 failed:
     error = errno;
-    if (ps != NULL) {
-        __atomic_add_fetch(&ps->generation, 1, __ATOMIC_RELEASE);
-        table_put(ps);
-    }
     if (open_count == 0)
         master_close();
     if (bell >= 0)
