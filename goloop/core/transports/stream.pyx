@@ -234,7 +234,13 @@ cdef class StreamTransport(Transport):
             leave_context(self.context)
         if self.events:
             self.loop_core.queue(self)  # a nested iteration brought them
-        elif self.offloaded:
+        else:
+            self.follow_policy()
+        return None
+
+    cdef inline int follow_policy(self) except -1:
+        """After a turn: offload the connection or take it back, as the loop's policy has it."""
+        if self.offloaded:
             if not self.loop_core.offload_policy.on or io.failed(self.conn):
                 self.take_back_conn()
         elif self.loop_core.offload_policy.on and self.conn == NULL:
@@ -242,7 +248,7 @@ cdef class StreamTransport(Transport):
                 self.inline_turns_left -= 1
             else:
                 self.offload()
-        return None
+        return 0
 
     # ----------------------------------------------------------------- offload
     # To everything else here an offloaded connection is a socket like any other: reads find what the netpoller has
@@ -533,23 +539,15 @@ cdef class StreamTransport(Transport):
             if self.lost:
                 self.ignored_write("socket.send() raised exception.")
                 return
-            if self.offloaded:
-                if <size_t>length <= io.room(self.conn):
-                    io.put(self.conn, view.buf, length)
-                    io.kick(self.conn)
-                    return
-                self.take_back_conn()
-                self.inline_turns_left = BULK_INLINE_TURNS
-                if self.lost:
-                    return
+            if self.offloaded and self.write_offloaded(view.buf, length):
+                return
             if self.size == 0:
                 n = send(self.fd, view.buf, length, MSG_NOSIGNAL)
                 if n < 0:
                     error = errno
                     n = 0
             if error and error != EAGAIN and error != EINTR:
-                errno_exc = os_error(error)
-                self.fail(errno_exc, "Fatal write error on socket transport")
+                self.fail(os_error(error), "Fatal write error on socket transport")
                 return
             if n < length:
                 if type(data) is bytes:
@@ -563,6 +561,16 @@ cdef class StreamTransport(Transport):
                 self.events |= EPOLLOUT      # nothing will tell that there is room: try again
                 self.loop_core.queue(self)
             self.maybe_pause()
+
+    cdef inline bint write_offloaded(self, const void *data, Py_ssize_t length) except -1:
+        """Give it to the netpoller. False: it has no room, and the socket is the loop's again."""
+        if <size_t>length <= io.room(self.conn):
+            io.put(self.conn, data, length)
+            io.kick(self.conn)
+            return True
+        self.take_back_conn()
+        self.inline_turns_left = BULK_INLINE_TURNS
+        return self.lost
 
     cdef int push(self, object data, Py_ssize_t skip) except -1:
         """Buffer a bytes object; `skip` bytes of it were sent, and nothing else waits if that is not 0."""
