@@ -218,38 +218,48 @@ cdef class LoopCore:
         The kind of the last wake-ups foretells the next: a loop that descriptors wake sleeps in its own poll set,
         one that threads wake sleeps on the futex, which is cheaper for them.
         """
-        cdef epoll_event events[HARVEST]
         cdef double seconds
         cdef int64_t deadline = -1, start = 0
-        cdef int n
         cdef PollSet ps = self.pollset
-        cdef LoopOwnership ownership = self.ownership
         if self.timers.size:
             seconds = self.timers.first() - self.now()
             if seconds <= 0:
                 return 0
             deadline = now_ns() + <int64_t>(min(seconds, MAXIMUM_SLEEP) * 1e9)
-        ownership.stall.idle = 1
+        self.ownership.stall.idle = 1
         if self.offload_policy.adaptive:
             start = now_ns()
         if self.thread_wakes < THREAD_WAKES:
-            with nogil:
-                n = ps.poll(deadline, events, HARVEST)
-            ownership.awake()
-            if n < 0 and -n != EINTR:
-                raise OSError(-n, "epoll_wait failed")
-            self.dispatch(events, n)
+            self.sleep_in_pollset(deadline)
         else:
-            with nogil:
-                n = ps.park(deadline)
-            ownership.awake()
-            if n != 0 and n != EINTR and n != ETIMEDOUT:
-                raise OSError(n, "the netpoller could not be started")
-            self.collect()
+            self.sleep_on_futex(deadline)
         if start:
             self.offload_policy.slept += now_ns() - start
         if self.thread_wakes < THREAD_WAKES and not (ps.inbox_empty() and ps.completions_empty()):
             self.thread_wakes += 1
+        return 0
+
+    cdef int sleep_in_pollset(self, int64_t deadline) except -1:
+        cdef epoll_event events[HARVEST]
+        cdef PollSet ps = self.pollset
+        cdef int n
+        with nogil:
+            n = ps.poll(deadline, events, HARVEST)
+        self.ownership.awake()
+        if n < 0 and -n != EINTR:
+            raise OSError(-n, "epoll_wait failed")
+        self.dispatch(events, n)
+        return 0
+
+    cdef int sleep_on_futex(self, int64_t deadline) except -1:
+        cdef PollSet ps = self.pollset
+        cdef int n
+        with nogil:
+            n = ps.park(deadline)
+        self.ownership.awake()
+        if n != 0 and n != EINTR and n != ETIMEDOUT:
+            raise OSError(n, "the netpoller could not be started")
+        self.collect()
         return 0
 
     cdef int run_once(self) except -1:
