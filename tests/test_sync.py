@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import random
 import threading
 import traceback
@@ -206,6 +207,73 @@ def test_a_coroutine_that_is_thrown_away_does_not_unlock_anothers_lock(kind, sty
         assert not locker.locked
         with pytest.raises(RuntimeError, match="unlock"):
             locker.unlock()
+
+    goloop.run(main())
+
+
+@pytest.mark.parametrize("kind", ["Mutex", "RWMutex", "rlocker"])
+def test_a_coroutine_that_is_thrown_away_and_unlocks_nothing_takes_no_unlock_from_others(kind):
+    lock = Mutex() if kind == "Mutex" else RWMutex()
+    locker = lock.rlocker() if kind == "rlocker" else lock
+    cond = Cond(locker)
+
+    async def forgets():
+        await locker.async_lock()
+        await cond.async_wait()
+
+    async def holds():
+        async with locker:
+            await asyncio.sleep(0)
+
+    async def main():
+        coroutine = forgets()
+        coroutine.send(None)
+        assert lock.try_lock()
+        coroutine.close()
+        lock.unlock()
+        coroutine = holds()
+        coroutine.send(None)
+        assert locker.locked
+        coroutine.close()
+        assert not locker.locked
+
+    goloop.run(main())
+
+
+@pytest.mark.parametrize("collected", [False, True])
+def test_a_coroutine_that_is_thrown_away_in_a_helper_does_not_unlock_anothers_lock(collected):
+    lock = Mutex()
+    cond = Cond(lock)
+
+    async def helper():
+        await cond.async_wait()
+
+    @contextlib.contextmanager
+    def unlocking():
+        try:
+            yield
+        finally:
+            lock.unlock()
+
+    async def waits():
+        await lock.async_lock()
+        with unlocking():
+            await helper()
+
+    async def main():
+        coroutine = waits()
+        coroutine.send(None)
+        assert lock.try_lock()
+        if collected:
+            circle = [coroutine]
+            circle.append(circle)
+            del coroutine, circle
+            gc.collect()
+        else:
+            coroutine.close()
+        assert lock.locked
+        lock.unlock()
+        assert not lock.locked
 
     goloop.run(main())
 

@@ -91,8 +91,7 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
     def _run_forever_setup(self) -> None:
         self._check_closed()
         self._check_running()
-        if self._is_foreign():
-            raise RuntimeError("this event loop belongs to the parent process: make a new one after a fork")
+        self._check_not_foreign()
         self._set_coroutine_origin_tracking(self._debug)
         self._old_agen_hooks: Any = sys.get_asyncgen_hooks()
         self._thread_id = threading.get_ident()

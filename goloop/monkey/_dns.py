@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from goloop.core.patch.hook import hook
+from goloop.core.system.sockaddr import is_numeric_host
 from goloop.monkey._threadpool import offload
 
 _ORIGINAL: dict[str, Callable[..., Any]] = {}
@@ -14,16 +15,7 @@ _ORIGINAL: dict[str, Callable[..., Any]] = {}
 
 def is_numeric(host: Any) -> bool:
     """Return whether a host is an address or none at all, so that nobody has to be asked."""
-    if not host or not isinstance(host, str):
-        return host is None or not host
-    text = host.partition("%")[0]  # an IPv6 address may have a scope
-    for family in (_socket.AF_INET, _socket.AF_INET6):
-        try:
-            _socket.inet_pton(family, text)
-        except (OSError, ValueError):
-            continue
-        return True
-    return False
+    return not host or (isinstance(host, str) and is_numeric_host(host))
 
 
 def _getaddrinfo(*args: Any, **kwargs: Any) -> Any:

@@ -11,7 +11,6 @@ import errno
 import os
 import socket
 import ssl
-import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from goloop.core.net.polldesc import PollDesc, may_wait
 from goloop.core.net.tls_conn import TLSConn
 from goloop.core.sched.goroutine import Goroutine, go
 from goloop.core.sched.goroutine_api import sleep
+from goloop.core.system.socket_file import SocketFile
 from goloop.errors import Canceled, ClosedError, DeadlineExceeded
 from goloop.net._address import ResolvedAddress, parse, resolve, unix_path
 from goloop.net._limit import Limit, limit
@@ -301,14 +301,14 @@ def listen(network: Stream, address: str | os.PathLike[str], *, reuse_port: bool
     there is a name to look up.
     """
     sock, target = _bound(network, address, socket.SOCK_STREAM, reuse_port)
-    unlink = _unlink(target)
+    file = _socket_file(target)
     try:
         if target.family != socket.AF_UNIX:
             _set_options(sock)  # connections inherit them
         sock.listen(_BACKLOG)
         return Listener(sock, unix_path(target))
     except BaseException:
-        _undo(sock, unlink)
+        _undo(sock, file)
         raise
 
 
@@ -323,46 +323,27 @@ def listen_packet(network: Packet, address: str | os.PathLike[str], *, reuse_por
     loop outside of a goroutine if there is a name to look up.
     """
     sock, target = _bound(network, address, socket.SOCK_DGRAM, reuse_port)
-    unlink = _unlink(target)
+    file = _socket_file(target)
     try:
-        return PacketConn(sock, partial(_pack, sock.family, target.dual), unlink)
+        return PacketConn(sock, partial(_pack, sock.family, target.dual), None if file is None else file.unlink)
     except BaseException:
-        _undo(sock, unlink)
+        _undo(sock, file)
         raise
 
 
-class _Unlink:
-    """Unlink a Unix socket's file, unless it is another socket's by then."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.inode = self._inode()
-
-    def _inode(self) -> tuple[int, int] | None:
-        try:
-            st = os.lstat(self.path)
-        except OSError:
-            return None
-        return (st.st_dev, st.st_ino) if stat.S_ISSOCK(st.st_mode) else None
-
-    def __call__(self) -> None:
-        if self.inode is not None and self._inode() == self.inode:
-            try:
-                os.unlink(self.path)
-            except FileNotFoundError:
-                pass  # just now
-
-
-def _unlink(target: ResolvedAddress) -> _Unlink | None:
+def _socket_file(target: ResolvedAddress) -> SocketFile | None:
     path = unix_path(target)
-    return None if path is None else _Unlink(path)
+    try:
+        return None if path is None else SocketFile(path)
+    except OSError:
+        return None  # gone already
 
 
-def _undo(sock: socket.socket, unlink: _Unlink | None) -> None:
+def _undo(sock: socket.socket, file: SocketFile | None) -> None:
     """It is bound, and yet to nobody's use."""
     try:
-        if unlink is not None:
-            unlink()
+        if file is not None:
+            file.unlink()
     finally:
         sock.close()
 

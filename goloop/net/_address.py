@@ -12,6 +12,7 @@ from goloop.chan import Chan, recv, select
 from goloop.core.sched import scheduler
 from goloop.core.sched.goroutine import go
 from goloop.core.sched.goroutine_api import wait
+from goloop.core.system.sockaddr import is_numeric_host
 from goloop.net._limit import Limit
 
 _FAMILIES = {
@@ -92,13 +93,13 @@ class AddressSpec:
             host = "::1" if family == socket.AF_INET6 else "127.0.0.1"
         elif host == "::" and self.passive and family == socket.AF_UNSPEC:
             dual = True
-        if self.mapped and ":" not in host and _is_number(host):
+        if self.mapped and ":" not in host and is_numeric_host(host):
             host = "::ffff:" + host
         try:
             return self._lookup(host, family, dual, socket.AI_NUMERICHOST)
         except socket.gaierror as exc:
             if exc.errno in (socket.EAI_NONAME, socket.EAI_ADDRFAMILY):
-                if exc.errno == socket.EAI_NONAME and not _is_number(host):
+                if exc.errno == socket.EAI_NONAME and not is_numeric_host(host):
                     return None
                 raise ValueError(f"{host!r} is not an address of network {self.network!r}") from None
             if exc.errno == socket.EAI_SERVICE:
@@ -121,16 +122,6 @@ class AddressSpec:
             if exc.errno == socket.EAI_SERVICE:
                 raise ValueError(f"unknown port {self.port!r} of network {self.network!r}") from None
             raise socket.gaierror(exc.errno, f"{exc.strerror}: {self.host}") from None
-
-
-def _is_number(host: str) -> bool:
-    for family in (socket.AF_INET, socket.AF_INET6):
-        try:
-            socket.inet_pton(family, host.partition("%")[0])
-            return True
-        except OSError:
-            pass
-    return False
 
 
 def parse(network: str, address: str | os.PathLike[str], *, passive: bool, mapped: bool = False) -> AddressSpec:

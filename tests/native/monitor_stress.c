@@ -7,54 +7,32 @@
  *     monitor_stress SEED MILLISECONDS [fork]
  */
 #define _GNU_SOURCE
-#include <pthread.h>
-#include <sched.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
-static uint64_t seed;
-static uint32_t thread_count;  /* atomic; each thread's place in the seed */
+#define STALL_SECONDS 10
+#define STRESS_SLEEPS 12
+#define STRESS_SLEEP_US 200
+#define STRESS_YIELDS 20
+#define STRESS_SPINS 0
+#include "stress_common.h"
 
-static uint32_t rnd(uint32_t below) {  /* 0 .. below - 1, xorshift64* */
-    static __thread uint64_t x;
-    if (x == 0)
-        x = (seed + 1) * 0x9E3779B97F4A7C15u +
-            __atomic_add_fetch(&thread_count, 1, __ATOMIC_RELAXED) * 0xD1B54A32D192ED03u;
-    x ^= x >> 12, x ^= x << 25, x ^= x >> 27;
-    return (uint32_t)((x * 0x2545F4914F6CDD1Du) >> 33) % below;
-}
-
-static void nap_us(uint32_t microseconds) {
-    struct timespec t = {.tv_nsec = 1000 * (long)microseconds};
-    nanosleep(&t, NULL);
-}
-
-static void stress_yield(void) {
-    uint32_t n = rnd(32);
-    if (n < 6)
-        nap_us(1 + rnd(200));
-    else if (n < 16)
-        sched_yield();
-}
-
-#define GL_YIELD() stress_yield()
 #define GL_TICK 300000
 #define GL_FAST_TICK 50000
 #define GL_QUIET 2
 #include "sysmon.c"
 
-enum { SUBMITTERS = 2, TAKERS = 2, CONTROLLERS = 2, STALL_SECONDS = 10 };
+enum { SUBMITTERS = 2, TAKERS = 2, CONTROLLERS = 2 };
 
 static long waiting;      /* atomic; units in the backlog */
 static long permits;      /* atomic */
-static long taken;        /* atomic */
 static uint32_t reports;  /* atomic */
 static uint32_t over;     /* atomic */
+static int forks;         /* constant while threads run */
+
+static void print_state(void) {
+    fprintf(stderr, "%ld wait, the monitor counts %ld, running %d, asleep %u\n",
+            __atomic_load_n(&waiting, __ATOMIC_SEQ_CST), __atomic_load_n(&backlog, __ATOMIC_SEQ_CST), running, asleep);
+}
 
 static int report(void) {
     if (__atomic_load_n(&waiting, __ATOMIC_SEQ_CST) == 0)
@@ -94,7 +72,7 @@ static void *take(void *unused) {
             if (take_one(&waiting)) {
                 gl_monitor_backlog(-1);
                 gl_monitor_started();
-                __atomic_add_fetch(&taken, 1, __ATOMIC_SEQ_CST);
+                beat();
             }
         } else {
             nap_us(1 + rnd(30));
@@ -108,10 +86,7 @@ static void *control_it(void *unused) {
         if (rnd(3) == 0)
             gl_monitor_stop();
         stress_yield();
-        if (gl_monitor_start(report)) {
-            fprintf(stderr, "FAILED: the monitor could not be started\n");
-            _exit(1);
-        }
+        CHECK(gl_monitor_start(report) == 0, "the monitor could not be started");
         nap_us(rnd(3000));
     }
     return unused;
@@ -129,52 +104,45 @@ static void fork_once(void) {
         gl_monitor_stop();
         _exit(running ? 6 : 0);
     }
-    if (waitpid(child, &status, 0) != child || status != 0) {
-        fprintf(stderr, "FAILED: seed %llu: a child ended with status %x\n", (unsigned long long)seed, status);
-        _exit(1);
+    CHECK(waitpid(child, &status, 0) == child && status == 0, "a child ended with status %#x", status);
+}
+
+static unsigned run_all(void) {
+    pthread_t threads[SUBMITTERS + TAKERS + CONTROLLERS];
+    uint32_t before;
+    int n = 0;
+    gl_monitor_start(report);
+    for (int i = 0; i < SUBMITTERS; i++)
+        threads[n++] = start_thread(submit, NULL);
+    for (int i = 0; i < TAKERS; i++)
+        threads[n++] = start_thread(take, NULL);
+    for (int i = 0; i < CONTROLLERS; i++)
+        threads[n++] = start_thread(control_it, NULL);
+    while (going()) {
+        nap_us(10000);
+        if (forks && rnd(4) == 0)
+            fork_once();
     }
+    before = __atomic_load_n(&beats, __ATOMIC_RELAXED);
+    while (__atomic_load_n(&beats, __ATOMIC_RELAXED) == before)
+        nap_us(10000);  /* it ends in motion, or as a failure */
+    __atomic_store_n(&over, 1, __ATOMIC_SEQ_CST);
+    while (n > 0)
+        pthread_join(threads[--n], NULL);
+    gl_monitor_stop();
+    CHECK(!running && __atomic_load_n(&backlog, __ATOMIC_SEQ_CST) == waiting, "what is left is not what was put in");
+    return beats;
 }
 
 int main(int argc, char **argv) {
-    pthread_t threads[SUBMITTERS + TAKERS + CONTROLLERS];
-    int n = 0, forks = argc > 3 && strcmp(argv[3], "fork") == 0;
-    long before = 0, quiet_ms = 0;
+    unsigned taken;
     if (argc < 3) {
         fprintf(stderr, "usage: monitor_stress SEED MILLISECONDS [fork]\n");
         return 2;
     }
     seed = strtoull(argv[1], NULL, 10);
-    gl_monitor_start(report);
-    for (int i = 0; i < SUBMITTERS; i++)
-        pthread_create(&threads[n++], NULL, submit, NULL);
-    for (int i = 0; i < TAKERS; i++)
-        pthread_create(&threads[n++], NULL, take, NULL);
-    for (int i = 0; i < CONTROLLERS; i++)
-        pthread_create(&threads[n++], NULL, control_it, NULL);
-    for (long ms = 0; ms < atol(argv[2]); ms += 10) {
-        long now = __atomic_load_n(&taken, __ATOMIC_SEQ_CST);
-        nap_us(10000);
-        quiet_ms = now == before ? quiet_ms + 10 : 0;
-        before = now;
-        if (forks && rnd(4) == 0)
-            fork_once();
-        if (quiet_ms > STALL_SECONDS * 1000) {
-            fprintf(stderr, "FAILED: seed %llu: no progress: %ld in the backlog, asleep %u\n",
-                    (unsigned long long)seed, waiting, asleep);
-            return 3;
-        }
-        if (ms + 10 >= atol(argv[2]) && quiet_ms)
-            ms -= 10;  /* it ends in motion, or as a failure */
-    }
-    __atomic_store_n(&over, 1, __ATOMIC_SEQ_CST);
-    while (n > 0)
-        pthread_join(threads[--n], NULL);
-    gl_monitor_stop();
-    if (running || __atomic_load_n(&backlog, __ATOMIC_SEQ_CST) != waiting) {
-        fprintf(stderr, "FAILED: seed %llu: running %d, backlog %ld, waiting %ld\n", (unsigned long long)seed, running,
-                backlog, waiting);
-        return 1;
-    }
-    printf("ok: %ld taken, %u reports\n", taken, reports);
+    forks = argc > 3 && strcmp(argv[3], "fork") == 0;
+    taken = run_watched(run_all, argv[2]);
+    printf("ok: %u taken, %u reports\n", taken, reports);
     return 0;
 }

@@ -5,48 +5,17 @@
  *     stress SEED MILLISECONDS [CASES]     cases: letters out of abcdef; each runs that long
  */
 #define _GNU_SOURCE
-#include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <sched.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <sys/wait.h>
-#include <time.h>
 
-static uint64_t seed;
-static uint32_t thread_count;  /* atomic; each thread's place in the seed */
+#define STALL_SECONDS 6  /* many times what the slowest step takes under valgrind on a busy machine */
+#define STRESS_SLEEPS 4
+#define STRESS_SLEEP_US 100
+#define STRESS_YIELDS 16
+#define STRESS_SPINS 12
+#include "stress_common.h"
 
-static uint32_t rnd(uint32_t below) {  /* 0 .. below - 1, xorshift64* */
-    static __thread uint64_t x;
-    if (x == 0)
-        x = (seed + 1) * 0x9E3779B97F4A7C15u +
-            __atomic_add_fetch(&thread_count, 1, __ATOMIC_RELAXED) * 0xD1B54A32D192ED03u;
-    x ^= x >> 12, x ^= x << 25, x ^= x >> 27;
-    return (uint32_t)((x * 0x2545F4914F6CDD1Du) >> 33) % below;
-}
-
-static void nap(uint32_t microseconds) {
-    struct timespec t = {.tv_nsec = 1000 * (long)microseconds};
-    nanosleep(&t, NULL);
-}
-
-static void stress_yield(void) {
-    uint32_t n = rnd(64);
-    if (n < 4)  /* on few cores only a sleep lets the others run through the gap */
-        nap(1 + rnd(100));
-    else if (n < 20)
-        sched_yield();
-    else if (n < 32)
-        for (n = rnd(300); n > 0; n--)
-            __asm__ volatile("" ::: "memory");
-}
-
-#define GL_YIELD() stress_yield()
 #define GL_CHUNK 4
 #define GL_EVENTS 2
 #include "netpoll.c"
@@ -98,72 +67,17 @@ static void close_set(gl_pollset *ps) {
     free_inbox(inbox);
 }
 
-/* ---------------------------------------------------- verdicts, watchdog */
-enum { STALL_SECONDS = 6 };  /* many times what the slowest step takes under valgrind on a busy machine */
+/* -------------------------------------------------------------- verdicts */
+static gl_pollset *shown[4];   /* atomic; print_state() shows them */
 
-static char current = '-';
-static uint32_t beats;         /* atomic; whatever makes progress counts here */
-static uint32_t watching;      /* atomic; the watchdog's case is on */
-static int in_child;           /* for messages */
-static int64_t until;          /* the case ends here */
-static gl_pollset *shown[4];   /* atomic; the watchdog prints their state */
-
-static void fail(int status, const char *format, ...) {
-    char text[400];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    fprintf(stderr, "FAILED case %c, seed %llu%s: %s\n", current, (unsigned long long)seed,
-            in_child ? ", in a child" : "", text);
-    fflush(NULL);
-    _exit(status);
-}
-
-#define CHECK(truth, ...) ((truth) ? (void)0 : fail(1, __VA_ARGS__))
-
-static void beat(void) { __atomic_add_fetch(&beats, 1, __ATOMIC_RELAXED); }
-static int going(void) { return gl_now() < until; }
-
-static void *watchdog(void *unused) {
-    uint32_t before = 0;
-    int64_t since = gl_now();
-    while (__atomic_load_n(&watching, __ATOMIC_ACQUIRE)) {
-        uint32_t now = __atomic_load_n(&beats, __ATOMIC_RELAXED);
-        if (now != before) {
-            before = now;
-            since = gl_now();
-        } else if (gl_now() - since > STALL_SECONDS * INT64_C(1000000000)) {
-            for (int i = 0; i < 4; i++) {
-                gl_pollset *ps = __atomic_load_n(&shown[i], __ATOMIC_ACQUIRE);
-                if (ps != NULL)
-                    fprintf(stderr, "poll set %u: state %u, armed %u, inbox %s\n", ps->index,
-                            __atomic_load_n(&ps->state, __ATOMIC_RELAXED),
-                            __atomic_load_n(&ps->armed, __ATOMIC_RELAXED),
-                            gl_inbox_empty(ps->inbox) ? "empty" : "not empty");
-            }
-            fail(3, "no progress for %d seconds: a wake-up was lost", STALL_SECONDS);
-        }
-        nap(20000);
+static void print_state(void) {
+    for (int i = 0; i < 4; i++) {
+        gl_pollset *ps = __atomic_load_n(&shown[i], __ATOMIC_ACQUIRE);
+        if (ps != NULL)
+            fprintf(stderr, "poll set %u: state %u, armed %u, inbox %s\n", ps->index,
+                    __atomic_load_n(&ps->state, __ATOMIC_RELAXED), __atomic_load_n(&ps->armed, __ATOMIC_RELAXED),
+                    gl_inbox_empty(ps->inbox) ? "empty" : "not empty");
     }
-    return unused;
-}
-
-static pthread_t start(void *(*body)(void *), void *arg) {
-    pthread_t thread;
-    errno = pthread_create(&thread, NULL, body, arg);
-    CHECK(errno == 0, "pthread_create: %s", strerror(errno));
-    return thread;
-}
-
-static int count_fds(void) {
-    int n = 0;
-    DIR *dir = opendir("/proc/self/fd");
-    CHECK(dir != NULL, "/proc/self/fd: %s", strerror(errno));
-    while (readdir(dir) != NULL)
-        n++;
-    closedir(dir);
-    return n;
 }
 
 static void check_all_closed(int fds) {
@@ -226,7 +140,7 @@ static unsigned case_inbox(void) {
                 *it = (item){.node = {.item = it}, .producer = p, .seq = i};
             }
         for (int p = 0; p < producers; p++)
-            threads[p] = start(push_items, items[p]);
+            threads[p] = start_thread(push_items, items[p]);
         while (got < close_after) {
             got += receive_items(gl_inbox_take(&box), next);
             stress_yield();
@@ -289,7 +203,7 @@ static void *send_tokens(void *arg) {
     uint32_t depth = 1 + rnd(LETTERS);
     for (uint32_t n = 0; n < s->todo; n++) {
         while (n - __atomic_load_n(&s->got, __ATOMIC_ACQUIRE) >= depth)
-            rnd(4) ? (void)sched_yield() : nap(rnd(40));
+            rnd(4) ? (void)sched_yield() : nap_us(rnd(40));
         stress_yield();
         if (s->kind == LETTER) {
             letter *l = &s->letters[n % LETTERS];
@@ -342,7 +256,7 @@ static void park(world *w) {  /* in either way */
     int64_t deadline = -1;
     int result, n = 0, polls = rnd(2);
     if (w->with & DEADLINES && rnd(2))
-        deadline = rnd(4) ? gl_now() + rnd(200000) : rnd(2) ? gl_now() : 0;
+        deadline = rnd(4) ? stress_now() + rnd(200000) : rnd(2) ? stress_now() : 0;
     if (polls) {
         n = gl_poll(w->ps, deadline, events, 1 + rnd(3));
         result = n < 0 ? -n : 0;
@@ -350,7 +264,7 @@ static void park(world *w) {  /* in either way */
         result = gl_park(w->ps, deadline);
     }
     if (result == ETIMEDOUT)
-        CHECK(!polls && deadline >= 0 && gl_now() >= deadline, "the park timed out too early");
+        CHECK(!polls && deadline >= 0 && stress_now() >= deadline, "the park timed out too early");
     else
         CHECK(result == 0 || (result == EINTR && w->with & SIGNALS), "the park returned %d", result);
     CHECK(__atomic_load_n(&w->ps->state, __ATOMIC_RELAXED) == GL_RUNNING, "a state of sleep after a park");
@@ -438,9 +352,9 @@ static void open_world(world *w, int letters, int files, int with) {
 }
 
 static void start_world(world *w) {
-    w->consumer = start(w->with & SIGNALS ? consume_with_signals : consume, w);
+    w->consumer = start_thread(w->with & SIGNALS ? consume_with_signals : consume, w);
     for (int i = 0; i < w->count; i++)
-        w->sources[i].thread = start(send_tokens, &w->sources[i]);
+        w->sources[i].thread = start_thread(send_tokens, &w->sources[i]);
 }
 
 static void close_world(world *w) {
@@ -476,7 +390,7 @@ static unsigned run_worlds(int letters, int files, int with) {
                     gl_unpark(worlds[i].ps);
                 else
                     pthread_kill(worlds[i].consumer, SIGUSR1);
-                nap(rnd(200));
+                nap_us(rnd(200));
             }
         for (int i = 0; i < n; i++) {
             close_world(&worlds[i]);
@@ -501,10 +415,10 @@ static void *park_for_signal(void *arg) {
 
 static void check_interrupt(int polls) {
     world w = {.ps = open_set(), .with = polls};
-    pthread_t thread = start(park_for_signal, &w);
+    pthread_t thread = start_thread(park_for_signal, &w);
     while (!__atomic_load_n(&w.done, __ATOMIC_ACQUIRE)) {
         pthread_kill(thread, SIGUSR1);
-        nap(200);
+        nap_us(200);
     }
     pthread_join(thread, NULL);
     close_set(w.ps);
@@ -519,7 +433,7 @@ static void check_one_event(void) {
     CHECK(epoll_ctl(ps->epfd, EPOLL_CTL_ADD, ready, &event) == 0, "epoll_ctl: %s", strerror(errno));
     gl_get_stats(&before);
     CHECK(gl_park(ps, -1) == 0, "a park without a deadline failed");
-    nap(20000);
+    nap_us(20000);
     gl_get_stats(&after);
     CHECK(after.fires - before.fires == 1, "one park, %d events", (int)(after.fires - before.fires));
     close_set(ps);
@@ -530,7 +444,7 @@ static void check_one_event(void) {
 static void *ring_late(void *arg) {
     gl_pollset *ps = arg;
     static gl_node node;
-    nap(2000);
+    nap_us(2000);
     CHECK(gl_inbox_push(ps->inbox, &node) == GL_INBOX_FIRST, "the inbox was not empty");
     gl_unpark(ps);
     return NULL;
@@ -539,13 +453,13 @@ static void *ring_late(void *arg) {
 static void check_poll_deadline(void) {
     gl_pollset *ps = open_set();
     struct epoll_event event;
-    int64_t deadline = gl_now() + 300000;
+    int64_t deadline = stress_now() + 300000;
     pthread_t thread;
     int n;
     CHECK(gl_poll(ps, deadline, &event, 1) == 0, "something was ready in an empty poll set");
-    CHECK(gl_now() >= deadline, "the poll ended too early");
+    CHECK(stress_now() >= deadline, "the poll ended too early");
     CHECK(gl_poll(ps, 0, &event, 1) == 0, "something was ready in an empty poll set");
-    thread = start(ring_late, ps);
+    thread = start_thread(ring_late, ps);
     n = gl_poll(ps, -1, &event, 1);
     CHECK(n == 0 || (n == 1 && event.data.u64 == GL_BELL), "the poll returned %d", n);
     pthread_join(thread, NULL);
@@ -610,7 +524,7 @@ static void *churn(void *arg) {
             uint64_t value;
             int mine = 0;
             if (rnd(2)) {
-                rnd(2) ? gl_park(ps, gl_now() + rnd(100000)) : gl_poll(ps, gl_now() + rnd(100000), &event, 1);
+                rnd(2) ? gl_park(ps, stress_now() + rnd(100000)) : gl_poll(ps, stress_now() + rnd(100000), &event, 1);
                 continue;
             }
             CHECK(epoll_ctl(ps->epfd, EPOLL_CTL_ADD, own, &event) == 0, "epoll_ctl: %s", strerror(errno));
@@ -633,7 +547,7 @@ static void *churn(void *arg) {
         close(own);
         beat();
         if (rnd(2))
-            nap(rnd(2000));  /* so that now and then none is open and the netpoller stops */
+            nap_us(rnd(2000));  /* so that now and then none is open and the netpoller stops */
     }
     __atomic_sub_fetch(&churning, 1, __ATOMIC_RELEASE);
     return NULL;
@@ -678,9 +592,9 @@ static void start_churn(pthread_t *threads) {
     for (int i = 0; i < SHARED; i++)
         shared[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     for (intptr_t i = 0; i < CHURNERS; i++)
-        threads[i] = start(churn, (void *)i);
-    threads[CHURNERS] = start(write_mail, NULL);
-    threads[CHURNERS + 1] = start(write_mail, NULL);
+        threads[i] = start_thread(churn, (void *)i);
+    threads[CHURNERS] = start_thread(write_mail, NULL);
+    threads[CHURNERS + 1] = start_thread(write_mail, NULL);
 }
 
 static void end_churn(pthread_t *threads) {
@@ -704,7 +618,7 @@ static unsigned case_churn(void) {
 /* -------------------------------------------------------------- f: fork */
 static void *ring(void *arg) {
     uint64_t one = 1;
-    nap(rnd(500));
+    nap_us(rnd(500));
     CHECK(write((int)(intptr_t)arg, &one, sizeof one) == sizeof one, "write: %s", strerror(errno));
     return NULL;
 }
@@ -727,7 +641,7 @@ static void live_as_child(gl_pollset *parked, gl_pollset *idle, int parent_maste
     ps = open_set();
     CHECK(ps != NULL && !gl_pollset_foreign(ps), "the child's poll set is foreign");
     CHECK(epoll_ctl(ps->epfd, EPOLL_CTL_ADD, bell, &event) == 0, "epoll_ctl: %s", strerror(errno));
-    thread = start(ring, (void *)(intptr_t)bell);
+    thread = start_thread(ring, (void *)(intptr_t)bell);
     if (rnd(2))
         CHECK(gl_poll(ps, -1, &event, 1) == 1, "a poll without a deadline failed");
     else
@@ -799,14 +713,14 @@ static unsigned case_fork(void) {
         open_world(&w, rnd(2), 1 + rnd(2), 0);
         for (int i = 0; i < w.count; i++)
             w.sources[i].todo = 600;
-        until = gl_now() + 150000000;
+        until = stress_now() + 150000000;
         if (noise)
             start_churn(threads);  /* forks then meet a table that is being changed */
         start_world(&w);
         do {
             pid_t pid;
             int status, parent_master = master;  /* the same while `idle` is open */
-            nap(rnd(1000));
+            nap_us(rnd(1000));
             pthread_mutex_lock(&keeping);
             pid = fork();
             pthread_mutex_unlock(&keeping);
@@ -847,15 +761,9 @@ int main(int argc, char **argv) {
     sigaction(SIGUSR1, &action, NULL);
     for (; *letters; letters++) {
         gl_stats stats;
-        pthread_t dog;
         unsigned rounds;
         current = *letters;
-        watching = 1;
-        dog = start(watchdog, NULL);
-        until = gl_now() + strtoll(argv[2], NULL, 10) * 1000000;
-        rounds = cases[*letters - 'a'].run();
-        __atomic_store_n(&watching, 0, __ATOMIC_RELEASE);
-        pthread_join(dog, NULL);
+        rounds = run_watched(cases[*letters - 'a'].run, argv[2]);
         gl_get_stats(&stats);
         printf("%c %-7s ok: %u rounds, %llu fires, %llu stale\n", *letters, cases[*letters - 'a'].name, rounds,
                (unsigned long long)stats.fires, (unsigned long long)stats.stale);

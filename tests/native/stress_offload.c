@@ -7,52 +7,21 @@
  *     stress_offload SEED MILLISECONDS [CASES]     cases: letters out of abcde; each runs that long
  */
 #define _GNU_SOURCE
-#include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <pthread.h>
-#include <sched.h>
-#include <stdarg.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
-#include <time.h>
 
-static uint64_t seed;
-static uint32_t thread_count;  /* atomic; each thread's place in the seed */
-
-static uint32_t rnd(uint32_t below) {  /* 0 .. below - 1, xorshift64* */
-    static __thread uint64_t x;
-    if (x == 0)
-        x = (seed + 1) * 0x9E3779B97F4A7C15u +
-            __atomic_add_fetch(&thread_count, 1, __ATOMIC_RELAXED) * 0xD1B54A32D192ED03u;
-    x ^= x >> 12, x ^= x << 25, x ^= x >> 27;
-    return (uint32_t)((x * 0x2545F4914F6CDD1Du) >> 33) % below;
-}
-
-static void nap(uint32_t microseconds) {
-    struct timespec t = {.tv_nsec = 1000 * (long)microseconds};
-    nanosleep(&t, NULL);
-}
-
-static void stress_yield(void) {
-    uint32_t n = rnd(64);
-    if (n < 2)  /* on few cores only a sleep lets the others run through the gap */
-        nap(1 + rnd(60));
-    else if (n < 14)
-        sched_yield();
-    else if (n < 24)
-        for (n = rnd(300); n > 0; n--)
-            __asm__ volatile("" ::: "memory");
-}
+#define STALL_SECONDS 8
+#define STRESS_SLEEPS 2
+#define STRESS_SLEEP_US 60
+#define STRESS_YIELDS 12
+#define STRESS_SPINS 10
+#include "stress_common.h"
 
 /* ----------------------------------------------------------------- faults
  * An EAGAIN that the kernel did not say has no edge behind it. So one is invented only where the next event is certain:
@@ -74,7 +43,6 @@ static int cut(struct msghdr *msg, uint32_t most) {  /* make it `most` bytes at 
 static ssize_t faulty_recv(int fd, struct msghdr *msg);
 static ssize_t faulty_send(int fd, struct msghdr *msg);
 
-#define GL_YIELD() stress_yield()
 #define GL_CHUNK 4
 #define GL_EVENTS 2
 #define GL_RING 32
@@ -122,69 +90,17 @@ static ssize_t faulty_send(int fd, struct msghdr *msg) {
     return sendmsg(fd, msg, MSG_NOSIGNAL);
 }
 
-/* ---------------------------------------------------- verdicts, watchdog */
-enum { STALL_SECONDS = 8 };
-
-static char current = '-';
-static uint32_t beats;         /* atomic; whatever makes progress counts here */
-static uint32_t watching;      /* atomic; the watchdog's case is on */
-static int64_t until;          /* the case ends here */
-
-static void fail(int status, const char *format, ...) {
-    char text[400];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    fprintf(stderr, "FAILED case %c, seed %llu: %s\n", current, (unsigned long long)seed, text);
+/* -------------------------------------------------------------- verdicts */
+static void print_state(void) {
     for (uint32_t i = 0; i < conns_size; i++) {
         gl_conn *c = conn_at(i);
         if (c->generation % 2)
             fprintf(stderr, "conn %u: word %u posted %u kicked %u listed %u rx %u-%u stalled %u end %d ready %u "
-                    "tx %u-%u blocked %u error %d\n", i, c->word, c->posted, c->kicked, c->listed, c->rx.head, c->rx.tail,
-                    c->rx_stalled, c->rx_end, c->rx_ready, c->tx.head, c->tx.tail, c->tx_blocked, c->tx_error);
+                    "tx %u-%u blocked %u error %d\n", i, c->word, c->posted, c->kicked, c->listed, c->rx.head,
+                    c->rx.tail, c->rx_stalled, c->rx_end, c->rx_ready, c->tx.head, c->tx.tail, c->tx_blocked,
+                    c->tx_error);
     }
     fprintf(stderr, "dozing %u, kicks %s\n", dozing, gl_inbox_empty(&kicks) ? "empty" : "not empty");
-    fflush(NULL);
-    _exit(status);
-}
-
-#define CHECK(truth, ...) ((truth) ? (void)0 : fail(1, __VA_ARGS__))
-
-static void beat(void) { __atomic_add_fetch(&beats, 1, __ATOMIC_RELAXED); }
-static int going(void) { return gl_now() < until; }
-
-static void *watchdog(void *unused) {
-    uint32_t before = 0;
-    int64_t since = gl_now();
-    while (__atomic_load_n(&watching, __ATOMIC_ACQUIRE)) {
-        uint32_t now = __atomic_load_n(&beats, __ATOMIC_RELAXED);
-        if (now != before) {
-            before = now;
-            since = gl_now();
-        } else if (gl_now() - since > STALL_SECONDS * INT64_C(1000000000)) {
-            fail(3, "no progress for %d seconds", STALL_SECONDS);
-        }
-        nap(20000);
-    }
-    return unused;
-}
-
-static pthread_t start(void *(*body)(void *), void *arg) {
-    pthread_t thread;
-    errno = pthread_create(&thread, NULL, body, arg);
-    CHECK(errno == 0, "pthread_create: %s", strerror(errno));
-    return thread;
-}
-
-static int count_fds(void) {
-    int n = 0;
-    DIR *dir = opendir("/proc/self/fd");
-    CHECK(dir != NULL, "/proc/self/fd: %s", strerror(errno));
-    while (readdir(dir) != NULL)
-        n++;
-    closedir(dir);
-    return n;
 }
 
 /* ----------------------------------------------------------------- a wire
@@ -277,7 +193,7 @@ static void *be_peer(void *arg) {
                 got += (uint32_t)n;
         }
         if (rnd(8) == 0)
-            nap(rnd(50));
+            nap_us(rnd(50));
         beat();
     }
     if (l->reset) {
@@ -432,7 +348,8 @@ static void read_some(wire *l) {
 }
 
 static int busy(const wire *l) {
-    return !l->closed && (l->readable || (l->buffered && l->writable && !l->offloaded) || l->written < l->todo || l->ended);
+    return !l->closed && (l->readable || (l->buffered && l->writable && !l->offloaded) || l->written < l->todo ||
+                          l->ended);
 }
 
 static void turn(wire *l) {
@@ -520,7 +437,7 @@ static void open_world(world *w, int resets) {
         *l = (wire){.ours = pair[1], .theirs = pair[0], .world = w, .todo = 1 + rnd(600), .reset = resets,
                     .readable = 1, .writable = 1};
         watch(l);
-        l->peer = start(be_peer, l);
+        l->peer = start_thread(be_peer, l);
     }
 }
 
@@ -611,7 +528,7 @@ static unsigned case_close(void) {
     pthread_t threads[2];
     unsigned rounds;
     for (int i = 0; i < 2; i++)
-        threads[i] = start(close_early, NULL);
+        threads[i] = start_thread(close_early, NULL);
     rounds = streams(0, 0);
     for (int i = 0; i < 2; i++)
         pthread_join(threads[i], NULL);
@@ -641,13 +558,13 @@ static void *fork_often(void *arg) {
         }
         CHECK(pid > 0, "fork: %s", strerror(errno));
         CHECK(waitpid(pid, &status, 0) == pid && status == 0, "the child ended with status %#x", status);
-        nap(500 + rnd(3000));
+        nap_us(500 + rnd(3000));
     }
     return arg;
 }
 
 static unsigned case_fork(void) {
-    pthread_t forker = start(fork_often, NULL);
+    pthread_t forker = start_thread(fork_often, NULL);
     unsigned rounds = streams(1, 0);
     pthread_join(forker, NULL);
     return rounds;
@@ -675,15 +592,9 @@ int main(int argc, char **argv) {
     fds = count_fds();
     for (; *letters; letters++) {
         gl_offload_stats stats;
-        pthread_t dog;
         unsigned rounds;
         current = *letters;
-        watching = 1;
-        dog = start(watchdog, NULL);
-        until = gl_now() + strtoll(argv[2], NULL, 10) * 1000000;
-        rounds = cases[*letters - 'a'].run();
-        __atomic_store_n(&watching, 0, __ATOMIC_RELEASE);
-        pthread_join(dog, NULL);
+        rounds = run_watched(cases[*letters - 'a'].run, argv[2]);
         gl_offload_get_stats(&stats);
         CHECK(stats.open == 0, "%u connections are still open", stats.open);
         CHECK(count_fds() == fds, "%d descriptors before, %d after", fds, count_fds());

@@ -1,3 +1,5 @@
+from libc.stdint cimport int64_t
+
 from goloop.core.loop.handles cimport Handle, Pollable, TimerHandle
 from goloop.core.poll.pollset cimport PollSet, Side, epoll_event
 from goloop.core.loop.offload_policy cimport OffloadPolicy
@@ -37,6 +39,8 @@ cdef class LoopCore:
     cdef int wake_due(self) except -1
     cdef double now(self) except? -1
     cdef int sleep(self) except -1
+    cdef int sleep_in_pollset(self, int64_t deadline) except -1
+    cdef int sleep_on_futex(self, int64_t deadline) except -1
     cdef int run_once(self) except -1
     cdef int run_ready(self) except -1
     cdef int iterate(self) except -1

@@ -21,9 +21,10 @@ from goloop.core.loop.handles cimport (
     TimerHandle, gl_track, gl_untrack, new_handle, new_timer, trace_source, track_timers,
 )
 from goloop.core.poll.pollset cimport (
-    EPOLLIN, EPOLLOUT, READ, WRITE, Slot, conn_owner, gl_node, now_ns,
+    EPOLLIN, EPOLLOUT, READ, WRITE, Slot, conn_owner, gl_node,
 )
 from goloop.core.loop.ownership cimport RUNNING, LoopThread, hooks
+from goloop.core.system.posix cimport now_ns, now_s
 
 
 cdef extern from "Python.h":
@@ -217,46 +218,55 @@ cdef class LoopCore:
         The kind of the last wake-ups foretells the next: a loop that descriptors wake sleeps in its own poll set,
         one that threads wake sleeps on the futex, which is cheaper for them.
         """
-        cdef epoll_event events[HARVEST]
         cdef double seconds
         cdef int64_t deadline = -1, start = 0
-        cdef int n
         cdef PollSet ps = self.pollset
-        cdef LoopOwnership ownership = self.ownership
         if self.timers.size:
             seconds = self.timers.first() - self.now()
             if seconds <= 0:
                 return 0
             deadline = now_ns() + <int64_t>(min(seconds, MAXIMUM_SLEEP) * 1e9)
-        ownership.stall.idle = 1
+        self.ownership.stall.idle = 1
         if self.offload_policy.adaptive:
             start = now_ns()
         if self.thread_wakes < THREAD_WAKES:
-            with nogil:
-                n = ps.poll(deadline, events, HARVEST)
-            ownership.awake()
-            if n < 0 and -n != EINTR:
-                raise OSError(-n, "epoll_wait failed")
-            self.dispatch(events, n)
+            self.sleep_in_pollset(deadline)
         else:
-            with nogil:
-                n = ps.park(deadline)
-            ownership.awake()
-            if n != 0 and n != EINTR and n != ETIMEDOUT:
-                raise OSError(n, "the netpoller could not be started")
-            self.collect()
+            self.sleep_on_futex(deadline)
         if start:
             self.offload_policy.slept += now_ns() - start
         if self.thread_wakes < THREAD_WAKES and not (ps.inbox_empty() and ps.completions_empty()):
             self.thread_wakes += 1
         return 0
 
+    cdef int sleep_in_pollset(self, int64_t deadline) except -1:
+        cdef epoll_event events[HARVEST]
+        cdef PollSet ps = self.pollset
+        cdef int n
+        with nogil:
+            n = ps.poll(deadline, events, HARVEST)
+        self.ownership.awake()
+        if n < 0 and -n != EINTR:
+            raise OSError(-n, "epoll_wait failed")
+        self.dispatch(events, n)
+        return 0
+
+    cdef int sleep_on_futex(self, int64_t deadline) except -1:
+        cdef PollSet ps = self.pollset
+        cdef int n
+        with nogil:
+            n = ps.park(deadline)
+        self.ownership.awake()
+        if n != 0 and n != EINTR and n != ETIMEDOUT:
+            raise OSError(n, "the netpoller could not be started")
+        self.collect()
+        return 0
+
     cdef int run_once(self) except -1:
         cdef LoopOwnership ownership = self.ownership
         cdef LoopThread loop_thread = ownership.holder
         cdef Py_ssize_t outer = self.todo     # a nested iteration, by _run_once() in a callback
-        if self.pollset.foreign():
-            raise RuntimeError("this event loop belongs to the parent process: make a new one after a fork")
+        self.pollset.check_not_foreign()
         ownership.iteration += 1
         if self.offload_policy.adaptive:
             self.offload_policy.tick()
@@ -458,7 +468,7 @@ cdef class LoopCore:
     # Tests put clocks of their own in the place of loop.time, or override it in a subclass. Being a property, it
     # sees that, and the loop reads the clock without a call through Python as long as nobody did.
     cdef double now(self) except? -1:
-        return now_ns() / 1e9 if self.own_clock else self.time()
+        return now_s() if self.own_clock else self.time()
 
     @property
     def time(self):
@@ -779,6 +789,9 @@ cdef class LoopCore:
     def _is_foreign(self):
         """True in a forked child for a loop that the parent made."""
         return not self._closed and self.pollset.foreign()
+
+    def _check_not_foreign(self):
+        self.pollset.check_not_foreign()
 
     def _use_io(self, mode):
         """Go over to a mode of GOLOOP_IO; each stream follows at its next turn."""

@@ -15,7 +15,8 @@ and keep to it only if it does not cost turns. Figures come in windows:
 import os
 
 from goloop import _environment
-from goloop.core.poll.pollset cimport now_ns
+
+from goloop.core.system.posix cimport now_ns
 
 cdef extern from "sys/resource.h" nogil:
     enum:

@@ -21,7 +21,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint32_t
 
 from goloop.core.loop.handles cimport Handle, gl_track
-from goloop.core.poll.pollset cimport now_ns
+from goloop.core.system.posix cimport now_ns
 
 
 cdef extern from "Python.h":

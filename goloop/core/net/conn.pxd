@@ -1,9 +1,8 @@
-from goloop.core.net.polldesc cimport PollDesc
+from goloop.core.net.net_handle cimport DuplexHandle
 
 
 # A connection over a stream socket. The read buffer is guarded by the turn to read (polldesc.pyx), the rest by the GIL.
-cdef class Conn:
-    cdef PollDesc desc
+cdef class Conn(DuplexHandle):
     cdef bytes buffer             # received and not yet given out: from `at` on
     cdef Py_ssize_t at
     cdef bytes remote             # sockaddr of the peer
@@ -22,9 +21,5 @@ cdef class Conn:
     cdef Py_ssize_t fill(self, Py_ssize_t most) except -1
 
 
-cdef str format_sockaddr(bytes raw)
-cdef bytes sockaddr_of(int fd, bint peer)
-cdef object os_error(int error)
-cdef object with_socket(PollDesc desc, str method, tuple args)
 # Of a connected, non-blocking socket, which the Conn owns from now on.
 cdef Conn new_conn(int fd, bytes remote, bint short_read_drains)

@@ -7,9 +7,7 @@ lost when a deadline or a cancellation ends it half-way. TLSConn (tls_conn.pyx) 
 """
 
 import socket as _socket
-import warnings
 from asyncio import IncompleteReadError
-from os import strerror as _strerror
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -17,47 +15,17 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdlib cimport malloc
 from libc.string cimport memchr, memcpy
 
+from goloop.core.net.net_handle cimport DuplexHandle
 from goloop.core.net.polldesc cimport Direction, PollDesc, closed_error, never_opened, new_polldesc
+from goloop.core.system.posix cimport os_error
+from goloop.core.system.sockaddr cimport MSG_NOSIGNAL, format_go, sockaddr_of
 
 
 cdef extern from *:
     """
-    #include <arpa/inet.h>
-    #include <net/if.h>
-    #include <netinet/in.h>
     #include <sys/socket.h>
-    #include <sys/un.h>
     """
-    int AF_UNIX
-    int AF_INET
-    int AF_INET6
-    int MSG_NOSIGNAL
     int SHUT_WR
-    enum:
-        INET6_ADDRSTRLEN
-        IF_NAMESIZE
-    ctypedef unsigned int socklen_t
-    struct sockaddr:
-        unsigned short sa_family
-    struct sockaddr_storage:
-        unsigned short ss_family
-    struct in_addr:
-        pass
-    struct in6_addr:
-        unsigned char s6_addr[16]
-    struct sockaddr_in:
-        unsigned short sin_port
-        in_addr sin_addr
-    struct sockaddr_in6:
-        unsigned short sin6_port
-        in6_addr sin6_addr
-        unsigned int sin6_scope_id
-    const char *inet_ntop(int family, const void *address, char *text, socklen_t room) nogil
-    unsigned short ntohs(unsigned short n) nogil
-    bint IN6_IS_ADDR_V4MAPPED(in6_addr *address) nogil
-    char *if_indextoname(unsigned int index, char *name) nogil
-    int getsockname(int fd, sockaddr *address, socklen_t *length) nogil
-    int getpeername(int fd, sockaddr *address, socklen_t *length) nogil
     ssize_t recv(int fd, void *data, size_t n, int flags) nogil
     ssize_t send(int fd, const void *data, size_t n, int flags) nogil
     int shutdown(int fd, int how) nogil
@@ -65,55 +33,13 @@ cdef extern from *:
 cdef enum:
     CHUNK = 65536          # bytes taken at a time for lines and frames, Go's bufio takes 4 KiB
     LARGEST = 262144       # bytes per system call: they keep the GIL
-    PATH_AT = 2            # offsetof(struct sockaddr_un, sun_path)
 
 cdef char *scratch = <char *>malloc(LARGEST)      # between a recv and its copy nobody else gets the GIL
 if scratch == NULL:
     raise MemoryError
 
 
-cdef object os_error(int error):
-    """The exception for an errno, of the class that the socket module would raise."""
-    return OSError(error, _strerror(error))
-
-
-cdef bytes sockaddr_of(int fd, bint peer):
-    cdef sockaddr_storage address
-    cdef socklen_t length = sizeof(address)
-    cdef int failed
-    if peer:
-        failed = getpeername(fd, <sockaddr *>&address, &length)
-    else:
-        failed = getsockname(fd, <sockaddr *>&address, &length)
-    return b"" if failed else PyBytes_FromStringAndSize(<char *>&address, length)
-
-
-cdef str format_sockaddr(bytes raw):
-    """An address as Go writes it: 127.0.0.1:80, [::1]:80, a path, @name for an abstract one; "" for none."""
-    cdef char text[64]
-    cdef char zone[IF_NAMESIZE]
-    cdef const sockaddr_in *inet = <const sockaddr_in *><char *>raw
-    cdef const sockaddr_in6 *inet6 = <const sockaddr_in6 *><char *>raw
-    cdef int family = (<const sockaddr *><char *>raw).sa_family if len(raw) >= PATH_AT else -1
-    if family == AF_INET:
-        inet_ntop(AF_INET, &inet.sin_addr, text, sizeof(text))
-        return f"{(<bytes>text).decode()}:{ntohs(inet.sin_port)}"
-    if family == AF_INET6:
-        if IN6_IS_ADDR_V4MAPPED(<in6_addr *>&inet6.sin6_addr):
-            inet_ntop(AF_INET, &inet6.sin6_addr.s6_addr[12], text, sizeof(text))
-            return f"{(<bytes>text).decode()}:{ntohs(inet6.sin6_port)}"
-        inet_ntop(AF_INET6, &inet6.sin6_addr, text, sizeof(text))
-        if inet6.sin6_scope_id and if_indextoname(inet6.sin6_scope_id, zone) != NULL:
-            return f"[{(<bytes>text).decode()}%{(<bytes>zone).decode()}]:{ntohs(inet6.sin6_port)}"
-        return f"[{(<bytes>text).decode()}]:{ntohs(inet6.sin6_port)}"
-    if family == AF_UNIX and len(raw) > PATH_AT:
-        if raw[PATH_AT] == 0:
-            return "@" + raw[PATH_AT + 1:].decode(errors="surrogateescape")
-        return raw[PATH_AT:].split(b"\0", 1)[0].decode(errors="surrogateescape")
-    return ""
-
-
-cdef class Conn:
+cdef class Conn(DuplexHandle):
     """A stream connection with blocking-style reads and writes (Go: net.Conn), for goroutines and plain threads.
 
     Made by goloop.net's dial(), by a Listener, or by Conn(sock). sock: a connected stream socket, which the Conn takes
@@ -127,8 +53,7 @@ cdef class Conn:
     the connection; iterating over it reads lines.
     """
 
-    def __cinit__(self, *args, **kwargs):
-        self.desc = never_opened
+    def __cinit__(self):
         self.buffer = self.remote = b""
 
     def __init__(self, sock not None):
@@ -140,23 +65,12 @@ cdef class Conn:
         self.desc = new_polldesc(sock.detach(), sock.family != _socket.AF_UNIX, "Conn.read()", "Conn.write()")
         self.remote = sockaddr_of(self.desc.fd, True)
 
-    def __del__(self):
-        if not self.desc.closed:
-            try:
-                warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
-            finally:
-                self.desc.close()
+    cdef int abandon(self) except -1:
+        self.desc.close()         # no goodbye
+        return 0
 
-    def __repr__(self):
-        if self.desc.closed:
-            return f"<{type(self).__name__} closed>"
-        return f"<{type(self).__name__} fd={self.desc.fd} {self.local_addr} -> {self.remote_addr}>"
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc):
-        self.close()
+    cdef str ends(self):
+        return f"{self.local_addr} -> {self.remote_addr}"
 
     # ------------------------------------------------------------ the two ends
     cdef int prepare(self) except -1:
@@ -424,71 +338,9 @@ cdef class Conn:
                 self.desc.close()
 
     @property
-    def closed(self):
-        """Whether close() was called (bool)."""
-        return self.desc.closed
-
-    def set_deadline(self, deadline):
-        """End all reads and writes, under way and to come, at a time (Go: SetDeadline).
-
-        deadline: a number of seconds from now, after which they raise TimeoutError (0: at once); a
-        goloop.context.Context, with whose end they raise its error; None: no end. It stays until it is set again; set
-        it before each read for a timeout of each. TypeError for anything else, ValueError for a negative number and for
-        a time of the clock; ClosedError on a closed connection. From any thread, goroutine or coroutine.
-        """
-        self.desc.set_deadline(self.desc.reading, deadline)
-        self.desc.set_deadline(self.desc.writing, deadline)
-
-    def set_read_deadline(self, deadline):
-        """End all reads, under way and to come, at a time (Go: SetReadDeadline).
-
-        deadline: a number of seconds from now, after which they raise TimeoutError (0: at once); a
-        goloop.context.Context, with whose end they raise its error; None: no end. It stays until it is set again.
-        TypeError for anything else, ValueError for a negative number and for a time of the clock; ClosedError on a
-        closed connection. From any thread, goroutine or coroutine.
-        """
-        self.desc.set_deadline(self.desc.reading, deadline)
-
-    def set_write_deadline(self, deadline):
-        """End all writes, under way and to come, at a time (Go: SetWriteDeadline).
-
-        deadline: a number of seconds from now, after which they raise TimeoutError (0: at once); a
-        goloop.context.Context, with whose end they raise its error; None: no end. It stays until it is set again.
-        TypeError for anything else, ValueError for a negative number and for a time of the clock; ClosedError on a
-        closed connection. From any thread, goroutine or coroutine.
-        """
-        self.desc.set_deadline(self.desc.writing, deadline)
-
-    def fileno(self):
-        """Return the descriptor, which stays the connection's; -1 once closed. From any thread, goroutine or coroutine.
-        """
-        return self.desc.fd
-
-    @property
-    def local_addr(self):
-        """This end's address (str), "127.0.0.1:8080" or a path; "" for none, and once closed (Go: LocalAddr)."""
-        return format_sockaddr(sockaddr_of(self.desc.fd, False)) if not self.desc.closed else ""
-
-    @property
     def remote_addr(self):
         """The peer's address (str), also when the connection is closed; "" for none (Go: RemoteAddr)."""
-        return format_sockaddr(self.remote)
-
-    def setsockopt(self, *args):
-        """Set an option of the socket. From any thread, goroutine or coroutine.
-
-        args: level, option and value, as socket.socket.setsockopt() takes them. ClosedError on a closed connection,
-        another OSError if the system refuses.
-        """
-        return with_socket(self.desc, "setsockopt", args)
-
-    def getsockopt(self, *args):
-        """Return an option of the socket. From any thread, goroutine or coroutine.
-
-        args: level, option and, for bytes, their number, as socket.socket.getsockopt() takes them. ClosedError on a
-        closed connection, another OSError if the system refuses.
-        """
-        return with_socket(self.desc, "getsockopt", args)
+        return format_go(self.remote)
 
 
 cdef Conn new_conn(int fd, bytes remote, bint short_read_drains):
@@ -496,16 +348,3 @@ cdef Conn new_conn(int fd, bytes remote, bint short_read_drains):
     conn.desc = new_polldesc(fd, short_read_drains, "Conn.read()", "Conn.write()")
     conn.remote = remote
     return conn
-
-
-cdef object with_socket(PollDesc desc, str method, tuple args):
-    """Call a method of a socket object for the descriptor."""
-    desc.begin_use()
-    try:
-        sock = _socket.socket(fileno=desc.fd)
-        try:
-            return getattr(sock, method)(*args)
-        finally:
-            sock.detach()
-    finally:
-        desc.end_use()

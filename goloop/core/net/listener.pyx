@@ -1,16 +1,18 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """Listener: accepts connections in blocking style, for goroutines and plain threads (Go: net.Listener)."""
 
-import os
 import socket as _socket
-import warnings
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, errno
 
-from goloop.core.net.conn cimport format_sockaddr, new_conn, os_error, sockaddr_of, with_socket
+from goloop.core.net.conn cimport new_conn
+from goloop.core.net.net_handle cimport NetHandle
 from goloop.core.net.polldesc cimport Direction, PollDesc, never_opened, new_polldesc
+from goloop.core.system.posix cimport os_error
+from goloop.core.system.sockaddr cimport format_go, sockaddr_of
 
+from goloop.core.system.socket_file import SocketFile as _SocketFile
 from goloop.errors import ClosedError
 
 
@@ -28,7 +30,7 @@ cdef extern from *:
     int accept4(int fd, sockaddr *address, socklen_t *length, int flags) nogil
 
 
-cdef class Listener:
+cdef class Listener(NetHandle):
     """A listening socket (Go: net.Listener), for goroutines and plain threads.
 
     accept() parks a goroutine or blocks a plain thread; several may accept at once. Made by goloop.net's listen(), or
@@ -38,14 +40,11 @@ cdef class Listener:
     RuntimeError; the other methods do not wait, and may be called from any thread, goroutine or coroutine.
     """
 
-    cdef PollDesc desc
     cdef bytes local
-    cdef bint short_read_drains  # see PollDesc.short_read_drains: for the connections
-    cdef object path             # of a Unix socket that was made for it: unlinked at the close,
-    cdef object inode            # if it is still this one
+    cdef bint short_read_drains  # see PollDesc.short_read_drains: what the connections are
+    cdef object file             # the _SocketFile of a Unix socket that was made for it, or None
 
-    def __cinit__(self, *args, **kwargs):
-        self.desc = never_opened
+    def __cinit__(self):
         self.local = b""
 
     def __init__(self, sock not None, path=None):
@@ -57,27 +56,11 @@ cdef class Listener:
         self.short_read_drains = sock.family != _socket.AF_UNIX
         self.local = sockaddr_of(sock.fileno(), False)
         if path is not None:
-            self.inode = _inode(path)
-            self.path = path
+            self.file = _SocketFile(path)
         self.desc = new_polldesc(sock.detach(), False, "Listener.accept()", "Listener")
 
-    def __del__(self):
-        if not self.desc.closed:
-            try:
-                warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
-            finally:
-                self.close()
-
-    def __repr__(self):
-        if self.desc.closed:
-            return f"<{type(self).__name__} closed>"
-        return f"<{type(self).__name__} fd={self.desc.fd} {self.addr}>"
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc):
-        self.close()
+    cdef str ends(self):
+        return self.addr
 
     def accept(self):
         """Wait for the next connection and return its Conn (Go: Accept).
@@ -126,24 +109,19 @@ cdef class Listener:
         """
         if self.desc.closed:
             return
-        path, self.path = self.path, None
+        file, self.file = self.file, None
         try:
-            if path is not None and _inode(path) == self.inode:
-                os.unlink(path)
+            if file is not None:
+                file.unlink()
         except OSError:
-            pass                      # gone already
+            pass                      # gone already, or of a folder that may not be changed
         finally:
             self.desc.close()
 
     @property
-    def closed(self):
-        """Whether close() was called (bool)."""
-        return self.desc.closed
-
-    @property
     def addr(self):
         """The address on which it listens (str), "127.0.0.1:8080" or a path; also when it is closed (Go: Addr)."""
-        return format_sockaddr(self.local)
+        return format_go(self.local)
 
     def set_deadline(self, deadline):
         """End all accept() calls, under way and to come, at a time (Go: TCPListener.SetDeadline).
@@ -154,29 +132,3 @@ cdef class Listener:
         closed listener. From any thread, goroutine or coroutine.
         """
         self.desc.set_deadline(self.desc.reading, deadline)
-
-    def fileno(self):
-        """Return the descriptor, which stays the listener's; -1 once closed. From any thread, goroutine or coroutine.
-        """
-        return self.desc.fd
-
-    def setsockopt(self, *args):
-        """Set an option of the socket. From any thread, goroutine or coroutine.
-
-        args: level, option and value, as socket.socket.setsockopt() takes them. ClosedError on a closed listener,
-        another OSError if the system refuses.
-        """
-        return with_socket(self.desc, "setsockopt", args)
-
-    def getsockopt(self, *args):
-        """Return an option of the socket. From any thread, goroutine or coroutine.
-
-        args: level, option and, for bytes, their number, as socket.socket.getsockopt() takes them. ClosedError on a
-        closed listener, another OSError if the system refuses.
-        """
-        return with_socket(self.desc, "getsockopt", args)
-
-
-def _inode(path):
-    st = os.lstat(path)
-    return st.st_dev, st.st_ino

@@ -2,15 +2,16 @@
 """PacketConn: datagrams in blocking style, for goroutines and plain threads (Go: net.PacketConn and net.UDPConn)."""
 
 import socket as _socket
-import warnings
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdlib cimport malloc
 
-from goloop.core.net.conn cimport format_sockaddr, os_error, sockaddr_of, with_socket
+from goloop.core.net.net_handle cimport DuplexHandle
 from goloop.core.net.polldesc cimport Direction, PollDesc, closed_error, never_opened, new_polldesc
+from goloop.core.system.posix cimport os_error
+from goloop.core.system.sockaddr cimport format_go, sockaddr_of
 
 
 cdef extern from *:
@@ -34,7 +35,7 @@ if scratch == NULL:
     raise MemoryError
 
 
-cdef class PacketConn:
+cdef class PacketConn(DuplexHandle):
     """A socket for datagrams (Go: net.PacketConn, net.UDPConn), for goroutines and plain threads.
 
     Made by goloop.net's listen_packet(), and by dial() with a peer: then read() and write() are for that peer alone.
@@ -46,12 +47,8 @@ cdef class PacketConn:
     the call, and any other OSError of the system, such as ConnectionRefusedError. `with` closes it.
     """
 
-    cdef PollDesc desc
     cdef object pack              # address -> sockaddr, as bytes
     cdef object unlink            # a function to call at the close, or None
-
-    def __cinit__(self, *args, **kwargs):
-        self.desc = never_opened
 
     def __init__(self, sock not None, pack, unlink=None):
         if self.desc is not never_opened:
@@ -63,23 +60,8 @@ cdef class PacketConn:
         self.unlink = unlink
         self.desc = new_polldesc(sock.detach(), False, "PacketConn.read()", "PacketConn.write()")
 
-    def __del__(self):
-        if not self.desc.closed:
-            try:
-                warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
-            finally:
-                self.close()
-
-    def __repr__(self):
-        if self.desc.closed:
-            return f"<{type(self).__name__} closed>"
-        return f"<{type(self).__name__} fd={self.desc.fd} {self.local_addr} -> {self.remote_addr or 'any'}>"
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc):
-        self.close()
+    cdef str ends(self):
+        return f"{self.local_addr} -> {self.remote_addr or 'any'}"
 
     cdef tuple receive(self, Py_ssize_t most):
         cdef PollDesc desc = self.desc
@@ -143,7 +125,7 @@ cdef class PacketConn:
         on the thread of a running loop outside of a goroutine.
         """
         data, raw = self.receive(n)
-        return data, format_sockaddr(raw)
+        return data, format_go(raw)
 
     def read(self, Py_ssize_t n=65536):
         """Wait for a datagram and return it (Go: UDPConn.Read). A datagram without content is b"", too.
@@ -189,68 +171,6 @@ cdef class PacketConn:
             self.desc.close()
 
     @property
-    def closed(self):
-        """Whether close() was called (bool)."""
-        return self.desc.closed
-
-    def set_deadline(self, deadline):
-        """End all reads and writes, under way and to come, at a time (Go: SetDeadline).
-
-        deadline: a number of seconds from now, after which they raise TimeoutError (0: at once); a
-        goloop.context.Context, with whose end they raise its error; None: no end. It stays until it is set again.
-        TypeError for anything else, ValueError for a negative number and for a time of the clock; ClosedError on a
-        closed connection. From any thread, goroutine or coroutine.
-        """
-        self.desc.set_deadline(self.desc.reading, deadline)
-        self.desc.set_deadline(self.desc.writing, deadline)
-
-    def set_read_deadline(self, deadline):
-        """End all reads, under way and to come, at a time (Go: SetReadDeadline).
-
-        deadline: a number of seconds from now, after which they raise TimeoutError (0: at once); a
-        goloop.context.Context, with whose end they raise its error; None: no end. It stays until it is set again.
-        TypeError for anything else, ValueError for a negative number and for a time of the clock; ClosedError on a
-        closed connection. From any thread, goroutine or coroutine.
-        """
-        self.desc.set_deadline(self.desc.reading, deadline)
-
-    def set_write_deadline(self, deadline):
-        """End all writes, under way and to come, at a time (Go: SetWriteDeadline).
-
-        deadline: a number of seconds from now, after which they raise TimeoutError (0: at once); a
-        goloop.context.Context, with whose end they raise its error; None: no end. It stays until it is set again.
-        TypeError for anything else, ValueError for a negative number and for a time of the clock; ClosedError on a
-        closed connection. From any thread, goroutine or coroutine.
-        """
-        self.desc.set_deadline(self.desc.writing, deadline)
-
-    def fileno(self):
-        """Return the descriptor, which stays the connection's; -1 once closed. From any thread, goroutine or coroutine.
-        """
-        return self.desc.fd
-
-    @property
-    def local_addr(self):
-        """This end's address (str); "" for none, and once closed (Go: LocalAddr)."""
-        return format_sockaddr(sockaddr_of(self.desc.fd, False)) if not self.desc.closed else ""
-
-    @property
     def remote_addr(self):
         """The address of the dialled peer (str); "" for none, and once closed (Go: RemoteAddr)."""
-        return format_sockaddr(sockaddr_of(self.desc.fd, True)) if not self.desc.closed else ""
-
-    def setsockopt(self, *args):
-        """Set an option of the socket. From any thread, goroutine or coroutine.
-
-        args: level, option and value, as socket.socket.setsockopt() takes them. ClosedError on a closed connection,
-        another OSError if the system refuses.
-        """
-        return with_socket(self.desc, "setsockopt", args)
-
-    def getsockopt(self, *args):
-        """Return an option of the socket. From any thread, goroutine or coroutine.
-
-        args: level, option and, for bytes, their number, as socket.socket.getsockopt() takes them. ClosedError on a
-        closed connection, another OSError if the system refuses.
-        """
-        return with_socket(self.desc, "getsockopt", args)
+        return format_go(sockaddr_of(self.desc.fd, True)) if not self.desc.closed else ""

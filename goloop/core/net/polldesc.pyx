@@ -18,13 +18,14 @@ from libc.stdint cimport int64_t
 
 from goloop.core.loop.loop_core cimport fd_of
 from goloop.core.poll.pollset cimport (
-    EPOLLERR, EPOLLHUP, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, fork_epoch, now_ns,
+    EPOLLERR, EPOLLHUP, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, fork_epoch,
 )
 from goloop.core.net.wake_pipe cimport WakePipe
 from goloop.core.sched.scheduler cimport G, current_g
 from goloop.core.sched.waiter cimport (
     CANCELLED, COMPLETED, WaitNode, Waiter, blocking_waiter, may_block, new_wait_node, seconds_of,
 )
+from goloop.core.system.posix cimport now_s
 
 from goloop.errors import ClosedError, DeadlineExceeded
 
@@ -78,10 +79,6 @@ def may_wait(str what, str instead="asyncio's streams"):
     return current_g() is not None
 
 
-cdef inline double now() noexcept:
-    return now_ns() / 1e9
-
-
 cdef double deadline_in(object seconds) except -1:
     """When it is that many seconds from now; 0: never."""
     cdef double wanted
@@ -102,7 +99,7 @@ cdef double deadline_in(object seconds) except -1:
             f"a deadline is a number of seconds from now, and {seconds!r} is more than 30 years: for a time of the "
             "clock subtract time.time()"
         )
-    return now() + wanted
+    return now_s() + wanted
 
 
 cdef object closed_error():
@@ -166,7 +163,7 @@ cdef class PollDesc(Pollable):
     cdef int check(self, Direction side) except -1:
         if self.closed:
             raise closed_error()
-        if side.deadline != 0 and now() + SLACK >= side.deadline:
+        if side.deadline != 0 and now_s() + SLACK >= side.deadline:
             self.raise_passed(side)
         return 0
 
@@ -255,7 +252,7 @@ cdef class PollDesc(Pollable):
             return self.check(side)   # in the meantime: what is above may run Python code
         side.waiting.join(node)
         try:
-            seconds = -1 if until == 0 else max(until - now(), 0)
+            seconds = -1 if until == 0 else max(until - now_s(), 0)
             if side.deadline != 0:
                 if self.loop_core is g.worker.loop:
                     self.arm(side)
@@ -286,7 +283,7 @@ cdef class PollDesc(Pollable):
         self.begin_use()
         side.waiting.join(node)
         try:
-            seconds = -1 if until == 0 else max(until - now(), 0)
+            seconds = -1 if until == 0 else max(until - now_s(), 0)
             if side.deadline != 0:
                 seconds = self.seconds_left(side) if seconds < 0 else min(seconds, self.seconds_left(side))
             if seconds >= 0:
@@ -406,7 +403,7 @@ cdef class PollDesc(Pollable):
     # sets one for each; going off, it looks where the deadline is by then. Who waits on another loop has its own timer.
     cdef double seconds_left(self, Direction side) except? -2:
         """Seconds to the deadline, -1 for none."""
-        return -1 if side.deadline == 0 else max(side.deadline - now(), 0)
+        return -1 if side.deadline == 0 else max(side.deadline - now_s(), 0)
 
     cdef int set_deadline(self, Direction side, object deadline) except -1:
         """Set it to so many seconds from now, or to the end of a Context; None: none. Absolute, and there until it is
@@ -440,7 +437,7 @@ cdef class PollDesc(Pollable):
     def _context_ended(self, Direction side not None, context):
         """A Context that is a deadline was cancelled. On whatever thread did that."""
         if side.context is context and not self.closed:
-            side.deadline = now()
+            side.deadline = now_s()
             self.wake(side)
 
     cdef int arm(self, Direction side) except -1:
@@ -456,7 +453,7 @@ cdef class PollDesc(Pollable):
         side.timer = None
         if side.deadline == 0 or side.waiting.first is None:
             return
-        if now() + SLACK >= side.deadline:
+        if now_s() + SLACK >= side.deadline:
             side.waiting.complete_all()
         else:
             self.arm(side)
@@ -509,7 +506,7 @@ cdef class PollDesc(Pollable):
 
     # ------------------------------------------------------------- waiting only
     cdef int wait_for(self, Direction side, double seconds) except -1:
-        cdef double until = 0 if seconds < 0 else now() + seconds
+        cdef double until = 0 if seconds < 0 else now_s() + seconds
         cdef pollfd look
         may_block(side.what, "add_reader() or add_writer()")
         while True:
@@ -523,7 +520,7 @@ cdef class PollDesc(Pollable):
                 if look.revents & POLLNVAL:
                     raise OSError(EBADF, "Bad file descriptor")
                 return 0
-            if until != 0 and now() + SLACK >= until:
+            if until != 0 and now_s() + SLACK >= until:
                 raise TimeoutError(f"{side.what}: timed out")
             self.park(side, until)
 

@@ -5,7 +5,10 @@ import signal
 import threading
 
 cimport cython
-from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
+from cpython.exc cimport PyErr_CheckSignals
+from libc.errno cimport errno
+
+from goloop.core.system.posix cimport os_error
 
 
 cdef extern from "Python.h":
@@ -38,7 +41,7 @@ cdef class WakePipe:
         cdef int ends[2]
         self.fd = self.writing = -1
         if pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0:
-            PyErr_SetFromErrno(OSError)
+            raise os_error(errno)
         self.fd, self.writing = ends[0], ends[1]
 
     def __dealloc__(self):

@@ -12,8 +12,8 @@ import os
 from libc.errno cimport EBADF
 
 from goloop.core.patch.hook cimport install
-from goloop.core.poll.pollset cimport now_ns
 from goloop.core.net.polldesc cimport Direction, PollDesc
+from goloop.core.system.posix cimport now_s
 
 from goloop.errors import ClosedError
 
@@ -30,10 +30,6 @@ cdef object close_ = None             # what the functions did before
 cdef object sock_close_ = None
 cdef object sock_detach_ = None
 cdef object fileno = vars(_socket.socket)["fileno"]
-
-
-cdef double now() noexcept:
-    return now_ns() * 1e-9
 
 
 cdef Shared enter(int fd):
@@ -68,7 +64,7 @@ cdef bint wait_fd(int fd, bint write, double until) except -1:
     shared.users += 1
     try:
         shared.desc.wait_for(
-            shared.desc.writing if write else shared.desc.reading, -1 if until == 0 else max(0.0, until - now()))
+            shared.desc.writing if write else shared.desc.reading, -1 if until == 0 else max(0.0, until - now_s()))
     except TimeoutError:
         return False
     except ClosedError:
@@ -96,7 +92,7 @@ cdef bint wait_after_eagain(int fd, bint write, double until) except -1:
         raise OSError(EBADF, "Bad file descriptor") from None
     finally:
         leave(fd, shared)
-    return until == 0 or now() < until
+    return until == 0 or now_s() < until
 
 
 def wait(fd, write=False, timeout=None):
@@ -104,7 +100,7 @@ def wait(fd, write=False, timeout=None):
 
     timeout: seconds; returns False when it is over, else True. OSError if it is no descriptor, or is closed meanwhile.
     """
-    return wait_fd(fd, write, 0 if timeout is None else now() + <double>timeout)
+    return wait_fd(fd, write, 0 if timeout is None else now_s() + <double>timeout)
 
 
 # ----------------------------------------------------------------------- closing

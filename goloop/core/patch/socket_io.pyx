@@ -9,10 +9,11 @@ import _socket
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
+from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EAGAIN, EINTR, errno
 
-from goloop.core.patch.fd_wait cimport now, wait_after_eagain
+from goloop.core.patch.fd_wait cimport wait_after_eagain
+from goloop.core.system.posix cimport now_s, os_error
 
 from goloop.core.patch.hook import hook
 
@@ -63,8 +64,8 @@ cdef class CallDeadline:
         if self.until < 0:
             if self.endless:
                 self.seconds = kernel_timeout(fd, self.write)
-            self.until = 0 if self.endless and self.seconds == 0 else now() + self.seconds
-        if self.until != 0 and now() >= self.until or not wait_after_eagain(fd, self.write, self.until):
+            self.until = 0 if self.endless and self.seconds == 0 else now_s() + self.seconds
+        if self.until != 0 and now_s() >= self.until or not wait_after_eagain(fd, self.write, self.until):
             if self.endless:
                 raise BlockingIOError(EAGAIN, "Resource temporarily unavailable")
             raise TimeoutError("timed out")
@@ -117,7 +118,7 @@ cdef Py_ssize_t receive(CallDeadline patience, char *room, Py_ssize_t size, int 
         elif errno == EINTR:
             PyErr_CheckSignals()
         else:
-            PyErr_SetFromErrno(OSError)
+            raise os_error(errno)
 
 
 cdef Py_ssize_t transmit(CallDeadline patience, const char *data, Py_ssize_t size, int flags) except -1:
@@ -131,7 +132,7 @@ cdef Py_ssize_t transmit(CallDeadline patience, const char *data, Py_ssize_t siz
         elif errno == EINTR:
             PyErr_CheckSignals()
         else:
-            PyErr_SetFromErrno(OSError)
+            raise os_error(errno)
 
 
 def _recv(sock, Py_ssize_t bufsize, int flags=0, /):

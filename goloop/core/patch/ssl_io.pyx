@@ -13,12 +13,13 @@ Guard of the table of windows: the GIL, which only the call itself gives up whil
 import _socket
 import _ssl
 
-from cpython.exc cimport PyErr_SetFromErrno
+from libc.errno cimport errno
 from libc.stdint cimport int64_t, uintptr_t
 
-from goloop.core.patch.fd_wait cimport now, wait_fd
+from goloop.core.patch.fd_wait cimport wait_fd
 from goloop.core.patch.cpython_layout cimport swap_timeout
 from goloop.core.patch.hook cimport cooperative, install
+from goloop.core.system.posix cimport now_s, os_error
 
 
 cdef extern from "fcntl.h" nogil:
@@ -62,7 +63,7 @@ cdef object attempt(object sock, object call, tuple args):
     until_closed(sock)
     mode = fcntl(fd, F_GETFL)
     if mode < 0:
-        PyErr_SetFromErrno(OSError)
+        raise os_error(errno)
     before = swap_timeout(sock, 0)
     windows[address] = before
     open_windows += 1
@@ -103,8 +104,8 @@ cdef object perform(object connection, str name, tuple args, str late):
         if fd < 0:
             continue
         if until == -1:
-            until = 0 if timeout is None else now() + <double>timeout
-        if until != 0 and now() >= until or not wait_fd(fd, write, until):
+            until = 0 if timeout is None else now_s() + <double>timeout
+        if until != 0 and now_s() >= until or not wait_fd(fd, write, until):
             raise TimeoutError(late.format("write" if write else "read"))
 
 

@@ -50,7 +50,6 @@ cdef extern from "../poll/native/netpoll.h" nogil:
     int gl_park(gl_pollset *ps, int64_t deadline)
     int gl_poll(gl_pollset *ps, int64_t deadline, epoll_event *events, int room)
     void gl_unpark(gl_pollset *ps)
-    int64_t gl_now()
     uint32_t gl_fork_epoch()
     void gl_get_stats(gl_stats *out)
 
@@ -122,6 +121,7 @@ cdef class PollSet:
     cdef void unpark(self) noexcept nogil
     cdef int harvest(self, epoll_event *events, int room) noexcept nogil
     cdef bint foreign(self) noexcept nogil
+    cdef int check_not_foreign(self) except -1
 
     cdef int find(self, int fd) noexcept
     cdef int reserve(self, int fd) except -1
@@ -142,7 +142,6 @@ cdef class PollSet:
     cdef gl_node *shut(self)
 
 
-cdef int64_t now_ns() noexcept nogil
 cdef uint32_t fork_epoch() noexcept nogil      # counts the forks between this process and the one that loaded us
 cdef const gl_offload *offload_ops() noexcept nogil     # linked into this module, which has the netpoller
 cdef void *conn_owner(gl_node *node) noexcept nogil

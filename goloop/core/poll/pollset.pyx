@@ -7,9 +7,10 @@ else watches level-triggered (watch), as asyncio's add_reader promises.
 """
 
 cimport cython
-from cpython.exc cimport PyErr_SetFromErrno
 from libc.errno cimport EBADF, EEXIST, ENOENT, errno
 from libc.stdlib cimport free, realloc
+
+from goloop.core.system.posix cimport os_error
 
 cdef extern from "fcntl.h" nogil:
     enum:
@@ -17,10 +18,6 @@ cdef extern from "fcntl.h" nogil:
     int fcntl(int fd, int command, ...)
 
 cdef uint32_t OWNED = EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET
-
-
-cdef int64_t now_ns() noexcept nogil:
-    return gl_now()
 
 
 cdef uint32_t fork_epoch() noexcept nogil:
@@ -63,7 +60,7 @@ cdef class PollSet:
         with nogil:
             ps = gl_pollset_open(&self.inbox)
         if ps == NULL:
-            PyErr_SetFromErrno(OSError)
+            raise os_error(errno)
         self.ps = ps
 
     def __dealloc__(self):
@@ -124,6 +121,11 @@ cdef class PollSet:
     cdef bint foreign(self) noexcept nogil:
         return gl_pollset_foreign(self.ps)
 
+    cdef int check_not_foreign(self) except -1:
+        if gl_pollset_foreign(self.ps):
+            raise RuntimeError("this event loop belongs to the parent process: make a new one after a fork")
+        return 0
+
     cdef gl_node *shut(self):
         """Close for good: refuse posts, forget every slot. Returns what was posted and never taken."""
         cdef gl_pollset *ps = self.ps
@@ -161,7 +163,7 @@ cdef class PollSet:
             return index
         if fd >= self.by_fd_len:
             if fcntl(fd, F_GETFD) < 0:
-                PyErr_SetFromErrno(OSError)      # no such descriptor: do not make the table that long for it
+                raise os_error(errno)      # no such descriptor: do not make the table that long for it
             want = max(<Py_ssize_t>fd + 1, 2 * self.by_fd_len, 64)
             by_fd = <int *>realloc(self.by_fd, want * sizeof(int))
             if by_fd == NULL:
@@ -210,8 +212,7 @@ cdef class PollSet:
                 return self.unregister_disabled(slot)
         if mask == 0:
             return self.release_slot(index)
-        if self.foreign():
-            raise RuntimeError("this event loop belongs to the parent process: make a new one after a fork")
+        self.check_not_foreign()
         op = EPOLL_CTL_MOD if slot.mask else EPOLL_CTL_ADD
         event.events = mask
         event.data.u64 = (<uint64_t>slot.generation << 32) | <uint32_t>index
@@ -223,11 +224,11 @@ cdef class PollSet:
             elif errno == EEXIST and op == EPOLL_CTL_ADD:
                 op = EPOLL_CTL_MOD
             else:
-                PyErr_SetFromErrno(OSError)
+                raise os_error(errno)
             slot.generation += 1
             event.data.u64 = (<uint64_t>slot.generation << 32) | <uint32_t>index
             if epoll_ctl(self.ps.epfd, op, slot.fd, &event) < 0:
-                PyErr_SetFromErrno(OSError)
+                raise os_error(errno)
         slot.mask = mask
         return 0
 
@@ -236,7 +237,7 @@ cdef class PollSet:
         # A forked child shares the parent's epoll: taking the descriptor out would blind the parent.
         if slot.mask and not self.foreign():
             if epoll_ctl(self.ps.epfd, EPOLL_CTL_DEL, slot.fd, NULL) < 0 and errno != ENOENT and errno != EBADF:
-                PyErr_SetFromErrno(OSError)
+                raise os_error(errno)
         self.by_fd[slot.fd] = -1
         slot.fd = -1
         slot.mask = 0
@@ -323,10 +324,9 @@ cdef class PollSet:
     cdef int unregister_disabled(self, Slot *slot) except -1:
         """Keep the slot, but hear nothing of its descriptor."""
         if slot.mask:
-            if self.foreign():
-                raise RuntimeError("this event loop belongs to the parent process: make a new one after a fork")
+            self.check_not_foreign()
             if epoll_ctl(self.ps.epfd, EPOLL_CTL_DEL, slot.fd, NULL) < 0 and errno != ENOENT and errno != EBADF:
-                PyErr_SetFromErrno(OSError)
+                raise os_error(errno)
             slot.mask = 0
         return 0
 
@@ -358,7 +358,7 @@ cdef class PollSet:
             return False
         slot = &self.slots[index]
         if slot.mask and epoll_ctl(self.ps.epfd, EPOLL_CTL_DEL, fd, NULL) < 0:
-            PyErr_SetFromErrno(OSError)
+            raise os_error(errno)
         slot.mask = 0
         return True
 

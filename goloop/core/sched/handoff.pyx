@@ -20,7 +20,6 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from goloop.core.loop.handles cimport Handle
 from goloop.core.loop.loop_core cimport LoopCore
-from goloop.core.poll.pollset cimport now_ns
 from goloop.core.sched.goroutine cimport Goroutine
 from goloop.core.sched.scheduler cimport G, BacklogNotice, Worker, backlog, monitor_look, monitor_poke
 from goloop.core.loop.ownership cimport (
@@ -29,6 +28,7 @@ from goloop.core.loop.ownership cimport (
     stall_forget, stall_hot, this_tid, thread_does,
     stall_look,
 )
+from goloop.core.system.posix cimport gl_clock_ns, now_ns
 
 from goloop.core.sched.scheduler import start_monitor
 
@@ -61,7 +61,6 @@ cdef extern from "time.h" nogil:
     struct timespec:
         long tv_sec
         long tv_nsec
-    int clock_gettime(int clock, timespec *now)
     int nanosleep(const timespec *wanted, timespec *left)
 
 cdef extern from "poll.h" nogil:
@@ -296,13 +295,6 @@ cdef int learn() except -1:
 
 
 # ----------------------------------------------------------------------- look
-cdef int64_t cpu_of(int clock) noexcept nogil:
-    cdef timespec now
-    if clock == -1 or clock_gettime(clock, &now):
-        return -1
-    return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
-
-
 cdef int64_t look() noexcept nogil:
     """The monitor's look at all loops. Returns how many ns to wait until the next one."""
     cdef uint32_t verdicts = 0
@@ -363,7 +355,7 @@ cdef bint retake(LoopOwnership ownership, uint32_t verdict) except -1:
         ownership.regions_retaken += 1
         taken = True
     elif loop_thread.state == RUNNING and ownership.handoff and not gl_trace_busy(loop_thread.tstate):
-        cpu = cpu_of(loop_thread.clock)
+        cpu = gl_clock_ns(loop_thread.clock)
         if verdict & GL_RETAKE:
             if cpu != ownership.stall.cpu or thread_does(loop_thread.tid) not in (GL_SLEEPS, GL_UNKNOWN):
                 return False                   # it went on while we waited for the GIL
@@ -415,7 +407,7 @@ cdef bint computes_without_gil(LoopOwnership ownership, LoopThread loop_thread, 
         # Who waits for the GIL uses processor time as well, all of it where the switch interval is tiny.
         if thread_does(loop_thread.tid) in (GL_FOR_GIL, GL_SLEEPS):
             return False
-        if cpu_of(loop_thread.clock) - before >= PROOF + (now_ns() - begun) * share:
+        if gl_clock_ns(loop_thread.clock) - before >= PROOF + (now_ns() - begun) * share:
             break
         if now_ns() >= end:
             return False
@@ -514,7 +506,7 @@ cdef int describe(LoopOwnership ownership, LoopThread loop_thread, int64_t since
     if away:
         computes = False
     else:
-        computes = (ownership.stall.cpu != cpu_of(loop_thread.clock)
+        computes = (ownership.stall.cpu != gl_clock_ns(loop_thread.clock)
                     or thread_does(loop_thread.tid) not in (GL_SLEEPS, GL_UNKNOWN))
     base = <object><PyObject *>loop_thread.base if loop_thread.base != NULL else None
     # Runs Python code, so that the callback may go on meanwhile, and end.

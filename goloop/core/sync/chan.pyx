@@ -14,11 +14,11 @@ import types
 
 from libc.stdint cimport uint64_t
 
-from goloop.core.poll.pollset cimport now_ns
 from goloop.core.sched.waiter cimport (
     COMPLETED, WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, may_block, new_wait_node,
     raise_outcome, seconds_of,
 )
+from goloop.core.system.posix cimport now_ns
 
 from goloop.errors import ChannelClosed
 

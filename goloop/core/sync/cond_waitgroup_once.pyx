@@ -11,12 +11,13 @@ from inspect import isawaitable, iscoroutinefunction
 
 from goloop.core.sched.goroutine cimport Goroutine, when_done
 from goloop.core.sync.locks cimport EXCLUSIVE, SHARED, RLocker
-from goloop.core.poll.pollset cimport now_ns
+from goloop.core.sync.orphans cimport awaiting_frames
 from goloop.core.sched.scheduler cimport current_g
 from goloop.core.sched.waiter cimport (
     CANCELLED, COMPLETED, WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, new_wait_node, raise_outcome,
     seconds_of,
 )
+from goloop.core.system.posix cimport now_s
 
 from goloop.core.sched.goroutine import go as _go
 from goloop.core.sync.locks import Mutex, RWMutex, obtain_async
@@ -24,10 +25,6 @@ from goloop.core.sync.locks import Mutex, RWMutex, obtain_async
 
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() nogil
-
-
-cdef double clock() noexcept:
-    return now_ns() / 1e9
 
 
 # --------------------------------------------------------------------------- Cond
@@ -77,7 +74,7 @@ cdef class Cond:
             raise interrupted
         return 0
 
-    async def _relock(self):
+    async def _relock(self, list frames):
         cdef object interrupted = None
         while not self.of.acquire_if_free(self.n):
             try:
@@ -86,7 +83,7 @@ cdef class Cond:
             except asyncio.CancelledError as exc:
                 interrupted = exc
             except GeneratorExit:
-                self.of.relock_or_orphan(self.n)
+                self.of.relock_or_orphan(self.n, frames)
                 raise
         if interrupted is not None:
             raise interrupted
@@ -139,6 +136,7 @@ cdef class Cond:
         cdef double seconds = seconds_of(timeout)
         cdef Waiter waiter = async_waiter()
         cdef WaitNode node = new_wait_node(waiter, 0, None)
+        cdef list frames = awaiting_frames()
         waiter.gives_back_on_cancel = True
         self.check_held()
         self.waiters.join(node)
@@ -148,14 +146,14 @@ cdef class Cond:
         except GeneratorExit:
             # It is thrown away, and cannot wait any more.
             self.withdraw(node)
-            self.of.relock_or_orphan(self.n)
+            self.of.relock_or_orphan(self.n, frames)
             raise
         except BaseException:
             self.withdraw(node)
-            await self._relock()
+            await self._relock(frames)
             raise
         node.unlink()
-        await self._relock()
+        await self._relock(frames)
         raise_outcome(waiter.outcome, "Cond.async_wait()")
 
     def wait_for(self, predicate, timeout=None):
@@ -167,11 +165,11 @@ cdef class Cond:
         held, and on the thread of a running loop outside of a goroutine: `await async_wait_for()` there.
         """
         cdef double seconds = seconds_of(timeout)
-        cdef double end = clock() + seconds
+        cdef double end = now_s() + seconds
         result = predicate()
         while not result:
             try:
-                self.wait(None if seconds < 0 else end - clock())
+                self.wait(None if seconds < 0 else end - now_s())
             except TimeoutError:
                 result = predicate()
                 if not result:
@@ -188,11 +186,11 @@ cdef class Cond:
         lock is not held. On any loop.
         """
         cdef double seconds = seconds_of(timeout)
-        cdef double end = clock() + seconds
+        cdef double end = now_s() + seconds
         result = predicate()
         while not result:
             try:
-                await self.async_wait(None if seconds < 0 else end - clock())
+                await self.async_wait(None if seconds < 0 else end - now_s())
             except TimeoutError:
                 result = predicate()
                 if not result:

@@ -9,13 +9,11 @@ cdef enum:
 # Whatever is held and waited for in line. `n` says how: EXCLUSIVE, SHARED, or a semaphore's weight. It is never free
 # while a waiter could have it: the holder that gives it back hands it over. Guard of all fields here: the GIL.
 cdef class Locker:
-    # Coroutines that were thrown away (GeneratorExit) where they had to have it back, and could not: Cond.async_wait().
-    # On their way out they give back a lock that another holder has by now, which must count for nothing.
-    cdef Py_ssize_t orphaned_unlocks
+    cdef list orphans  # what was thrown away without it and gives it back on its way out (orphans.pyx); or None
     cdef object __weakref__
 
-    cdef int relock_or_orphan(self, Py_ssize_t n) except -1  # for such a coroutine: have it, or count an unlock
-    cdef bint consume_orphaned_unlock(self) except -1        # whether one of them gives it back
+    cdef int relock_or_orphan(self, Py_ssize_t n, list frames) except -1  # have it, or be an orphan
+    cdef bint consume_orphaned_unlock(self) except -1                     # whether it is an orphan that gives it back
 
     cdef bint acquire_if_free(self, Py_ssize_t n) noexcept  # have it without waiting; False: it takes a wait
     cdef bint is_held(self, Py_ssize_t n) noexcept

@@ -6,12 +6,11 @@ handed over only to a waiter that was claimed for it (sched/waiter.pyx). A waite
 keeps it, if it is a goroutine, whose next park raises, or passes it on. Semantics are Go's (sync, golang.org/x/sync).
 """
 
-from sys import exception as _exception
-
 from goloop.core.sched.waiter cimport (
     CANCELLED, COMPLETED, WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, may_block, new_wait_node,
     raise_outcome, seconds_of,
 )
+from goloop.core.sync.orphans cimport consume, with_orphan
 
 cdef extern from "../system/native/sealed.h":
     int gl_seal(object type, const char *reason) except -1
@@ -34,15 +33,16 @@ cdef class Locker:
     cdef int waiter_left(self) except -1:
         return 0
 
-    cdef int relock_or_orphan(self, Py_ssize_t n) except -1:
+    cdef int relock_or_orphan(self, Py_ssize_t n, list frames) except -1:
         if not self.acquire_if_free(n):
-            self.orphaned_unlocks += 1
+            self.orphans = with_orphan(self.orphans, frames)
         return 0
 
     cdef bint consume_orphaned_unlock(self) except -1:
-        if self.orphaned_unlocks == 0 or not isinstance(_exception(), GeneratorExit):
+        if self.orphans is None or not consume(self.orphans):
             return False
-        self.orphaned_unlocks -= 1
+        if not self.orphans:
+            self.orphans = None
         return True
 
     cdef int withdraw(self, WaitNode node) except -1:

@@ -16,8 +16,8 @@ from libc.math cimport floor, isinf, isnan
 from goloop.core.sync.chan cimport Chan
 from goloop.core.sched.waiter cimport number_of_seconds
 from goloop.core.sched.goroutine cimport check_function, origin_loop_here, origin_here, start
-from goloop.core.poll.pollset cimport now_ns
 from goloop.core.poll.timer_heap cimport TimerHeap
+from goloop.core.system.posix cimport now_s
 
 from goloop.core.sched.scheduler import report_unraisable
 
@@ -43,16 +43,12 @@ cdef bint leaving = False          # it is to end as soon as there is no entry
 cdef object start_thread = None    # runtime.clock's
 
 
-cdef double now() noexcept:
-    return now_ns() / 1e9
-
-
 cdef double time_in(object seconds) except? -1:
     """When it is that many seconds from now."""
     cdef double delay = number_of_seconds(seconds)
     if isnan(delay):
         raise ValueError("a number of seconds cannot be NaN")
-    return now() + max(min(delay, LONGEST), 0)
+    return now_s() + max(min(delay, LONGEST), 0)
 
 
 cdef class TimerEntry:
@@ -96,7 +92,7 @@ cdef class CallbackTimer(TimerEntry):
 
     def set(self, double when):
         """Call it at that time, in seconds on the monotonic clock, unless clear() comes before."""
-        self.arm(min(when, now() + LONGEST))
+        self.arm(min(when, now_s() + LONGEST))
 
     def clear(self):
         """Do not call it; returns whether it was set."""
@@ -156,7 +152,7 @@ cdef class GoroutineTimer(TimerEntry):
 cdef int fire_due() except -1:
     """Let fire what is due."""
     cdef TimerEntry entry
-    cdef double moment = now()
+    cdef double moment = now_s()
     cdef int fired = 0
     while timers.size and timers.first() <= moment:
         entry = timers.pop()
@@ -180,7 +176,7 @@ def run():
         with nogil:  # timers that follow each other closely leave no other pause
             pass
         if timers.size:
-            delay = min(max(timers.first() - now(), 0), 3600.0)
+            delay = min(max(timers.first() - now_s(), 0), 3600.0)
         else:
             delay = IDLE
             if leaving:
@@ -299,7 +295,7 @@ cdef class Ticker:
         if self.entry.when != 0:
             raise RuntimeError("a Ticker is set again with reset()")
         self.entry.period = period
-        self.entry.arm(now() + period)
+        self.entry.arm(now_s() + period)
 
     def __repr__(self):
         return f"<Ticker every {self.entry.period:g} s, {'running' if self.entry.heap_index >= 0 else 'stopped'}>"
@@ -318,7 +314,7 @@ cdef class Ticker:
         cdef double period = period_of(seconds)
         self.stop()
         self.entry.period = period
-        self.entry.arm(now() + period)
+        self.entry.arm(now_s() + period)
 
     def __enter__(self):
         return self
@@ -359,7 +355,7 @@ gl_seal(FuncTimer, b"a FuncTimer is made by after_func()")
 
 
 cdef str state_of(TimerEntry entry):
-    return f"due in {max(entry.when - now(), 0):.3g} s" if entry.heap_index >= 0 else "not set"
+    return f"due in {max(entry.when - now_s(), 0):.3g} s" if entry.heap_index >= 0 else "not set"
 
 
 cdef double period_of(object seconds) except -1:

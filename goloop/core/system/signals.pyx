@@ -6,7 +6,9 @@ come, which two signals do as one and only the main thread looks at. The count c
 main thread. A loop counts the signals that it has handlers for, and takes what has come when it is woken.
 """
 
-from cpython.exc cimport PyErr_SetFromErrno
+from libc.errno cimport errno
+
+from goloop.core.system.posix cimport os_error
 
 
 cdef extern from *:
@@ -79,7 +81,7 @@ def count(int number):
     """Count a signal from now on. Call it when signal.signal() has just installed a Python handler that calls ran()."""
     check(number)
     if gl_begin_to_count(number) < 0:
-        PyErr_SetFromErrno(OSError)
+        raise os_error(errno)
 
 
 def ran(int number):
@@ -91,7 +93,7 @@ def ran(int number):
     check(number)
     gl_python_ran(number)
     if gl_begin_to_count(number) < 0:
-        PyErr_SetFromErrno(OSError)
+        raise os_error(errno)
 
 
 def take(int number):

@@ -33,4 +33,7 @@ cdef int raw_proto(object sock) except -2
 cdef bint known(int family) noexcept
 cdef object unpack(Address *address)
 cdef bint pack(object value, int family, Address *address) except -1
+cdef bytes sockaddr_of(int fd, bint peer)       # one end's address as the kernel gives it; b"" for none
+# As Go writes it: 127.0.0.1:80, [::1]:80, a path, @name for an abstract one; "" for none.
+cdef str format_go(bytes raw)
 cdef object local_address(object sock, int fd, int family)

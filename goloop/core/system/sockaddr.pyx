@@ -16,6 +16,7 @@ from libc.string cimport memset, strlen
 
 cdef extern from "sys/socket.h" nogil:
     int getsockname(int fd, sockaddr *address, socklen_t *length)
+    int getpeername(int fd, sockaddr *address, socklen_t *length)
 
 cdef extern from "sys/un.h" nogil:
     struct sockaddr_un:
@@ -25,7 +26,7 @@ cdef extern from "netinet/in.h" nogil:
     struct in_addr:
         pass
     struct in6_addr:
-        pass
+        uint8_t s6_addr[16]
     struct sockaddr_in:
         uint16_t sin_family
         uint16_t sin_port
@@ -40,6 +41,12 @@ cdef extern from "netinet/in.h" nogil:
     uint16_t ntohs(uint16_t x)
     uint32_t htonl(uint32_t x)
     uint32_t ntohl(uint32_t x)
+    bint IN6_IS_ADDR_V4MAPPED(in6_addr *address)
+
+cdef extern from "net/if.h" nogil:
+    enum:
+        IF_NAMESIZE
+    char *if_indextoname(unsigned int index, char *name)
 
 cdef extern from "arpa/inet.h" nogil:
     const char *inet_ntop(int family, const void *address, char *text, socklen_t room)
@@ -115,6 +122,43 @@ cdef object unpack(Address *address):
     return _fsdecode(path.split(b"\0", 1)[0])
 
 
+cdef bytes sockaddr_of(int fd, bint peer):
+    cdef sockaddr_storage address
+    cdef socklen_t length = sizeof(address)
+    cdef int failed
+    if peer:
+        failed = getpeername(fd, <sockaddr *>&address, &length)
+    else:
+        failed = getsockname(fd, <sockaddr *>&address, &length)
+    return b"" if failed else PyBytes_FromStringAndSize(<char *>&address, length)
+
+
+cdef str format_go(bytes raw):
+    cdef char text[64]
+    cdef char zone[IF_NAMESIZE]
+    cdef const sockaddr_in *inet = <const sockaddr_in *><char *>raw
+    cdef const sockaddr_in6 *inet6 = <const sockaddr_in6 *><char *>raw
+    cdef const sockaddr_un *local = <const sockaddr_un *><char *>raw
+    cdef Py_ssize_t path = <const char *>local.sun_path - <const char *>local
+    cdef int family = inet.sin_family if len(raw) >= path else -1
+    if family == AF_INET:
+        inet_ntop(AF_INET, &inet.sin_addr, text, sizeof(text))
+        return f"{(<bytes>text).decode()}:{ntohs(inet.sin_port)}"
+    if family == AF_INET6:
+        if IN6_IS_ADDR_V4MAPPED(<in6_addr *>&inet6.sin6_addr):
+            inet_ntop(AF_INET, &inet6.sin6_addr.s6_addr[12], text, sizeof(text))
+            return f"{(<bytes>text).decode()}:{ntohs(inet6.sin6_port)}"
+        inet_ntop(AF_INET6, &inet6.sin6_addr, text, sizeof(text))
+        if inet6.sin6_scope_id and if_indextoname(inet6.sin6_scope_id, zone) != NULL:
+            return f"[{(<bytes>text).decode()}%{(<bytes>zone).decode()}]:{ntohs(inet6.sin6_port)}"
+        return f"[{(<bytes>text).decode()}]:{ntohs(inet6.sin6_port)}"
+    if family == AF_UNIX and len(raw) > path:
+        if raw[path] == 0:
+            return "@" + raw[path + 1:].decode(errors="surrogateescape")
+        return raw[path:].split(b"\0", 1)[0].decode(errors="surrogateescape")
+    return ""
+
+
 cdef bint pack(object value, int family, Address *address) except -1:
     """True if value was a numeric address of the family, and is now in `address`; else the socket module must do it."""
     cdef sockaddr_in *v4 = <sockaddr_in *>&address.storage
@@ -141,6 +185,21 @@ cdef bint pack(object value, int family, Address *address) except -1:
     v6.sin6_port = htons(<uint16_t><int>port)
     address.length = sizeof(sockaddr_in6)
     return inet_pton(AF_INET6, host, &v6.sin6_addr) == 1
+
+
+def is_numeric_host(host not None):
+    """Whether it is an IPv4 or IPv6 address, perhaps with a scope, so that nobody has to be asked."""
+    cdef unsigned char address[16]
+    cdef Py_ssize_t size = 0
+    cdef const char *text
+    cdef object unscoped = host.partition("%")[0]
+    try:
+        text = PyUnicode_AsUTF8AndSize(unscoped, &size)
+    except UnicodeEncodeError:
+        return False
+    if strlen(text) != <size_t>size:
+        return False
+    return inet_pton(AF_INET, text, address) == 1 or inet_pton(AF_INET6, text, address) == 1
 
 
 cdef object local_address(object sock, int fd, int family):

@@ -14,7 +14,6 @@ from asyncio import trsock as _trsock
 from asyncio.log import logger as _logger
 from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
 from functools import partial as _partial
-from os import strerror as _strerror
 
 cimport cython
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, errno
@@ -23,6 +22,7 @@ from posix.unistd cimport close
 from goloop.core.loop.handles cimport Pollable
 from goloop.core.loop.loop_core cimport LoopCore, fd_of
 from goloop.core.poll.pollset cimport READ
+from goloop.core.system.posix cimport os_error
 from goloop.core.system.sockaddr cimport (
     SOCK_CLOEXEC, SOCK_NONBLOCK, Address, known, sockaddr, sockaddr_storage, socklen_t, unpack,
 )
@@ -123,7 +123,7 @@ cdef class Acceptor(Pollable):
                 error = errno
                 if error == EAGAIN or error == EINTR or error == ECONNABORTED:
                     break
-                exc = OSError(error, _strerror(error))
+                exc = os_error(error)
                 if error not in OUT_OF_RESOURCES:
                     raise exc
                 # The descriptor stays ready, so look away for a while.

@@ -11,7 +11,6 @@ import socket as _socket_module
 from asyncio import transports as _transports
 from asyncio import trsock as _trsock
 from asyncio.log import logger as _logger
-from os import strerror as _strerror
 from sys import version_info
 
 cimport cython
@@ -22,6 +21,7 @@ from libc.errno cimport EAGAIN, EINTR, errno
 
 from goloop.core.loop.loop_core cimport READ_SIZE, LoopCore
 from goloop.core.poll.pollset cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
+from goloop.core.system.posix cimport os_error
 from goloop.core.system.sockaddr cimport (
     MSG_NOSIGNAL, Address, known, local_address, pack, raw_family, sockaddr, sockaddr_storage, socklen_t, unpack,
 )
@@ -153,7 +153,7 @@ cdef class DatagramTransport(Transport):
             self.readable = False
             return False
         elif errno != EINTR:
-            self.refused(OSError(errno, _strerror(errno)))
+            self.refused(os_error(errno))
         return True
 
     cdef bint receive_by_object(self) except -1:
@@ -314,7 +314,7 @@ cdef class DatagramTransport(Transport):
         if n >= 0:
             return True
         if error != EAGAIN and error != EINTR:
-            self.refused(OSError(error, _strerror(error)))
+            self.refused(os_error(error))
             return True
         return False
 

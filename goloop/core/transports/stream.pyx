@@ -15,7 +15,6 @@ from asyncio import selector_events as _selector_events
 from asyncio import transports as _transports
 from asyncio import trsock as _trsock
 from asyncio.log import logger as _logger
-from os import strerror as _strerror
 from socket import SHUT_WR
 from socket import socket as _Socket
 from sys import version_info
@@ -30,6 +29,7 @@ from goloop.core.loop.loop_core cimport READ_SIZE, LoopCore
 from goloop.core.poll.pollset cimport (
     EPOLLERR, EPOLLHUP, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, gl_conn, gl_offload, offload_ops,
 )
+from goloop.core.system.posix cimport os_error
 from goloop.core.system.sockaddr cimport (
     AF_INET, AF_INET6, IPPROTO_TCP, MSG_NOSIGNAL, SOCK_STREAM, local_address, raw_family, raw_kind, raw_proto,
     socklen_t,
@@ -83,11 +83,6 @@ cdef object _BufferedProtocol = _protocols.BufferedProtocol
 cdef object _StandIn = _stand_in("StreamTransport", _transports._FlowControlMixin)
 cdef object _TransportSocket = _trsock.TransportSocket
 cdef str WRITELINES = "writelines" if version_info >= (3, 12) else "write"   # as asyncio names it in its errors
-
-
-cdef inline object os_error():
-    """The exception for errno, as the socket module would raise it."""
-    return OSError(errno, _strerror(errno))
 
 
 cdef object wrong_type(object data):
@@ -155,7 +150,7 @@ cdef class StreamTransport(Transport):
         cdef int on = 1
         if proto == IPPROTO_TCP or proto == 0:
             if setsockopt(self.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0 and proto:
-                raise os_error()
+                raise os_error(errno)
         return 0
 
     cdef int release_file(self) except -1:
@@ -239,7 +234,13 @@ cdef class StreamTransport(Transport):
             leave_context(self.context)
         if self.events:
             self.loop_core.queue(self)  # a nested iteration brought them
-        elif self.offloaded:
+        else:
+            self.follow_policy()
+        return None
+
+    cdef inline int follow_policy(self) except -1:
+        """After a turn: offload the connection or take it back, as the loop's policy has it."""
+        if self.offloaded:
             if not self.loop_core.offload_policy.on or io.failed(self.conn):
                 self.take_back_conn()
         elif self.loop_core.offload_policy.on and self.conn == NULL:
@@ -247,7 +248,7 @@ cdef class StreamTransport(Transport):
                 self.inline_turns_left -= 1
             else:
                 self.offload()
-        return None
+        return 0
 
     # ----------------------------------------------------------------- offload
     # To everything else here an offloaded connection is a socket like any other: reads find what the netpoller has
@@ -318,7 +319,7 @@ cdef class StreamTransport(Transport):
         if self.offloaded:
             error = self.take_back()
             if error and not self.lost:
-                self.fail(OSError(error, _strerror(error)), "Fatal write error on socket transport")
+                self.fail(os_error(error), "Fatal write error on socket transport")
         return 0
 
     cdef int pin_inline(self, bint on) except -1:
@@ -355,7 +356,7 @@ cdef class StreamTransport(Transport):
             self.drop_conn()
         self.readable = False
         if n < 0:
-            self.fail(OSError(error, _strerror(error)), "Fatal read error on socket transport")
+            self.fail(os_error(error), "Fatal read error on socket transport")
         return n
 
     # ----------------------------------------------------------------- reading
@@ -381,7 +382,7 @@ cdef class StreamTransport(Transport):
                 self.readable = False
             elif errno != EINTR:
                 self.readable = False
-                self.fail(os_error(), "Fatal read error on socket transport")
+                self.fail(os_error(errno), "Fatal read error on socket transport")
         elif n < length and self.short_read_drains:
             self.readable = False
         return n
@@ -538,23 +539,15 @@ cdef class StreamTransport(Transport):
             if self.lost:
                 self.ignored_write("socket.send() raised exception.")
                 return
-            if self.offloaded:
-                if <size_t>length <= io.room(self.conn):
-                    io.put(self.conn, view.buf, length)
-                    io.kick(self.conn)
-                    return
-                self.take_back_conn()
-                self.inline_turns_left = BULK_INLINE_TURNS
-                if self.lost:
-                    return
+            if self.offloaded and self.write_offloaded(view.buf, length):
+                return
             if self.size == 0:
                 n = send(self.fd, view.buf, length, MSG_NOSIGNAL)
                 if n < 0:
                     error = errno
                     n = 0
             if error and error != EAGAIN and error != EINTR:
-                errno_exc = OSError(error, _strerror(error))
-                self.fail(errno_exc, "Fatal write error on socket transport")
+                self.fail(os_error(error), "Fatal write error on socket transport")
                 return
             if n < length:
                 if type(data) is bytes:
@@ -568,6 +561,16 @@ cdef class StreamTransport(Transport):
                 self.events |= EPOLLOUT      # nothing will tell that there is room: try again
                 self.loop_core.queue(self)
             self.maybe_pause()
+
+    cdef inline bint write_offloaded(self, const void *data, Py_ssize_t length) except -1:
+        """Give it to the netpoller. False: it has no room, and the socket is the loop's again."""
+        if <size_t>length <= io.room(self.conn):
+            io.put(self.conn, data, length)
+            io.kick(self.conn)
+            return True
+        self.take_back_conn()
+        self.inline_turns_left = BULK_INLINE_TURNS
+        return self.lost
 
     cdef int push(self, object data, Py_ssize_t skip) except -1:
         """Buffer a bytes object; `skip` bytes of it were sent, and nothing else waits if that is not 0."""
@@ -642,7 +645,7 @@ cdef class StreamTransport(Transport):
             if errno == EAGAIN:
                 return 0
             if errno != EINTR:
-                return self.write_failed(os_error())
+                return self.write_failed(os_error(errno))
             n = wanted = 0
         return self.sent(n, n == wanted)
 

@@ -2,6 +2,8 @@
 #define _GNU_SOURCE
 #include "stall.h"
 
+#include "../../system/native/posix.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -20,19 +22,12 @@ static int64_t hot_until;         /* atomic */
 static uint64_t gil_futex;        /* atomic; an address inside the GIL, 0: not known */
 static uint32_t idle_looks;       /* the monitor's */
 
-static int64_t clock_ns(clockid_t clock) {
-    struct timespec now;
-    if (clock == (clockid_t)-1 || clock_gettime(clock, &now))
-        return -1;
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
 int gl_gettid(void) { return (int)syscall(SYS_gettid); }
 
 void gl_stall_add(gl_stall *w) {
     pthread_mutex_lock(&lock);
     w->seen = __atomic_load_n(&w->beat, __ATOMIC_RELAXED);
-    w->since = clock_ns(CLOCK_MONOTONIC);
+    w->since = gl_monotonic_ns();
     w->asleep = 0;
     w->reported = 0;
     w->verdict = 0;
@@ -130,14 +125,14 @@ static uint32_t examine(gl_stall *w, int64_t now) {
     if (beat != w->seen) {
         w->seen = beat;
         w->since = now;
-        w->cpu = clock_ns(w->clock);
+        w->cpu = gl_clock_ns(w->clock);
         w->asleep = 0;
         w->pause = 1000000;
         w->retry = now + w->pause;
         w->reported = 0;
         return GL_NOTHING;
     }
-    cpu = clock_ns(w->clock);
+    cpu = gl_clock_ns(w->clock);
     if (cpu != w->cpu)
         w->asleep = 0;
     else if (w->asleep == 0)
@@ -165,7 +160,7 @@ static uint32_t examine(gl_stall *w, int64_t now) {
 }
 
 int64_t gl_stall_look(uint32_t *verdicts) {
-    int64_t now = clock_ns(CLOCK_MONOTONIC), next = GL_LOOK_BASE;
+    int64_t now = gl_monotonic_ns(), next = GL_LOOK_BASE;
     int all_idle = 1;
     *verdicts = 0;
     pthread_mutex_lock(&lock);

@@ -2,9 +2,10 @@
 #define _GNU_SOURCE
 #include "netpoll.h"
 
+#include "../../system/native/posix.h"
+
 #include <errno.h>
 #include <limits.h>
-#include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -13,7 +14,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -128,10 +128,6 @@ static uint32_t dozing;             /* atomic; the netpoller sleeps, or is about
 #define STOP_MARK UINT64_MAX
 #define DOORBELL_MARK (UINT64_MAX - 1)
 
-static int futex(uint32_t *word, int op, uint32_t value, const struct timespec *until) {
-    return (int)syscall(SYS_futex, word, op | FUTEX_PRIVATE_FLAG, value, until, NULL, FUTEX_BITSET_MATCH_ANY);
-}
-
 static void ring_bell(gl_pollset *ps) {
     uint32_t polling = GL_POLLING;
     uint64_t one = 1;
@@ -156,7 +152,7 @@ void gl_unpark(gl_pollset *ps) {
         ring_bell(ps);
     else if (state == GL_PARKED && __atomic_compare_exchange_n(&ps->state, &state, GL_RUNNING, 0, __ATOMIC_SEQ_CST,
                                                                __ATOMIC_RELAXED))
-        futex(&ps->state, FUTEX_WAKE, 1, NULL);
+        gl_futex(&ps->state, FUTEX_WAKE, 1, NULL);
     errno = saved;
 }
 
@@ -238,15 +234,9 @@ static void *netpoller_main(void *arg) {
 }
 
 static int netpoller_start(void) {  /* under table_lock; 0, or an error */
-    sigset_t all, before;
-    int error;
-    sigfillset(&all);  /* signals are for Python's threads */
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    error = pthread_create(&netpoller, NULL, netpoller_main, (void *)(intptr_t)master);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    int error = gl_start_thread(&netpoller, "goloop-netpoll", netpoller_main, (void *)(intptr_t)master);
     if (error)
         return error;
-    pthread_setname_np(netpoller, "goloop-netpoll");
     /* seq_cst: pairs with gl_park, see before_fork. */
     __atomic_store_n(&netpoller_running, 1, __ATOMIC_SEQ_CST);
     return 0;
@@ -351,22 +341,26 @@ static int bell_open(int epfd) {  /* the bell of a poll set; -1 with errno */
     return bell;
 }
 
-gl_pollset *gl_pollset_open(gl_inbox *inbox) {
-    gl_pollset *ps = NULL;
+/* Take a place in the table and enter it in the master, disarmed. NULL: an error, in errno. Under table_lock. */
+static gl_pollset *pollset_register(int epfd) {
+    gl_pollset *ps = table_take();
     struct epoll_event event = {.events = EPOLLONESHOT};
-    uint32_t generation;
-    int epfd, bell = -1, error;
-    pthread_mutex_lock(&table_lock);
-    epfd = epoll_create1(EPOLL_CLOEXEC);
-    if (epfd < 0 || (bell = bell_open(epfd)) < 0 || (open_count == 0 && master_open() < 0) ||
-        (ps = table_take()) == NULL)
-        goto failed;
-    generation = __atomic_add_fetch(&ps->generation, 1, __ATOMIC_RELEASE);
-    event.data.u64 = epoll_key(ps, generation);
+    int error;
+    if (ps == NULL)
+        return NULL;
+    event.data.u64 = epoll_key(ps, __atomic_add_fetch(&ps->generation, 1, __ATOMIC_RELEASE));
     __atomic_store_n(&ps->armed, 0, __ATOMIC_RELAXED);
     __atomic_store_n(&ps->state, GL_RUNNING, __ATOMIC_RELAXED);
-    if (epoll_ctl(master, EPOLL_CTL_ADD, epfd, &event) < 0)
-        goto failed;
+    if (epoll_ctl(master, EPOLL_CTL_ADD, epfd, &event) == 0)
+        return ps;
+    error = errno;
+    __atomic_add_fetch(&ps->generation, 1, __ATOMIC_RELEASE);
+    table_put(ps);
+    errno = error;
+    return NULL;
+}
+
+static void pollset_init(gl_pollset *ps, int epfd, int bell, gl_inbox *inbox) {
     ps->epfd = epfd;
     ps->bell = bell;
     ps->epoch = gl_fork_epoch();
@@ -374,15 +368,22 @@ gl_pollset *gl_pollset_open(gl_inbox *inbox) {
     __atomic_store_n(&ps->parks, 0, __ATOMIC_RELAXED);
     gl_inbox_open(inbox);
     gl_inbox_open(&ps->completions);
+}
+
+gl_pollset *gl_pollset_open(gl_inbox *inbox) {
+    gl_pollset *ps;
+    int epfd, bell = -1, error;
+    pthread_mutex_lock(&table_lock);
+    epfd = epoll_create1(EPOLL_CLOEXEC);
+    if (epfd < 0 || (bell = bell_open(epfd)) < 0 || (open_count == 0 && master_open() < 0) ||
+        (ps = pollset_register(epfd)) == NULL)
+        goto failed;
+    pollset_init(ps, epfd, bell, inbox);
     open_count++;
     pthread_mutex_unlock(&table_lock);
     return ps;
 failed:
     error = errno;
-    if (ps != NULL) {
-        __atomic_add_fetch(&ps->generation, 1, __ATOMIC_RELEASE);
-        table_put(ps);
-    }
     if (open_count == 0)
         master_close();
     if (bell >= 0)
@@ -424,12 +425,6 @@ int gl_pollset_foreign(const gl_pollset *ps) { return ps->epoch != gl_fork_epoch
 
 uint32_t gl_fork_epoch(void) { return __atomic_load_n(&fork_epoch, __ATOMIC_RELAXED); }
 
-int64_t gl_now(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
 static void arm(gl_pollset *ps) {
     struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT};
     event.data.u64 = epoll_key(ps, __atomic_load_n(&ps->generation, __ATOMIC_RELAXED));
@@ -464,7 +459,7 @@ int gl_park(gl_pollset *ps, int64_t deadline) {
         if (!__atomic_load_n(&netpoller_running, __ATOMIC_SEQ_CST))  /* pairs with before_fork */
             error = netpoller_ensure();
         while (!error && __atomic_load_n(&ps->state, __ATOMIC_ACQUIRE) == GL_PARKED) {
-            if (futex(&ps->state, FUTEX_WAIT_BITSET, GL_PARKED, timeout) == 0 || errno == EAGAIN)
+            if (gl_futex(&ps->state, FUTEX_WAIT_BITSET, GL_PARKED, timeout) == 0 || errno == EAGAIN)
                 continue;
             error = errno;
             if (error != ETIMEDOUT && error != EINTR)
@@ -505,7 +500,7 @@ int gl_poll(gl_pollset *ps, int64_t deadline, struct epoll_event *events, int ro
     } else if (deadline < 0) {
         n = epoll_wait(ps->epfd, events, room, -1);
     } else {
-        int64_t left = deadline - gl_now();
+        int64_t left = deadline - gl_monotonic_ns();
         n = wait_for(ps->epfd, events, room, left > 0 ? left : 0);
     }
     error = errno;

@@ -83,7 +83,6 @@ int gl_poll(gl_pollset *ps, int64_t deadline, struct epoll_event *events, int ro
 /* Wake it if it sleeps; any thread, also a signal handler. A wake-up of a loop that runs is not remembered:
  * whoever calls has put something where the loop looks before it sleeps (the inbox, a descriptor). */
 void gl_unpark(gl_pollset *ps);
-int64_t gl_now(void);                   /* CLOCK_MONOTONIC, nanoseconds */
 
 /* ------------------------------------------------------------------ guest
  * stream_offload.c lives in the netpoller's thread; these are the doors between the two. The guest's calls run in that

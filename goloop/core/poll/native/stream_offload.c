@@ -305,16 +305,7 @@ __attribute__((constructor)) static void hook_netpoller(void) {
 }
 
 /* ------------------------------------------------------------------- loop */
-static gl_conn *conn_open(gl_pollset *ps, int fd, void *owner, int short_read_drains) {
-    gl_conn *c;
-    uint32_t generation;
-    int error;
-    pthread_mutex_lock(&conns_lock);
-    c = conn_take();
-    if (c == NULL) {
-        pthread_mutex_unlock(&conns_lock);
-        return NULL;
-    }
+static void conn_init(gl_conn *c, gl_pollset *ps, int fd, void *owner, int short_read_drains) {
     c->rx = (gl_ring){.data = ring_take()};
     c->tx = (gl_ring){.data = ring_take()};
     c->fd = fd;
@@ -325,23 +316,39 @@ static gl_conn *conn_open(gl_pollset *ps, int fd, void *owner, int short_read_dr
     c->rx_ready = c->tx_blocked = 0;
     c->short_read_drains = (uint8_t)short_read_drains;
     __atomic_store_n(&c->posted, NOT_POSTED, __ATOMIC_RELAXED);
-    generation = __atomic_add_fetch(&c->generation, 1, __ATOMIC_RELEASE);
-    __atomic_add_fetch(&conns_open, 1, __ATOMIC_SEQ_CST);
-    pthread_mutex_unlock(&conns_lock);
-    error = c->rx.data && c->tx.data ? 0 : ENOMEM;
-    if (!error) {
-        GL_YIELD();
-        /* Before the ADD, which reports what is ready already: an edge that finds the door closed would be lost. */
-        __atomic_store_n(&c->word, GL_CONN_OFFLOADED, __ATOMIC_RELEASE);
-        error = gl_netpoller_add(fd, EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET,
-                                   (uint64_t)generation << 32 | CONN_MARK | c->index);
-        while (error) {
-            uint32_t expected = GL_CONN_OFFLOADED;
-            if (__atomic_compare_exchange_n(&c->word, &expected, GL_CONN_LOOP, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
-                break;
-            sched_yield();  /* an earlier user's kick brought the netpoller in */
-        }
+    __atomic_add_fetch(&c->generation, 1, __ATOMIC_RELEASE);
+}
+
+/* Let the netpoller serve it. Returns 0, or an error, and then it is the loop's as before. */
+static int conn_publish(gl_conn *c) {
+    int error;
+    GL_YIELD();
+    /* Before the ADD, which reports what is ready already: an edge that finds the door closed would be lost. */
+    __atomic_store_n(&c->word, GL_CONN_OFFLOADED, __ATOMIC_RELEASE);
+    error = gl_netpoller_add(c->fd, EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET,
+                             (uint64_t)c->generation << 32 | CONN_MARK | c->index);
+    while (error) {
+        uint32_t expected = GL_CONN_OFFLOADED;
+        if (__atomic_compare_exchange_n(&c->word, &expected, GL_CONN_LOOP, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+            break;
+        sched_yield();  /* an earlier user's kick brought the netpoller in */
     }
+    return error;
+}
+
+static gl_conn *conn_open(gl_pollset *ps, int fd, void *owner, int short_read_drains) {
+    gl_conn *c;
+    int error;
+    pthread_mutex_lock(&conns_lock);
+    c = conn_take();
+    if (c != NULL) {
+        conn_init(c, ps, fd, owner, short_read_drains);
+        __atomic_add_fetch(&conns_open, 1, __ATOMIC_SEQ_CST);
+    }
+    pthread_mutex_unlock(&conns_lock);
+    if (c == NULL)
+        return NULL;
+    error = c->rx.data && c->tx.data ? conn_publish(c) : ENOMEM;
     if (error) {
         pthread_mutex_lock(&conns_lock);
         conn_free(c);

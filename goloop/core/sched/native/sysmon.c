@@ -1,12 +1,12 @@
 #define _GNU_SOURCE
 #include "sysmon.h"
 
+#include "../../system/native/posix.h"
+
 #include <errno.h>
 #include <limits.h>
-#include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -29,14 +29,10 @@ static pthread_mutex_t control = PTHREAD_MUTEX_INITIALIZER;
 static __thread int is_monitor;
 static gl_look look;       /* atomic; a second thing to look at, at a pace of its own; NULL: none */
 
-static int futex(uint32_t *word, int op, uint32_t value, const struct timespec *timeout) {
-    return (int)syscall(SYS_futex, word, op | FUTEX_PRIVATE_FLAG, value, timeout, NULL, 0);
-}
-
 static void nap(long ns) {
     struct timespec timeout = {.tv_nsec = ns};
     if (!__atomic_load_n(&stopping, __ATOMIC_ACQUIRE))
-        futex(&stopping, FUTEX_WAIT, 0, &timeout);
+        gl_futex(&stopping, FUTEX_WAIT, 0, &timeout);
 }
 
 static void sleep_until_woken(void) {
@@ -49,41 +45,35 @@ static void sleep_until_woken(void) {
         __atomic_store_n(&asleep, 0, __ATOMIC_SEQ_CST);
     while (__atomic_load_n(&asleep, __ATOMIC_SEQ_CST) && __atomic_load_n(&backlog, __ATOMIC_SEQ_CST) == 0 &&
            !__atomic_load_n(&stopping, __ATOMIC_SEQ_CST))
-        futex(&asleep, FUTEX_WAIT, 1, NULL);
+        gl_futex(&asleep, FUTEX_WAIT, 1, NULL);
     __atomic_store_n(&asleep, 0, __ATOMIC_SEQ_CST);
 }
 
 static void wake(void) {
     if (__atomic_exchange_n(&asleep, 0, __ATOMIC_SEQ_CST))
-        futex(&asleep, FUTEX_WAKE, 1, NULL);
-}
-
-static int64_t clock_now(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+        gl_futex(&asleep, FUTEX_WAKE, 1, NULL);
 }
 
 /* Nap for one tick, with looks in between. Returns whether there will be something to look at afterwards. */
 static int tick(long ns) {
     static int64_t next;  /* when to look; the monitor's */
-    int64_t end = clock_now() + ns, now;
+    int64_t end = gl_monotonic_ns() + ns, now;
     gl_look see = __atomic_load_n(&look, __ATOMIC_ACQUIRE);
     if (see == NULL) {
         nap(ns);
         return 0;
     }
-    while ((now = clock_now()) < end && !__atomic_load_n(&stopping, __ATOMIC_ACQUIRE)) {
+    while ((now = gl_monotonic_ns()) < end && !__atomic_load_n(&stopping, __ATOMIC_ACQUIRE)) {
         if (now < next - GL_EARLY) {
             nap((long)(next < end ? next - now : end - now));
             continue;
         }
         int64_t wait = see();
         if (wait == 0) {
-            nap((long)(end > clock_now() ? end - clock_now() : 0));
+            nap((long)(end > gl_monotonic_ns() ? end - gl_monotonic_ns() : 0));
             return 0;
         }
-        next = clock_now() + wait;
+        next = gl_monotonic_ns() + wait;
     }
     return 1;
 }
@@ -128,16 +118,11 @@ static void after_fork_child(void) {
 __attribute__((constructor)) static void hook_forks(void) { pthread_atfork(NULL, NULL, after_fork_child); }
 
 static int start(gl_backlog_report report) {  /* under control */
-    sigset_t all, before;
     int error;
     __atomic_store_n(&stopping, 0, __ATOMIC_RELAXED);
-    sigfillset(&all);  /* signals are for Python's threads */
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    error = pthread_create(&thread, NULL, monitor_main, (void *)report);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    error = gl_start_thread(&thread, "goloop-monitor", monitor_main, (void *)report);
     if (error)
         return error;
-    pthread_setname_np(thread, "goloop-monitor");
     running = 1;
     return 0;
 }
@@ -158,7 +143,7 @@ void gl_monitor_stop(void) {
     if (running) {
         __atomic_store_n(&stopping, 1, __ATOMIC_SEQ_CST);
         GL_YIELD();
-        futex(&stopping, FUTEX_WAKE, INT_MAX, NULL);
+        gl_futex(&stopping, FUTEX_WAKE, INT_MAX, NULL);
         wake();
         pthread_join(thread, NULL);
         running = 0;
@@ -192,9 +177,4 @@ int gl_thread_clock(void) {
     return pthread_getcpuclockid(pthread_self(), &clock) ? -1 : clock;
 }
 
-int64_t gl_thread_cpu(int clock) {
-    struct timespec now;
-    if (clock == -1 || clock_gettime(clock, &now))
-        return -1;
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
+int64_t gl_thread_cpu(int clock) { return gl_clock_ns(clock); }

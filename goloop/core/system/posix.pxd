@@ -1,0 +1,18 @@
+from libc.stdint cimport int64_t
+
+cdef extern from "../system/native/posix.h" nogil:
+    int64_t gl_monotonic_ns()
+    int64_t gl_clock_ns(int clock)             # -1: there is no such clock
+
+
+cdef object os_error(int error)           # the exception for an errno, of the class that the socket module would raise
+
+
+cdef inline int64_t now_ns() noexcept nogil:
+    """The monotonic clock, in nanoseconds."""
+    return gl_monotonic_ns()
+
+
+cdef inline double now_s() noexcept nogil:
+    """The monotonic clock as time.monotonic() gives it, in seconds."""
+    return gl_monotonic_ns() / 1e9
