@@ -7,6 +7,8 @@ VENV ?= .venv/$(VERSION)
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml $(wildcard goloop/core/*/*.pyx goloop/core/*/*.pxd goloop/core/*/native/*)
 
+NATIVE := $(wildcard goloop/core/*/native/*.[ch] tests/native/*.[ch] benchmarks/native/*.c)
+
 .PHONY: build demo test lint bench compat clean
 
 build: $(VENV)/built
@@ -30,6 +32,7 @@ lint: build
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	PATH="$(abspath $(BIN)):$$PATH" cython-lint goloop/core  # it looks for pycodestyle on the PATH
+	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
 	$(BIN)/mypy
 	for folder in benchmarks compat_tests examples tests; do $(BIN)/mypy $$folder || exit; done
 	$(BIN)/stubtest goloop --ignore-disjoint-bases --allowlist tests/lint/stubtest.txt

@@ -35,18 +35,22 @@ enum { RESEND_MS = 50, EVENTS = 256, BUCKETS = 64 * 32 };
 struct connection {
     int fd;
     SSL *tls;
-    size_t sent, got;  /* bytes of the message that is in flight */
-    int64_t started;   /* when it was begun, nanoseconds */
+    size_t sent, got; /* bytes of the message that is in flight */
+    int64_t started;  /* when it was begun, nanoseconds */
 };
 
 static enum kind kind;
-static union { struct sockaddr any; struct sockaddr_in in; struct sockaddr_un un; } address;
+static union {
+    struct sockaddr any;
+    struct sockaddr_in in;
+    struct sockaddr_un un;
+} address;
 static socklen_t address_length;
 static char *message, *room;
 static size_t message_size, reply_size, room_size;
 static int epfd;
 static uint64_t trips, lost;
-static uint32_t histogram[BUCKETS];  /* of round trip times: 32 steps for each power of two nanoseconds */
+static uint32_t histogram[BUCKETS]; /* of round trip times: 32 steps for each power of two nanoseconds */
 
 static void die(const char *what) {
     fprintf(stderr, "load: %s: %s\n", what, strerror(errno));
@@ -65,7 +69,7 @@ static void record(int64_t ns) {
     trips++;
 }
 
-static double percentile(double share) {  /* microseconds */
+static double percentile(double share) { /* microseconds */
     uint64_t wanted = (uint64_t)(share * (double)trips), seen = 0;
     for (int i = 0; i < BUCKETS; i++)
         if ((seen += histogram[i]) > wanted)
@@ -91,10 +95,9 @@ static void start_tls(struct connection *c) {
 #endif
 }
 
-static void upgrade(int fd) {  /* to a WebSocket */
-    static const char request[] =
-        "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+static void upgrade(int fd) { /* to a WebSocket */
+    static const char request[] = "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                                  "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
     char reply[4096];
     size_t got = 0;
     if (send(fd, request, sizeof request - 1, MSG_NOSIGNAL) != sizeof request - 1)
@@ -122,7 +125,7 @@ static int dial(int flags) {
         die("socket");
     if (family == AF_INET && kind != UDP) {
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-        if (setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4) < 0)  /* see workloads/listening.py */
+        if (setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4) < 0) /* see workloads/listening.py */
             die("TCP_CONGESTION");
     }
     if (connect(fd, &address.any, address_length) < 0 && errno != EINPROGRESS)
@@ -130,7 +133,7 @@ static int dial(int flags) {
     return fd;
 }
 
-static void dial_again(struct connection *c) {  /* churn */
+static void dial_again(struct connection *c) { /* churn */
     c->fd = dial(SOCK_NONBLOCK);
     c->sent = c->got = 0;
     c->started = now();
@@ -230,14 +233,14 @@ static void step(struct connection *c) {
         if (c->got == reply_size) {
             record(now() - c->started);
             begin(c);
-            return;  /* one in flight: nothing more to read before the next edge */
+            return; /* one in flight: nothing more to read before the next edge */
         }
         if (c->tls == NULL && (size_t)n < room_size && kind != UNIX)
-            return;  /* a short read over TCP: the next bytes bring an edge */
+            return; /* a short read over TCP: the next bytes bring an edge */
     }
 }
 
-static void resend(struct connection *c, int count) {  /* UDP may lose */
+static void resend(struct connection *c, int count) { /* UDP may lose */
     int64_t before = now() - RESEND_MS * INT64_C(1000000);
     for (int i = 0; i < count; i++)
         if (c[i].started < before) {
@@ -263,7 +266,7 @@ static void run(struct connection *connections, int count, double seconds) {
 }
 
 /* ------------------------------------------------------------------- main */
-static void compose(size_t size) {  /* the message, and how much comes back for it */
+static void compose(size_t size) { /* the message, and how much comes back for it */
     size_t header = 0;
     room_size = 1 << 18;
     room = malloc(room_size);
@@ -271,7 +274,7 @@ static void compose(size_t size) {  /* the message, and how much comes back for 
     if (room == NULL || message == NULL)
         die("malloc");
     message_size = reply_size = size;
-    if (kind == WEBSOCKET) {  /* one binary frame with a mask of zeros; the reply has no mask */
+    if (kind == WEBSOCKET) { /* one binary frame with a mask of zeros; the reply has no mask */
         message[header++] = (char)0x82;
         if (size < 126) {
             message[header++] = (char)(0x80 | size);
@@ -307,8 +310,8 @@ int main(int argc, char **argv) {
         snprintf(address.un.sun_path, sizeof address.un.sun_path, "%s", argv[2]);
         address_length = sizeof address.un;
     } else {
-        address.in = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(argv[2])),
-                                          .sin_addr = {htonl(INADDR_LOOPBACK)}};
+        address.in = (struct sockaddr_in){
+            .sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(argv[2])), .sin_addr = {htonl(INADDR_LOOPBACK)}};
         address_length = sizeof address.in;
     }
 #ifdef WITH_TLS

@@ -20,7 +20,7 @@ enum { ROOM = 1 << 18, EVENTS = 256, BACKLOG = 1024 };
 
 struct connection {
     int fd;
-    size_t waiting;  /* bytes in `buffer` that the socket did not take; nothing is read meanwhile */
+    size_t waiting; /* bytes in `buffer` that the socket did not take; nothing is read meanwhile */
     char *buffer;
 };
 
@@ -50,7 +50,7 @@ static void drop(struct connection *c) {
 static void answer(struct connection *c, const char *data, size_t n) {
     ssize_t sent = c->waiting ? 0 : send(c->fd, data, n, MSG_NOSIGNAL);
     if (sent < 0)
-        sent = 0;  /* full, or gone: then the next recv says so */
+        sent = 0; /* full, or gone: then the next recv says so */
     if ((size_t)sent == n)
         return;
     c->buffer = realloc(c->buffer, c->waiting + n - (size_t)sent);
@@ -87,7 +87,7 @@ static void serve(struct connection *c) {
         return;
     }
     for (char *at = room; (at = memmem(at, (size_t)(room + n - at), "\r\n\r\n", 4)) != NULL; at += 4)
-        answer(c, response, response_size);  /* the load sends whole requests, without bodies */
+        answer(c, response, response_size); /* the load sends whole requests, without bodies */
 }
 
 static void take_connections(void) {
@@ -114,7 +114,11 @@ static void echo_datagrams(int fd) {
 
 int main(int argc, char **argv) {
     const char *kind = argc > 1 ? argv[1] : "";
-    union { struct sockaddr any; struct sockaddr_in in; struct sockaddr_un un; } address = {0};
+    union {
+        struct sockaddr any;
+        struct sockaddr_in in;
+        struct sockaddr_un un;
+    } address = {0};
     socklen_t length = sizeof address.in;
     int udp = !strcmp(kind, "udp"), local = !strcmp(kind, "unix");
     churn = !strcmp(kind, "churn");
@@ -128,7 +132,8 @@ int main(int argc, char **argv) {
         response = malloc(body + 256);
         if (response == NULL)
             die("malloc");
-        int header = sprintf(response, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %zu\r\n\r\n", body);
+        int header =
+            sprintf(response, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %zu\r\n\r\n", body);
         memset(response + header, 'x', body);
         response_size = (size_t)header + body;
     }
@@ -144,7 +149,7 @@ int main(int argc, char **argv) {
     if (listener < 0 || bind(listener, &address.any, length) < 0 || (!udp && listen(listener, BACKLOG) < 0))
         die("listen");
     if (!local && !udp && setsockopt(listener, IPPROTO_TCP, TCP_CONGESTION, "reno", 4) < 0)
-        die("TCP_CONGESTION");  /* see workloads/listening.py */
+        die("TCP_CONGESTION"); /* see workloads/listening.py */
     if (!local)
         getsockname(listener, &address.any, &length);
     if (local)

@@ -23,11 +23,11 @@
 
 enum { SUBMITTERS = 2, TAKERS = 2, CONTROLLERS = 2 };
 
-static long waiting;      /* atomic; units in the backlog */
-static long permits;      /* atomic */
-static uint32_t reports;  /* atomic */
-static uint32_t over;     /* atomic */
-static int forks;         /* constant while threads run */
+static long waiting;     /* atomic; units in the backlog */
+static long permits;     /* atomic */
+static uint32_t reports; /* atomic */
+static uint32_t over;    /* atomic */
+static int forks;        /* constant while threads run */
 
 static void print_state(void) {
     fprintf(stderr, "%ld wait, the monitor counts %ld, running %d, asleep %u\n",
@@ -36,7 +36,7 @@ static void print_state(void) {
 
 static int report(void) {
     if (__atomic_load_n(&waiting, __ATOMIC_SEQ_CST) == 0)
-        return 0;  /* taken in the meantime */
+        return 0; /* taken in the meantime */
     __atomic_add_fetch(&reports, 1, __ATOMIC_RELAXED);
     __atomic_add_fetch(&permits, 1, __ATOMIC_SEQ_CST);
     return rnd(2);
@@ -61,7 +61,7 @@ static void *submit(void *unused) {
         }
         while (__atomic_load_n(&waiting, __ATOMIC_SEQ_CST) && !ended())
             nap_us(20);
-        nap_us(rnd(4) ? rnd(300) : 1500);  /* long enough for the monitor to fall asleep, now and then */
+        nap_us(rnd(4) ? rnd(300) : 1500); /* long enough for the monitor to fall asleep, now and then */
     }
     return unused;
 }
@@ -95,7 +95,7 @@ static void *control_it(void *unused) {
 static void fork_once(void) {
     int status;
     pid_t child = fork();
-    if (child == 0) {  /* it has no monitor, can start one, and stop it */
+    if (child == 0) { /* it has no monitor, can start one, and stop it */
         alarm(20);
         if (running)
             _exit(4);
@@ -125,7 +125,7 @@ static unsigned run_all(void) {
     }
     before = __atomic_load_n(&beats, __ATOMIC_RELAXED);
     while (__atomic_load_n(&beats, __ATOMIC_RELAXED) == before)
-        nap_us(10000);  /* it ends in motion, or as a failure */
+        nap_us(10000); /* it ends in motion, or as a failure */
     __atomic_store_n(&over, 1, __ATOMIC_SEQ_CST);
     while (n > 0)
         pthread_join(threads[--n], NULL);

@@ -9,7 +9,7 @@
 #include <signal.h>
 #include <sys/wait.h>
 
-#define STALL_SECONDS 6  /* many times what the slowest step takes under valgrind on a busy machine */
+#define STALL_SECONDS 6 /* many times what the slowest step takes under valgrind on a busy machine */
 #define STRESS_SLEEPS 4
 #define STRESS_SLEEP_US 100
 #define STRESS_YIELDS 16
@@ -23,8 +23,8 @@
 /* In a forked child the threads are gone that hold an inbox and no poll set to it yet, or any more: where there will be
  * forks, these are kept here as well, or valgrind takes them for lost. Elsewhere not, as the mutex would hide races. */
 enum { KEPT = 256 };
-static int forks;                   /* constant while threads run */
-static gl_inbox *kept[KEPT];        /* guarded by keeping, which fork() takes as well */
+static int forks;            /* constant while threads run */
+static gl_inbox *kept[KEPT]; /* guarded by keeping, which fork() takes as well */
 static pthread_mutex_t keeping = PTHREAD_MUTEX_INITIALIZER;
 
 static gl_inbox *new_inbox(void) {
@@ -68,7 +68,7 @@ static void close_set(gl_pollset *ps) {
 }
 
 /* -------------------------------------------------------------- verdicts */
-static gl_pollset *shown[4];   /* atomic; print_state() shows them */
+static gl_pollset *shown[4]; /* atomic; print_state() shows them */
 
 static void print_state(void) {
     for (int i = 0; i < 4; i++) {
@@ -94,9 +94,9 @@ enum { PRODUCERS = 4, NODES = 200 };
 typedef struct {
     gl_node node;
     int producer, seq;
-    int result;  /* the producer's: what the push said */
-    int seen;    /* the consumer's: how often it was handed out */
-    int oldest;  /* the consumer's: first of its batch */
+    int result; /* the producer's: what the push said */
+    int seen;   /* the consumer's: how often it was handed out */
+    int oldest; /* the consumer's: first of its batch */
 } item;
 
 static item items[PRODUCERS][NODES];
@@ -159,7 +159,7 @@ static unsigned case_inbox(void) {
                     CHECK(!it->seen, "node %d of producer %d was refused and handed out", i, p);
                 else
                     CHECK(it->seen, "node %d of producer %d was accepted and lost", i, p);
-                if (it->seen)  /* or nobody wakes the consumer, or several do */
+                if (it->seen) /* or nobody wakes the consumer, or several do */
                     CHECK(it->oldest == (it->result == GL_INBOX_FIRST), "node %d of producer %d: push said %d", i, p,
                           it->result);
             }
@@ -185,15 +185,15 @@ typedef struct source {
     pthread_t thread;
     int kind, edge, in, out;
     uint32_t todo;
-    uint32_t got;             /* atomic; the consumer stores, the sender waits for it */
-    letter letters[LETTERS];  /* token n is letter n % LETTERS, free again when n was got */
+    uint32_t got;            /* atomic; the consumer stores, the sender waits for it */
+    letter letters[LETTERS]; /* token n is letter n % LETTERS, free again when n was got */
 } source;
 
 typedef struct world {
     gl_pollset *ps;
     pthread_t consumer;
     int count, with;
-    uint32_t done;            /* atomic; all tokens came */
+    uint32_t done; /* atomic; all tokens came */
     source sources[SOURCES];
 } world;
 
@@ -236,7 +236,7 @@ static void read_tokens(source *s) {
         }
         got_tokens(s, s->kind == EVENTFD ? (uint32_t)buffer : (uint32_t)n);
         if (!s->edge)
-            return;  /* what is left keeps the descriptor ready */
+            return; /* what is left keeps the descriptor ready */
     }
 }
 
@@ -251,7 +251,7 @@ static void read_events(const struct epoll_event *events, int n) {
             read_tokens(events[i].data.ptr);
 }
 
-static void park(world *w) {  /* in either way */
+static void park(world *w) { /* in either way */
     struct epoll_event events[3];
     int64_t deadline = -1;
     int result, n = 0, polls = rnd(2);
@@ -281,7 +281,7 @@ static void *consume(void *arg) {
         int n, found = 0;
         for (gl_node *node = gl_inbox_take(w->ps->inbox), *next; node != NULL; node = next, found = 1) {
             letter *l = node->item;
-            next = node->next;  /* the sender uses it again as soon as it is acknowledged */
+            next = node->next; /* the sender uses it again as soon as it is acknowledged */
             CHECK(l->seq == l->from->got, "letter %u came, %u was next", l->seq, l->from->got);
             got_tokens(l->from, 1);
         }
@@ -482,13 +482,13 @@ static unsigned case_both(void) {
 }
 
 /* ------------------------------------------------------------- e: churn */
-enum { CHURNERS = 3, HELD = 30, SHARED = 4, PAST = 64 };  /* together more than one GL_CHUNK of poll sets */
+enum { CHURNERS = 3, HELD = 30, SHARED = 4, PAST = 64 }; /* together more than one GL_CHUNK of poll sets */
 
-static int shared[SHARED];                /* eventfds in everybody's poll sets, written all the time */
-static int mail[CHURNERS];                /* atomic; 1 + a descriptor to write to, once */
-static uint32_t held[128 * GL_CHUNK];          /* atomic; by index: somebody has it open */
-static gl_pollset *past[PAST];            /* atomic; to wake late */
-static uint32_t churning;                 /* atomic; churners at work */
+static int shared[SHARED];            /* eventfds in everybody's poll sets, written all the time */
+static int mail[CHURNERS];            /* atomic; 1 + a descriptor to write to, once */
+static uint32_t held[128 * GL_CHUNK]; /* atomic; by index: somebody has it open */
+static gl_pollset *past[PAST];        /* atomic; to wake late */
+static uint32_t churning;             /* atomic; churners at work */
 
 static gl_pollset *open_checked(void) {
     gl_pollset *ps = open_set();
@@ -547,7 +547,7 @@ static void *churn(void *arg) {
         close(own);
         beat();
         if (rnd(2))
-            nap_us(rnd(2000));  /* so that now and then none is open and the netpoller stops */
+            nap_us(rnd(2000)); /* so that now and then none is open and the netpoller stops */
     }
     __atomic_sub_fetch(&churning, 1, __ATOMIC_RELEASE);
     return NULL;
@@ -562,7 +562,7 @@ static void *write_mail(void *unused) {
             CHECK(write(fd - 1, &one, sizeof one) == sizeof one, "write: %s", strerror(errno));
         CHECK(write(shared[rnd(SHARED)], &one, sizeof one) == sizeof one, "write: %s", strerror(errno));
         if (late != NULL && rnd(16) == 0)
-            gl_unpark(late);  /* may be closed, or somebody else's by now */
+            gl_unpark(late); /* may be closed, or somebody else's by now */
         stress_yield();
     }
     return unused;
@@ -630,7 +630,7 @@ static void live_as_child(gl_pollset *parked, gl_pollset *idle, int parent_maste
     int bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), fds, early = rnd(2);
     pthread_t thread;
     in_child = 1;
-    alarm(5 * STALL_SECONDS);  /* no watchdog here: SIGALRM ends a child that oversleeps */
+    alarm(5 * STALL_SECONDS); /* no watchdog here: SIGALRM ends a child that oversleeps */
     gl_get_stats(&stats);
     CHECK(stats.pollsets == 0 && !stats.running, "the child thinks it has %u poll sets", stats.pollsets);
     CHECK(fcntl(parent_master, F_GETFD) == -1 || parent_master == bell, "the parent's master is open in the child");
@@ -648,7 +648,7 @@ static void live_as_child(gl_pollset *parked, gl_pollset *idle, int parent_maste
         while (epoll_wait(ps->epfd, &event, 1, 0) == 0)
             CHECK(gl_park(ps, -1) == 0, "a park without a deadline failed");
     pthread_join(thread, NULL);
-    gl_unpark(parked);  /* wakes nobody, and rings no bell of the parent's */
+    gl_unpark(parked); /* wakes nobody, and rings no bell of the parent's */
     if (depth > 0) {
         int status, own_master = master;
         pid_t pid = fork();
@@ -664,9 +664,9 @@ static void live_as_child(gl_pollset *parked, gl_pollset *idle, int parent_maste
     close_set(parked);
     gl_get_stats(&stats);
     CHECK(stats.pollsets == 1, "closing the parent's poll sets closed the child's");
-    CHECK(gl_park(ps, -1) == 0, "a park without a deadline failed");  /* the bell still rings */
+    CHECK(gl_park(ps, -1) == 0, "a park without a deadline failed"); /* the bell still rings */
     close_set(ps);
-    check_all_closed(fds - 4);  /* epoll and bell of each */
+    check_all_closed(fds - 4); /* epoll and bell of each */
 }
 
 /* A child that still has the parent's descriptors does not keep a closed poll set in the master. */
@@ -680,7 +680,7 @@ static void check_kept_alive(void) {
     CHECK(pipe2(hold, O_CLOEXEC) == 0, "pipe2: %s", strerror(errno));
     CHECK(epoll_ctl(gone->epfd, EPOLL_CTL_ADD, bell, &event) == 0, "epoll_ctl: %s", strerror(errno));
     CHECK(epoll_ctl(ps->epfd, EPOLL_CTL_ADD, bell, &event) == 0, "epoll_ctl: %s", strerror(errno));
-    CHECK(gl_park(gone, 0) == ETIMEDOUT, "a park until 0 did not time out");  /* now it is armed */
+    CHECK(gl_park(gone, 0) == ETIMEDOUT, "a park until 0 did not time out"); /* now it is armed */
     if ((pid = fork()) == 0) {
         close(hold[1]);
         _exit(read(hold[0], &status, 1) != 0);
@@ -689,7 +689,7 @@ static void check_kept_alive(void) {
     close_set(gone);
     gl_get_stats(&before);
     CHECK(write(bell, &one, sizeof one) == sizeof one, "write: %s", strerror(errno));
-    CHECK(gl_park(ps, -1) == 0, "a park without a deadline failed");  /* its event stands behind a stale one */
+    CHECK(gl_park(ps, -1) == 0, "a park without a deadline failed"); /* its event stands behind a stale one */
     gl_get_stats(&after);
     CHECK(after.stale == before.stale, "a closed poll set is still in the master");
     close(hold[0]);
@@ -715,11 +715,11 @@ static unsigned case_fork(void) {
             w.sources[i].todo = 600;
         until = stress_now() + 150000000;
         if (noise)
-            start_churn(threads);  /* forks then meet a table that is being changed */
+            start_churn(threads); /* forks then meet a table that is being changed */
         start_world(&w);
         do {
             pid_t pid;
-            int status, parent_master = master;  /* the same while `idle` is open */
+            int status, parent_master = master; /* the same while `idle` is open */
             nap_us(rnd(1000));
             pthread_mutex_lock(&keeping);
             pid = fork();
@@ -730,7 +730,7 @@ static unsigned case_fork(void) {
             }
             CHECK(pid > 0, "fork: %s", strerror(errno));
             CHECK(waitpid(pid, &status, 0) == pid && status == 0, "the child ended with status %#x", status);
-            rounds++;  /* no beat(): the watchdog is to see whether the parent's loop moves */
+            rounds++; /* no beat(): the watchdog is to see whether the parent's loop moves */
         } while (!__atomic_load_n(&w.done, __ATOMIC_ACQUIRE));
         close_world(&w);
         if (noise)

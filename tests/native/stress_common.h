@@ -17,22 +17,22 @@
 #include <time.h>
 #include <unistd.h>
 
-#if !defined STALL_SECONDS || !defined STRESS_SLEEPS || !defined STRESS_SLEEP_US || !defined STRESS_YIELDS || \
+#if !defined STALL_SECONDS || !defined STRESS_SLEEPS || !defined STRESS_SLEEP_US || !defined STRESS_YIELDS ||          \
     !defined STRESS_SPINS
 #error "define STALL_SECONDS, STRESS_SLEEPS, STRESS_SLEEP_US, STRESS_YIELDS and STRESS_SPINS"
 #endif
 
 static uint64_t seed;
-static uint32_t thread_count;  /* atomic; each thread's place in the seed */
-static char current = '-';     /* the case that runs */
-static uint32_t beats;         /* atomic; whatever makes progress counts here */
-static uint32_t watching;      /* atomic; the watchdog's case is on */
-static int in_child;           /* for messages */
-static int64_t until;          /* the case ends here, on the monotonic clock, in nanoseconds */
+static uint32_t thread_count; /* atomic; each thread's place in the seed */
+static char current = '-';    /* the case that runs */
+static uint32_t beats;        /* atomic; whatever makes progress counts here */
+static uint32_t watching;     /* atomic; the watchdog's case is on */
+static int in_child;          /* for messages */
+static int64_t until;         /* the case ends here, on the monotonic clock, in nanoseconds */
 
 static void print_state(void); /* the program's; to stderr, what helps to explain a failure */
 
-static inline uint32_t rnd(uint32_t below) {  /* 0 .. below - 1, xorshift64* */
+static inline uint32_t rnd(uint32_t below) { /* 0 .. below - 1, xorshift64* */
     static __thread uint64_t x;
     if (x == 0)
         x = (seed + 1) * 0x9E3779B97F4A7C15u +
@@ -48,7 +48,7 @@ static inline void nap_us(uint32_t microseconds) {
 
 static inline void stress_yield(void) {
     uint32_t n = rnd(64);
-    if (n < STRESS_SLEEPS)  /* on few cores only a sleep lets the others run through the gap */
+    if (n < STRESS_SLEEPS) /* on few cores only a sleep lets the others run through the gap */
         nap_us(1 + rnd(STRESS_SLEEP_US));
     else if (n < STRESS_SLEEPS + STRESS_YIELDS)
         sched_yield();

@@ -26,10 +26,10 @@
 /* ----------------------------------------------------------------- faults
  * An EAGAIN that the kernel did not say has no edge behind it. So one is invented only where the next event is certain:
  * the descriptor's number goes to a thread that makes the edge by registering anew (MOD), as a new edge would come. */
-static uint32_t faults;        /* atomic; the case wants them */
+static uint32_t faults; /* atomic; the case wants them */
 static void remind(int fd);
 
-static int cut(struct msghdr *msg, uint32_t most) {  /* make it `most` bytes at most; the number of bytes it was */
+static int cut(struct msghdr *msg, uint32_t most) { /* make it `most` bytes at most; the number of bytes it was */
     uint32_t had = 0;
     for (size_t i = 0; i < msg->msg_iovlen; i++) {
         uint32_t len = (uint32_t)msg->msg_iov[i].iov_len, take = len < most ? len : most;
@@ -54,7 +54,7 @@ static ssize_t faulty_send(int fd, struct msghdr *msg);
 #include "netpoll.c"
 #include "stream_offload.c"
 
-static __thread int runs_a_loop;  /* else it is the netpoller that receives and sends */
+static __thread int runs_a_loop; /* else it is the netpoller that receives and sends */
 
 static ssize_t faulty_recv(int fd, struct msghdr *msg) {
     uint32_t n = __atomic_load_n(&faults, __ATOMIC_RELAXED) ? rnd(8) : 7;
@@ -67,7 +67,7 @@ static ssize_t faulty_recv(int fd, struct msghdr *msg) {
         errno = EAGAIN;
         return -1;
     }
-    if (n < 5) {  /* short, but a short read says that nothing is left: the bytes behind it need an edge too */
+    if (n < 5) { /* short, but a short read says that nothing is left: the bytes behind it need an edge too */
         cut(msg, 1 + rnd(7));
         remind(fd);
     }
@@ -95,10 +95,11 @@ static void print_state(void) {
     for (uint32_t i = 0; i < conns_size; i++) {
         gl_conn *c = conn_at(i);
         if (c->generation % 2)
-            fprintf(stderr, "conn %u: word %u posted %u kicked %u listed %u rx %u-%u stalled %u end %d ready %u "
-                    "tx %u-%u blocked %u error %d\n", i, c->word, c->posted, c->kicked, c->listed, c->rx.head,
-                    c->rx.tail, c->rx_stalled, c->rx_end, c->rx_ready, c->tx.head, c->tx.tail, c->tx_blocked,
-                    c->tx_error);
+            fprintf(stderr,
+                    "conn %u: word %u posted %u kicked %u listed %u rx %u-%u stalled %u end %d ready %u "
+                    "tx %u-%u blocked %u error %d\n",
+                    i, c->word, c->posted, c->kicked, c->listed, c->rx.head, c->rx.tail, c->rx_stalled, c->rx_end,
+                    c->rx_ready, c->tx.head, c->tx.tail, c->tx_blocked, c->tx_error);
     }
     fprintf(stderr, "dozing %u, kicks %s\n", dozing, gl_inbox_empty(&kicks) ? "empty" : "not empty");
 }
@@ -117,9 +118,9 @@ typedef struct wire {
     uint32_t written, got; /* the loop's: bytes given to send, bytes received and checked */
     char buffer[MOST];     /* the loop's: what take_back found unsent, and what was written since */
     uint32_t buffered;
-    int writable;          /* the loop's: latched edges */
+    int writable; /* the loop's: latched edges */
     int readable;
-    int ended;             /* EOF or an error came */
+    int ended; /* EOF or an error came */
     int closed;
     int eof_sent;
     gl_conn *conn;
@@ -135,7 +136,7 @@ typedef struct world {
 
 static char pattern(uint32_t n, int to_peer) { return (char)(n * 7 + (n >> 8) * 13 + (to_peer ? 31 : 0)); }
 
-static world *reminded;           /* atomic; the world whose descriptors remind() knows */
+static world *reminded; /* atomic; the world whose descriptors remind() knows */
 
 /* Called by whoever receives or sends: make the kernel report the descriptor again. */
 static void remind(int fd) {
@@ -146,7 +147,7 @@ static void remind(int fd) {
         if (l->ours != fd)
             continue;
         if (!runs_a_loop) {
-            gl_conn *c = NULL;  /* the one that is entered now and has this descriptor */
+            gl_conn *c = NULL; /* the one that is entered now and has this descriptor */
             for (uint32_t k = 0; conn_at(k) != NULL; k++)
                 if (__atomic_load_n(&conn_at(k)->word, __ATOMIC_RELAXED) == GL_CONN_BUSY && conn_at(k)->fd == fd)
                     c = conn_at(k);
@@ -155,7 +156,7 @@ static void remind(int fd) {
             event.data.u64 = (uint64_t)c->generation << 32 | CONN_MARK | c->index;
             CHECK(epoll_ctl(master, EPOLL_CTL_MOD, fd, &event) == 0, "remind: %s", strerror(errno));
         }
-        return;  /* the loop that claims is about to register it anew, which reports what is ready */
+        return; /* the loop that claims is about to register it anew, which reports what is ready */
     }
 }
 
@@ -348,8 +349,8 @@ static void read_some(wire *l) {
 }
 
 static int busy(const wire *l) {
-    return !l->closed && (l->readable || (l->buffered && l->writable && !l->offloaded) || l->written < l->todo ||
-                          l->ended);
+    return !l->closed &&
+           (l->readable || (l->buffered && l->writable && !l->offloaded) || l->written < l->todo || l->ended);
 }
 
 static void turn(wire *l) {
@@ -434,8 +435,13 @@ static void open_world(world *w, int resets) {
         wire *l = &w->wires[i];
         int pair[2];
         make_pair(pair);
-        *l = (wire){.ours = pair[1], .theirs = pair[0], .world = w, .todo = 1 + rnd(600), .reset = resets,
-                    .readable = 1, .writable = 1};
+        *l = (wire){.ours = pair[1],
+                    .theirs = pair[0],
+                    .world = w,
+                    .todo = 1 + rnd(600),
+                    .reset = resets,
+                    .readable = 1,
+                    .writable = 1};
         watch(l);
         l->peer = start_thread(be_peer, l);
     }
@@ -514,7 +520,7 @@ static void *close_early(void *arg) {
         gl_inbox_close(&inbox);
         gl_conn_forget(ps);
         for (i = 0; i < n; i++) {
-            gl_offload_ops.close(conns[i], generations[i]);  /* a late one finds another generation */
+            gl_offload_ops.close(conns[i], generations[i]); /* a late one finds another generation */
             close(pairs[i][0]);
             close(pairs[i][1]);
         }
@@ -574,7 +580,10 @@ static unsigned case_fork(void) {
 static const struct {
     const char *name;
     unsigned (*run)(void);
-} cases[] = {{"streams", case_streams}, {"faults", case_faults}, {"resets", case_resets}, {"close", case_close},
+} cases[] = {{"streams", case_streams},
+             {"faults", case_faults},
+             {"resets", case_resets},
+             {"close", case_close},
              {"fork", case_fork}};
 
 int main(int argc, char **argv) {
@@ -586,7 +595,7 @@ int main(int argc, char **argv) {
     }
     runs_a_loop = 1;
     seed = strtoull(argv[1], NULL, 10);
-    make_pair(pair);  /* opens the listener */
+    make_pair(pair); /* opens the listener */
     close(pair[0]);
     close(pair[1]);
     fds = count_fds();

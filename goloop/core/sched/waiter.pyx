@@ -8,7 +8,6 @@ nothing between a look and a claim gives it up.
 """
 
 import asyncio
-import os
 from _thread import allocate_lock
 from asyncio import events as _events
 

@@ -14,13 +14,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#define NEAR 512  /* bytes: the GIL's condition variables and mutexes stand together in one structure */
+#define NEAR 512 /* bytes: the GIL's condition variables and mutexes stand together in one structure */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static gl_stall *list;          /* guarded by lock */
-static int64_t hot_until;         /* atomic */
-static uint64_t gil_futex;        /* atomic; an address inside the GIL, 0: not known */
-static uint32_t idle_looks;       /* the monitor's */
+static gl_stall *list;      /* guarded by lock */
+static int64_t hot_until;   /* atomic */
+static uint64_t gil_futex;  /* atomic; an address inside the GIL, 0: not known */
+static uint32_t idle_looks; /* the monitor's */
 
 int gl_gettid(void) { return (int)syscall(SYS_gettid); }
 
@@ -174,7 +174,7 @@ int64_t gl_stall_look(uint32_t *verdicts) {
             w->verdict = GL_VACANT;
             all_idle = 0;
         } else if (__atomic_load_n(&w->idle, __ATOMIC_SEQ_CST)) {
-            w->seen = UINT64_MAX;  /* what it runs next is new */
+            w->seen = UINT64_MAX; /* what it runs next is new */
         } else {
             all_idle = 0;
             if (__atomic_load_n(&w->beat, __ATOMIC_RELAXED) == w->seen &&

@@ -20,8 +20,8 @@
 #define ON_STACK 8
 
 typedef struct {
-    PyMethodDef *table;    /* the entry that was changed; NULL: this hook is free */
-    PyMethodDef original;  /* what it was */
+    PyMethodDef *table;   /* the entry that was changed; NULL: this hook is free */
+    PyMethodDef original; /* what it was */
     PyObject *replacement;
     gl_applies applies;
     PyTypeObject *type; /* of a method, whose replacement gets the object as its first argument; NULL: a function */
@@ -30,13 +30,11 @@ typedef struct {
 
 static hook hooks[HOOKS];
 
-static inline int applies(hook *h, PyObject *self)
-{
+static inline int applies(hook *h, PyObject *self) {
     return (h->type != NULL ? PyObject_TypeCheck(self, h->type) : self == h->module) && h->applies();
 }
 
-static PyObject *call(hook *h, PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
-{
+static PyObject *call(hook *h, PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames) {
     PyObject *few[ON_STACK], **all = few, *result;
     Py_ssize_t i, total;
     if (h->type == NULL)
@@ -56,8 +54,7 @@ static PyObject *call(hook *h, PyObject *self, PyObject *const *args, Py_ssize_t
     return result;
 }
 
-static PyObject *call_tuple(hook *h, PyObject *self, PyObject *args, PyObject *kwargs)
-{
+static PyObject *call_tuple(hook *h, PyObject *self, PyObject *args, PyObject *kwargs) {
     Py_ssize_t i, n = PyTuple_GET_SIZE(args);
     PyObject *all, *result;
     if (h->type == NULL)
@@ -80,33 +77,26 @@ typedef PyObject *(*method)(PyObject *, PyTypeObject *, PyObject *const *, Py_ss
 
 #define ORIGINAL(type) ((type)(void (*)(void))h->original.ml_meth)
 
-static inline PyObject *enter_none(hook *h, PyObject *self, PyObject *unused)
-{
+static inline PyObject *enter_none(hook *h, PyObject *self, PyObject *unused) {
     return applies(h, self) ? call(h, self, NULL, 0, NULL) : h->original.ml_meth(self, unused);
 }
-static inline PyObject *enter_one(hook *h, PyObject *self, PyObject *arg)
-{
+static inline PyObject *enter_one(hook *h, PyObject *self, PyObject *arg) {
     return applies(h, self) ? call(h, self, &arg, 1, NULL) : h->original.ml_meth(self, arg);
 }
-static inline PyObject *enter_tuple(hook *h, PyObject *self, PyObject *args)
-{
+static inline PyObject *enter_tuple(hook *h, PyObject *self, PyObject *args) {
     return applies(h, self) ? call_tuple(h, self, args, NULL) : h->original.ml_meth(self, args);
 }
-static inline PyObject *enter_dict(hook *h, PyObject *self, PyObject *args, PyObject *kwargs)
-{
+static inline PyObject *enter_dict(hook *h, PyObject *self, PyObject *args, PyObject *kwargs) {
     return applies(h, self) ? call_tuple(h, self, args, kwargs) : ORIGINAL(PyCFunctionWithKeywords)(self, args, kwargs);
 }
-static inline PyObject *enter_fast(hook *h, PyObject *self, PyObject *const *args, Py_ssize_t n)
-{
+static inline PyObject *enter_fast(hook *h, PyObject *self, PyObject *const *args, Py_ssize_t n) {
     return applies(h, self) ? call(h, self, args, n, NULL) : ORIGINAL(fast)(self, args, n);
 }
-static inline PyObject *enter_fast_kw(hook *h, PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names)
-{
+static inline PyObject *enter_fast_kw(hook *h, PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names) {
     return applies(h, self) ? call(h, self, args, n, names) : ORIGINAL(fast_kw)(self, args, n, names);
 }
 static inline PyObject *enter_class(hook *h, PyObject *self, PyTypeObject *cls, PyObject *const *args, Py_ssize_t n,
-                                    PyObject *names)
-{
+                                    PyObject *names) {
     return applies(h, self) ? call(h, self, args, n, names) : ORIGINAL(method)(self, cls, args, n, names);
 }
 
@@ -118,35 +108,32 @@ typedef struct {
     method cls;
 } trampolines;
 
-#define MAKE(N)                                                                                                     \
-    static PyObject *none_##N(PyObject *s, PyObject *u) { return enter_none(&hooks[N], s, u); }                     \
-    static PyObject *one_##N(PyObject *s, PyObject *a) { return enter_one(&hooks[N], s, a); }                       \
-    static PyObject *tuple_##N(PyObject *s, PyObject *a) { return enter_tuple(&hooks[N], s, a); }                   \
-    static PyObject *dict_##N(PyObject *s, PyObject *a, PyObject *k) { return enter_dict(&hooks[N], s, a, k); }     \
-    static PyObject *quick_##N(PyObject *s, PyObject *const *a, Py_ssize_t n)                                       \
-    {                                                                                                               \
-        return enter_fast(&hooks[N], s, a, n);                                                                      \
-    }                                                                                                               \
-    static PyObject *quick_kw_##N(PyObject *s, PyObject *const *a, Py_ssize_t n, PyObject *k)                       \
-    {                                                                                                               \
-        return enter_fast_kw(&hooks[N], s, a, n, k);                                                                \
-    }                                                                                                               \
-    static PyObject *cls_##N(PyObject *s, PyTypeObject *c, PyObject *const *a, Py_ssize_t n, PyObject *k)           \
-    {                                                                                                               \
-        return enter_class(&hooks[N], s, c, a, n, k);                                                               \
+#define MAKE(N)                                                                                                        \
+    static PyObject *none_##N(PyObject *s, PyObject *u) { return enter_none(&hooks[N], s, u); }                        \
+    static PyObject *one_##N(PyObject *s, PyObject *a) { return enter_one(&hooks[N], s, a); }                          \
+    static PyObject *tuple_##N(PyObject *s, PyObject *a) { return enter_tuple(&hooks[N], s, a); }                      \
+    static PyObject *dict_##N(PyObject *s, PyObject *a, PyObject *k) { return enter_dict(&hooks[N], s, a, k); }        \
+    static PyObject *quick_##N(PyObject *s, PyObject *const *a, Py_ssize_t n) {                                        \
+        return enter_fast(&hooks[N], s, a, n);                                                                         \
+    }                                                                                                                  \
+    static PyObject *quick_kw_##N(PyObject *s, PyObject *const *a, Py_ssize_t n, PyObject *k) {                        \
+        return enter_fast_kw(&hooks[N], s, a, n, k);                                                                   \
+    }                                                                                                                  \
+    static PyObject *cls_##N(PyObject *s, PyTypeObject *c, PyObject *const *a, Py_ssize_t n, PyObject *k) {            \
+        return enter_class(&hooks[N], s, c, a, n, k);                                                                  \
     }
 #define ENTRY(N) {none_##N, one_##N, tuple_##N, dict_##N, quick_##N, quick_kw_##N, cls_##N},
 
 #define EIGHT(DO, TENS) DO(TENS##0) DO(TENS##1) DO(TENS##2) DO(TENS##3) DO(TENS##4) DO(TENS##5) DO(TENS##6) DO(TENS##7)
 /* The numbers are octal, so that eight of them share what stands before their last digit. */
-#define ALL(DO) EIGHT(DO, 0) EIGHT(DO, 01) EIGHT(DO, 02) EIGHT(DO, 03) EIGHT(DO, 04) EIGHT(DO, 05) EIGHT(DO, 06) EIGHT(DO, 07)
+#define ALL(DO)                                                                                                        \
+    EIGHT(DO, 0) EIGHT(DO, 01) EIGHT(DO, 02) EIGHT(DO, 03) EIGHT(DO, 04) EIGHT(DO, 05) EIGHT(DO, 06) EIGHT(DO, 07)
 
 ALL(MAKE)
 
 static const trampolines entries[HOOKS] = {ALL(ENTRY)};
 
-PyMethodDef *gl_hook_table(PyObject *function)
-{
+PyMethodDef *gl_hook_table(PyObject *function) {
     if (PyCFunction_Check(function))
         return ((PyCFunctionObject *)function)->m_ml;
     if (Py_IS_TYPE(function, &PyMethodDescr_Type))
@@ -155,8 +142,7 @@ PyMethodDef *gl_hook_table(PyObject *function)
     return NULL;
 }
 
-static PyCFunction trampoline(const trampolines *t, int flags)
-{
+static PyCFunction trampoline(const trampolines *t, int flags) {
     switch (flags & (METH_VARARGS | METH_KEYWORDS | METH_NOARGS | METH_O | METH_FASTCALL | METH_METHOD)) {
     case METH_NOARGS: return t->none;
     case METH_O: return t->one;
@@ -169,8 +155,7 @@ static PyCFunction trampoline(const trampolines *t, int flags)
     }
 }
 
-PyObject *gl_hook_install(PyObject *function, PyObject *replacement, gl_applies applies)
-{
+PyObject *gl_hook_install(PyObject *function, PyObject *replacement, gl_applies applies) {
     PyMethodDef *table = gl_hook_table(function);
     PyCFunction entry;
     PyObject *original;

@@ -23,7 +23,7 @@ static void gl_fatal(const char *what) {
 }
 
 /* ------------------------------------------------------------------ inbox */
-static gl_node gl_closed_mark;  /* its address is the head of a closed inbox */
+static gl_node gl_closed_mark; /* its address is the head of a closed inbox */
 
 void gl_inbox_open(gl_inbox *in) { __atomic_store_n(&in->head, NULL, __ATOMIC_RELEASE); }
 
@@ -41,7 +41,7 @@ int gl_inbox_push(gl_inbox *in, gl_node *node) {
 }
 
 int gl_inbox_empty(gl_inbox *in) {
-    gl_node *head = __atomic_load_n(&in->head, __ATOMIC_SEQ_CST);  /* pairs with gl_inbox_push, see gl_park */
+    gl_node *head = __atomic_load_n(&in->head, __ATOMIC_SEQ_CST); /* pairs with gl_inbox_push, see gl_park */
     return head == NULL || head == &gl_closed_mark;
 }
 
@@ -73,17 +73,17 @@ gl_node *gl_inbox_close(gl_inbox *in) {
 #define CHUNKS 1024
 
 static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
-static gl_pollset *chunks[CHUNKS];  /* a chunk pointer is stored (release) once; netpoller loads (acquire) */
-static uint32_t table_size;         /* guarded by table_lock */
-static gl_pollset *free_list;       /* guarded by table_lock */
-static uint32_t open_count;         /* guarded by table_lock */
+static gl_pollset *chunks[CHUNKS]; /* a chunk pointer is stored (release) once; netpoller loads (acquire) */
+static uint32_t table_size;        /* guarded by table_lock */
+static gl_pollset *free_list;      /* guarded by table_lock */
+static uint32_t open_count;        /* guarded by table_lock */
 
 static gl_pollset *table_at(uint32_t index) {
     gl_pollset *chunk = index / GL_CHUNK < CHUNKS ? __atomic_load_n(&chunks[index / GL_CHUNK], __ATOMIC_ACQUIRE) : NULL;
     return chunk ? &chunk[index % GL_CHUNK] : NULL;
 }
 
-static gl_pollset *table_take(void) {  /* under table_lock */
+static gl_pollset *table_take(void) { /* under table_lock */
     gl_pollset *ps = free_list;
     if (ps != NULL) {
         free_list = ps->next_free;
@@ -104,7 +104,7 @@ static gl_pollset *table_take(void) {  /* under table_lock */
     return ps;
 }
 
-static void table_put(gl_pollset *ps) {  /* under table_lock */
+static void table_put(gl_pollset *ps) { /* under table_lock */
     ps->next_free = free_list;
     free_list = ps;
 }
@@ -114,16 +114,16 @@ static void table_put(gl_pollset *ps) {  /* under table_lock */
  * the last open poll set, or before a fork: a process with a thread that it does not know of should not be
  * forked, and Python warns of it. After a fork the parent starts it again at once if a loop sleeps, and at
  * the next park otherwise. All of this happens under table_lock. */
-static int master = -1;             /* guarded by table_lock; constant while a poll set is open */
-static int stop_fd = -1;            /* the same */
-static pthread_t netpoller;         /* guarded by table_lock */
-static uint32_t netpoller_running;  /* atomic; stored under table_lock, loaded by gl_park */
-static uint32_t fork_epoch;         /* atomic; written in a forked child, before it has other threads */
-static uint64_t count_fires, count_stale;  /* atomic, relaxed */
+static int master = -1;                   /* guarded by table_lock; constant while a poll set is open */
+static int stop_fd = -1;                  /* the same */
+static pthread_t netpoller;               /* guarded by table_lock */
+static uint32_t netpoller_running;        /* atomic; stored under table_lock, loaded by gl_park */
+static uint32_t fork_epoch;               /* atomic; written in a forked child, before it has other threads */
+static uint64_t count_fires, count_stale; /* atomic, relaxed */
 
-static const gl_guest *guest;       /* constant once the library is loaded */
-static int doorbell = -1;           /* an eventfd in the master, edge-triggered and never read; guarded as `master` */
-static uint32_t dozing;             /* atomic; the netpoller sleeps, or is about to look whether it may */
+static const gl_guest *guest; /* constant once the library is loaded */
+static int doorbell = -1;     /* an eventfd in the master, edge-triggered and never read; guarded as `master` */
+static uint32_t dozing;       /* atomic; the netpoller sleeps, or is about to look whether it may */
 
 #define STOP_MARK UINT64_MAX
 #define DOORBELL_MARK (UINT64_MAX - 1)
@@ -150,15 +150,13 @@ void gl_unpark(gl_pollset *ps) {
     GL_YIELD();
     if (state == GL_POLLING)
         ring_bell(ps);
-    else if (state == GL_PARKED && __atomic_compare_exchange_n(&ps->state, &state, GL_RUNNING, 0, __ATOMIC_SEQ_CST,
-                                                               __ATOMIC_RELAXED))
+    else if (state == GL_PARKED &&
+             __atomic_compare_exchange_n(&ps->state, &state, GL_RUNNING, 0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
         gl_futex(&ps->state, FUTEX_WAKE, 1, NULL);
     errno = saved;
 }
 
-static uint64_t epoll_key(const gl_pollset *ps, uint32_t generation) {
-    return (uint64_t)generation << 32 | ps->index;
-}
+static uint64_t epoll_key(const gl_pollset *ps, uint32_t generation) { return (uint64_t)generation << 32 | ps->index; }
 
 static int netpoller_ensure(void);
 
@@ -225,7 +223,7 @@ static void *netpoller_main(void *arg) {
         __atomic_store_n(&dozing, 0, __ATOMIC_SEQ_CST);
         for (int i = 0; i < n; i++)
             if (events[i].data.u64 == STOP_MARK)
-                stop = 1;  /* not at once: the kernel has disarmed the entries of the others in the batch */
+                stop = 1; /* not at once: the kernel has disarmed the entries of the others in the batch */
             else if (events[i].data.u64 != DOORBELL_MARK &&
                      (guest == NULL || !guest->event(events[i].data.u64, events[i].events)))
                 netpoller_fired(events[i].data.u64);
@@ -233,7 +231,7 @@ static void *netpoller_main(void *arg) {
     return NULL;
 }
 
-static int netpoller_start(void) {  /* under table_lock; 0, or an error */
+static int netpoller_start(void) { /* under table_lock; 0, or an error */
     int error = gl_start_thread(&netpoller, "goloop-netpoll", netpoller_main, (void *)(intptr_t)master);
     if (error)
         return error;
@@ -242,7 +240,7 @@ static int netpoller_start(void) {  /* under table_lock; 0, or an error */
     return 0;
 }
 
-static void netpoller_stop(void) {  /* under table_lock, which the thread never takes */
+static void netpoller_stop(void) { /* under table_lock, which the thread never takes */
     uint64_t word = 1;
     if (!netpoller_running)
         return;
@@ -254,7 +252,7 @@ static void netpoller_stop(void) {  /* under table_lock, which the thread never 
         gl_fatal("netpoller: stopped");
 }
 
-static int netpoller_ensure(void) {  /* 0, or an error */
+static int netpoller_ensure(void) { /* 0, or an error */
     int error = 0;
     pthread_mutex_lock(&table_lock);
     if (!netpoller_running)
@@ -263,7 +261,7 @@ static int netpoller_ensure(void) {  /* 0, or an error */
     return error;
 }
 
-static int master_open(void) {  /* under table_lock; 0, or -1 with errno */
+static int master_open(void) { /* under table_lock; 0, or -1 with errno */
     struct epoll_event stop = {.events = EPOLLIN, .data = {.u64 = STOP_MARK}};
     struct epoll_event ring = {.events = EPOLLIN | EPOLLET, .data = {.u64 = DOORBELL_MARK}};
     master = epoll_create1(EPOLL_CLOEXEC);
@@ -275,7 +273,7 @@ static int master_open(void) {  /* under table_lock; 0, or -1 with errno */
     return -1;
 }
 
-static void master_close(void) {  /* under table_lock; keeps errno */
+static void master_close(void) { /* under table_lock; keeps errno */
     int saved = errno;
     if (stop_fd >= 0)
         close(stop_fd);
@@ -312,7 +310,7 @@ static void after_fork_child(void) {
     /* The master epoll is the parent's. Poll sets opened before stay foreign for ever; the first one opened
      * here makes a master of this process's own. */
     __atomic_fetch_add(&fork_epoch, 1, __ATOMIC_RELAXED);
-    for (uint32_t i = 0; i < table_size; i++)  /* the threads that were ringing are not here */
+    for (uint32_t i = 0; i < table_size; i++) /* the threads that were ringing are not here */
         __atomic_store_n(&table_at(i)->ringers, 0, __ATOMIC_RELAXED);
     master_close();
     open_count = 0;
@@ -329,7 +327,7 @@ __attribute__((constructor)) static void hook_forks(void) {
 }
 
 /* --------------------------------------------------------------- poll set */
-static int bell_open(int epfd) {  /* the bell of a poll set; -1 with errno */
+static int bell_open(int epfd) { /* the bell of a poll set; -1 with errno */
     struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data = {.u64 = GL_BELL}};
     int bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (bell >= 0 && epoll_ctl(epfd, EPOLL_CTL_ADD, bell, &event) < 0) {
@@ -412,7 +410,7 @@ void gl_pollset_close(gl_pollset *ps) {
     close(ps->bell);
     close(ps->epfd);
     ps->epfd = ps->bell = -1;
-    __atomic_add_fetch(&ps->generation, 1, __ATOMIC_RELEASE);  /* an event in flight is stale from here */
+    __atomic_add_fetch(&ps->generation, 1, __ATOMIC_RELEASE); /* an event in flight is stale from here */
     table_put(ps);
     if (open_count == 0) {
         netpoller_stop();
@@ -441,7 +439,7 @@ int gl_park(gl_pollset *ps, int64_t deadline) {
     struct timespec until, *timeout = NULL;
     int error = 0;
     if (gl_pollset_foreign(ps))
-        return EPERM;  /* its epoll is shared with the parent, who would lose the events taken from it */
+        return EPERM; /* its epoll is shared with the parent, who would lose the events taken from it */
     if (deadline >= 0) {
         until.tv_sec = deadline / 1000000000;
         until.tv_nsec = deadline % 1000000000;
@@ -456,7 +454,7 @@ int gl_park(gl_pollset *ps, int64_t deadline) {
         if (!__atomic_load_n(&ps->armed, __ATOMIC_SEQ_CST))
             arm(ps);
         GL_YIELD();
-        if (!__atomic_load_n(&netpoller_running, __ATOMIC_SEQ_CST))  /* pairs with before_fork */
+        if (!__atomic_load_n(&netpoller_running, __ATOMIC_SEQ_CST)) /* pairs with before_fork */
             error = netpoller_ensure();
         while (!error && __atomic_load_n(&ps->state, __ATOMIC_ACQUIRE) == GL_PARKED) {
             if (gl_futex(&ps->state, FUTEX_WAIT_BITSET, GL_PARKED, timeout) == 0 || errno == EAGAIN)
@@ -474,9 +472,11 @@ int gl_park(gl_pollset *ps, int64_t deadline) {
 static int wait_for(int epfd, struct epoll_event *events, int room, int64_t ns) {
     int64_t ms = ns / 1000000 + (ns % 1000000 != 0);
 #ifdef SYS_epoll_pwait2
-    static uint32_t missing;  /* atomic, relaxed: a hint; an old kernel says ENOSYS, an old sandbox EPERM */
+    static uint32_t missing; /* atomic, relaxed: a hint; an old kernel says ENOSYS, an old sandbox EPERM */
     if (ns > 0 && !__atomic_load_n(&missing, __ATOMIC_RELAXED)) {
-        struct { int64_t seconds, nanoseconds; } timeout = {ns / 1000000000, ns % 1000000000};
+        struct {
+            int64_t seconds, nanoseconds;
+        } timeout = {ns / 1000000000, ns % 1000000000};
         int n = (int)syscall(SYS_epoll_pwait2, epfd, events, room, &timeout, NULL, 0);
         if (n >= 0 || (errno != ENOSYS && errno != EPERM))
             return n;

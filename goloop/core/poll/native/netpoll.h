@@ -13,8 +13,8 @@
 /* A stress build shrinks the capacities and yields at every step of a protocol. */
 #ifndef GL_YIELD
 #define GL_YIELD() ((void)0)
-#define GL_CHUNK 64    /* poll sets allocated at a time */
-#define GL_EVENTS 64   /* events taken from the master at a time */
+#define GL_CHUNK 64  /* poll sets allocated at a time */
+#define GL_EVENTS 64 /* events taken from the master at a time */
 #endif
 
 /* ------------------------------------------------------------------ inbox
@@ -22,52 +22,52 @@
  * items come out in the order in which they were pushed. A closed inbox refuses pushes, which makes
  * "accepted before the close, or refused" a single compare-and-swap. */
 typedef struct gl_node {
-    struct gl_node *next;  /* producer writes before the push; consumer reads after the take */
+    struct gl_node *next; /* producer writes before the push; consumer reads after the take */
     void *item;
 } gl_node;
 
 typedef struct gl_inbox {
-    gl_node *head;         /* atomic; producers push, the consumer exchanges */
+    gl_node *head; /* atomic; producers push, the consumer exchanges */
 } gl_inbox;
 
 enum { GL_INBOX_CLOSED = -1, GL_INBOX_PUSHED = 0, GL_INBOX_FIRST = 1 };
 
 void gl_inbox_open(gl_inbox *in);
-int gl_inbox_push(gl_inbox *in, gl_node *node);  /* FIRST: the batch was empty, so wake the consumer */
-int gl_inbox_empty(gl_inbox *in);                /* true for a closed one too */
-gl_node *gl_inbox_take(gl_inbox *in);            /* oldest first; NULL: nothing there */
-gl_node *gl_inbox_close(gl_inbox *in);           /* refuse from now on; hand out what was accepted */
+int gl_inbox_push(gl_inbox *in, gl_node *node); /* FIRST: the batch was empty, so wake the consumer */
+int gl_inbox_empty(gl_inbox *in);               /* true for a closed one too */
+gl_node *gl_inbox_take(gl_inbox *in);           /* oldest first; NULL: nothing there */
+gl_node *gl_inbox_close(gl_inbox *in);          /* refuse from now on; hand out what was accepted */
 
 /* --------------------------------------------------------------- poll set
  * The part of a loop that other threads may touch. The memory is type-stable: a poll set that was
  * released is used again for another loop and never freed, so a late wake-up is at worst spurious. */
 enum {
     GL_RUNNING = 0,
-    GL_PARKED = 1,   /* sleeps on the futex; the netpoller watches the poll set */
-    GL_POLLING = 2,  /* sleeps in its poll set; a thread that wants it rings the bell */
+    GL_PARKED = 1,  /* sleeps on the futex; the netpoller watches the poll set */
+    GL_POLLING = 2, /* sleeps in its poll set; a thread that wants it rings the bell */
 };
-#define GL_BELL UINT64_MAX  /* epoll data of the bell: no slot has it */
+#define GL_BELL UINT64_MAX /* epoll data of the bell: no slot has it */
 
 typedef struct gl_pollset {
-    int epfd;               /* owner writes at open and close; epoll_ctl and epoll_wait by the owner only */
-    int bell;               /* an eventfd in the poll set, edge-triggered and never read; written and closed as epfd */
-    uint32_t index;         /* place in the table; constant */
-    uint32_t generation;    /* atomic; odd while in use; netpoller drops events of another generation */
-    uint32_t state;         /* atomic, the futex word: GL_RUNNING, GL_PARKED or GL_POLLING */
-    uint32_t ringers;       /* atomic; threads that may be about to write to the bell: close waits for them */
-    uint32_t armed;         /* atomic; the entry in the master epoll will fire */
-    uint32_t epoch;         /* fork epoch in which it was opened; constant while in use */
+    int epfd;            /* owner writes at open and close; epoll_ctl and epoll_wait by the owner only */
+    int bell;            /* an eventfd in the poll set, edge-triggered and never read; written and closed as epfd */
+    uint32_t index;      /* place in the table; constant */
+    uint32_t generation; /* atomic; odd while in use; netpoller drops events of another generation */
+    uint32_t state;      /* atomic, the futex word: GL_RUNNING, GL_PARKED or GL_POLLING */
+    uint32_t ringers;    /* atomic; threads that may be about to write to the bell: close waits for them */
+    uint32_t armed;      /* atomic; the entry in the master epoll will fire */
+    uint32_t epoch;      /* fork epoch in which it was opened; constant while in use */
     /* Looked at by gl_park; constant while in use. Not part of this memory, because a push that comes late must find it
      * closed, not another loop's. */
     gl_inbox *inbox;
-    gl_inbox completions;          /* of connections that the netpoller serves; only it pushes, see stream_offload.c */
-    uint64_t parks;         /* atomic, relaxed: statistics; owner counts */
-    struct gl_pollset *next_free;  /* guarded by the table's mutex */
+    gl_inbox completions;         /* of connections that the netpoller serves; only it pushes, see stream_offload.c */
+    uint64_t parks;               /* atomic, relaxed: statistics; owner counts */
+    struct gl_pollset *next_free; /* guarded by the table's mutex */
 } gl_pollset;
 
-gl_pollset *gl_pollset_open(gl_inbox *inbox);  /* NULL: errno tells why. Opens the inbox too */
-void gl_pollset_close(gl_pollset *ps);  /* owner only, once; stops the netpoller after the last one */
-int gl_pollset_foreign(const gl_pollset *ps);  /* opened by the parent of this forked process */
+gl_pollset *gl_pollset_open(gl_inbox *inbox); /* NULL: errno tells why. Opens the inbox too */
+void gl_pollset_close(gl_pollset *ps);        /* owner only, once; stops the netpoller after the last one */
+int gl_pollset_foreign(const gl_pollset *ps); /* opened by the parent of this forked process */
 
 /* Both sleep until woken, or until `deadline` (CLOCK_MONOTONIC nanoseconds, negative: none). Which one is better
  * depends on who will wake the loop: descriptors or threads. See HACKING.md.
@@ -88,31 +88,31 @@ void gl_unpark(gl_pollset *ps);
  * stream_offload.c lives in the netpoller's thread; these are the doors between the two. The guest's calls run in that
  * thread, the fork handlers in the thread that forks, when the netpoller does not run. */
 typedef struct gl_guest {
-    int (*event)(uint64_t key, uint32_t events);  /* an event of the master; 0: not the guest's */
-    int (*round)(void);          /* do some of what is to be done; nonzero: there is more */
-    int (*idle)(void);           /* nothing is to be done; seq_cst, pairs with gl_netpoller_nudge */
-    int (*needed)(void);         /* the netpoller must run */
+    int (*event)(uint64_t key, uint32_t events); /* an event of the master; 0: not the guest's */
+    int (*round)(void);                          /* do some of what is to be done; nonzero: there is more */
+    int (*idle)(void);                           /* nothing is to be done; seq_cst, pairs with gl_netpoller_nudge */
+    int (*needed)(void);                         /* the netpoller must run */
     void (*before_fork)(void);
     void (*after_fork_parent)(void);
     void (*after_fork_child)(void);
 } gl_guest;
 
-void gl_netpoller_host(const gl_guest *guest);  /* when the library is loaded */
+void gl_netpoller_host(const gl_guest *guest); /* when the library is loaded */
 /* Watch a descriptor in the master, and see to it that the netpoller runs; 0 or an error. The key has a bit of the
  * upper half of its low word set. A poll set is open, and stays open until after gl_netpoller_remove. */
 int gl_netpoller_add(int fd, uint32_t events, uint64_t key);
 void gl_netpoller_remove(int fd);
-void gl_netpoller_nudge(void);   /* end its sleep, if it sleeps: something is to be done */
+void gl_netpoller_nudge(void); /* end its sleep, if it sleeps: something is to be done */
 
 /* ------------------------------------------------------------- statistics */
 typedef struct gl_stats {
-    uint64_t fires;         /* master events seen by the netpoller */
-    uint64_t stale;         /* of these, dropped for their generation */
-    uint32_t pollsets;      /* open now */
-    uint32_t running;       /* 1 while the netpoller thread exists */
+    uint64_t fires;    /* master events seen by the netpoller */
+    uint64_t stale;    /* of these, dropped for their generation */
+    uint32_t pollsets; /* open now */
+    uint32_t running;  /* 1 while the netpoller thread exists */
 } gl_stats;
 
 void gl_get_stats(gl_stats *out);
-uint32_t gl_fork_epoch(void);           /* counts the forks between this process and the one that loaded us */
+uint32_t gl_fork_epoch(void); /* counts the forks between this process and the one that loaded us */
 
 #endif

@@ -16,10 +16,10 @@
 #define GL_SEND(fd, msg) sendmsg(fd, msg, MSG_NOSIGNAL)
 #endif
 #ifndef GL_RING
-#define GL_RING 65536   /* bytes, a power of two; of each direction of each connection */
-#define GL_SERVES 32    /* connections served again between two looks at the master: parked loops wait that long */
-#define GL_CONNS 64     /* connections allocated at a time */
-#define GL_SPARES 256   /* rings kept for reuse */
+#define GL_RING 65536 /* bytes, a power of two; of each direction of each connection */
+#define GL_SERVES 32  /* connections served again between two looks at the master: parked loops wait that long */
+#define GL_CONNS 64   /* connections allocated at a time */
+#define GL_SPARES 256 /* rings kept for reuse */
 #endif
 
 enum { NOT_POSTED = 0, POSTED = 1, TAKEN = 2 };
@@ -43,34 +43,34 @@ static int ring_pieces(const gl_ring *r, uint32_t count, uint32_t length, struct
 static uint32_t ring_room(gl_ring *r) {
     uint32_t tail = __atomic_load_n(&r->tail, __ATOMIC_RELAXED), head = load(&r->head);
     if (head == tail)
-        r->base = tail;  /* the consumer looks at it again only after it has seen a new tail */
+        r->base = tail; /* the consumer looks at it again only after it has seen a new tail */
     return GL_RING - (tail - head);
 }
 
 /* ------------------------------------------------------------------ table
  * As of poll sets: never freed, so that a late event, or a late kick, finds a connection and not a fault. */
 #define CONN_CHUNKS 1024
-#define CONN_MARK (UINT32_C(1) << 31)   /* in the low half of the epoll data: a connection's, not a poll set's */
+#define CONN_MARK (UINT32_C(1) << 31) /* in the low half of the epoll data: a connection's, not a poll set's */
 
 static pthread_mutex_t conns_lock = PTHREAD_MUTEX_INITIALIZER;
-static gl_conn *conn_chunks[CONN_CHUNKS];  /* a pointer is stored (release) once; the netpoller loads (acquire) */
-static uint32_t conns_size;                /* guarded by conns_lock */
-static gl_conn *free_conns;                /* guarded by conns_lock */
-static uint32_t conns_open;                /* atomic; stored under conns_lock */
-static void *spare_rings[GL_SPARES];       /* guarded by conns_lock */
-static uint32_t spare_count;               /* guarded by conns_lock */
-static uint64_t count_received, count_sent, count_serves;  /* atomic, relaxed */
+static gl_conn *conn_chunks[CONN_CHUNKS]; /* a pointer is stored (release) once; the netpoller loads (acquire) */
+static uint32_t conns_size;               /* guarded by conns_lock */
+static gl_conn *free_conns;               /* guarded by conns_lock */
+static uint32_t conns_open;               /* atomic; stored under conns_lock */
+static void *spare_rings[GL_SPARES];      /* guarded by conns_lock */
+static uint32_t spare_count;              /* guarded by conns_lock */
+static uint64_t count_received, count_sent, count_serves; /* atomic, relaxed */
 
-static gl_inbox kicks;            /* what loops want the netpoller to look at */
-static gl_conn *listed_first, **listed_last = &listed_first;  /* the netpoller's, or whoever starts or ends it */
+static gl_inbox kicks;                                       /* what loops want the netpoller to look at */
+static gl_conn *listed_first, **listed_last = &listed_first; /* the netpoller's, or whoever starts or ends it */
 
 static gl_conn *conn_at(uint32_t index) {
-    gl_conn *chunk = index / GL_CONNS < CONN_CHUNKS
-                         ? __atomic_load_n(&conn_chunks[index / GL_CONNS], __ATOMIC_ACQUIRE) : NULL;
+    gl_conn *chunk =
+        index / GL_CONNS < CONN_CHUNKS ? __atomic_load_n(&conn_chunks[index / GL_CONNS], __ATOMIC_ACQUIRE) : NULL;
     return chunk ? &chunk[index % GL_CONNS] : NULL;
 }
 
-static gl_conn *conn_take(void) {  /* under conns_lock */
+static gl_conn *conn_take(void) { /* under conns_lock */
     gl_conn *c = free_conns;
     if (c != NULL) {
         free_conns = c->next_free;
@@ -93,11 +93,11 @@ static gl_conn *conn_take(void) {  /* under conns_lock */
     return c;
 }
 
-static char *ring_take(void) {  /* under conns_lock */
+static char *ring_take(void) { /* under conns_lock */
     return spare_count ? spare_rings[--spare_count] : malloc(GL_RING);
 }
 
-static void ring_give(gl_ring *r) {  /* under conns_lock */
+static void ring_give(gl_ring *r) { /* under conns_lock */
     if (r->data != NULL && spare_count < GL_SPARES)
         spare_rings[spare_count++] = r->data;
     else
@@ -105,7 +105,7 @@ static void ring_give(gl_ring *r) {  /* under conns_lock */
     r->data = NULL;
 }
 
-static void conn_free(gl_conn *c) {  /* under conns_lock */
+static void conn_free(gl_conn *c) { /* under conns_lock */
     ring_give(&c->rx);
     ring_give(&c->tx);
     __atomic_add_fetch(&c->generation, 1, __ATOMIC_RELEASE);
@@ -125,7 +125,7 @@ static int enter(gl_conn *c) {
 
 static void leave(gl_conn *c) {
     GL_YIELD();
-    __atomic_store_n(&c->word, GL_CONN_OFFLOADED, __ATOMIC_RELEASE);  /* pairs with conn_take_back */
+    __atomic_store_n(&c->word, GL_CONN_OFFLOADED, __ATOMIC_RELEASE); /* pairs with conn_take_back */
 }
 
 /* There is a completion for the loop. One that was told and has not looked yet will see them when it looks; conn_look stores
@@ -160,7 +160,7 @@ static int receive(gl_conn *c, int *again) {
     msg.msg_iovlen = ring_pieces(&c->rx, tail, room, iov);
     n = GL_RECV(c->fd, &msg);
     if (n > 0) {
-        store(&c->rx.tail, tail + (uint32_t)n);  /* release: the bytes and `base`; pairs with conn_recv */
+        store(&c->rx.tail, tail + (uint32_t)n); /* release: the bytes and `base`; pairs with conn_recv */
         __atomic_fetch_add(&count_received, n, __ATOMIC_RELAXED);
         if ((uint32_t)n < room && c->short_read_drains)
             c->rx_ready = 0;
@@ -191,7 +191,7 @@ static int transmit(gl_conn *c, int *again) {
     msg.msg_iovlen = ring_pieces(&c->tx, head, left, iov);
     n = GL_SEND(c->fd, &msg);
     if (n >= 0) {
-        __atomic_store_n(&c->tx.head, head + (uint32_t)n, __ATOMIC_SEQ_CST);  /* release: we have read the bytes */
+        __atomic_store_n(&c->tx.head, head + (uint32_t)n, __ATOMIC_SEQ_CST); /* release: we have read the bytes */
         __atomic_fetch_add(&count_sent, n, __ATOMIC_RELAXED);
         if ((uint32_t)n < left)
             *again = 1;
@@ -217,7 +217,7 @@ static void list(gl_conn *c) {
     }
 }
 
-static void serve(gl_conn *c) {  /* the netpoller is inside */
+static void serve(gl_conn *c) { /* the netpoller is inside */
     int again = 0, completed = receive(c, &again);
     __atomic_fetch_add(&count_serves, 1, __ATOMIC_RELAXED);
     if (completed)
@@ -256,7 +256,7 @@ static int netpoller_round(void) {
         gl_conn *c = node->item;
         next = node->next;
         GL_YIELD();
-        store(&c->kicked, 0);  /* before we look at the rings; pairs with conn_kick */
+        store(&c->kicked, 0); /* before we look at the rings; pairs with conn_kick */
         list(c);
     }
     for (int i = 0; i < GL_SERVES && listed_first != NULL; i++) {
@@ -265,7 +265,7 @@ static int netpoller_round(void) {
         if (listed_first == NULL)
             listed_last = &listed_first;
         c->listed = 0;
-        if (enter(c)) {  /* else the loop has it, and what was to be done */
+        if (enter(c)) { /* else the loop has it, and what was to be done */
             serve(c);
             leave(c);
         }
@@ -296,8 +296,8 @@ static void forget_parents_conns(void) {
     pthread_mutex_unlock(&conns_lock);
 }
 
-static const gl_guest conns_guest = {netpoller_event, netpoller_round, netpoller_idle, any_open,
-                               before_conns_fork, after_conns_fork, forget_parents_conns};
+static const gl_guest conns_guest = {netpoller_event,   netpoller_round,  netpoller_idle,      any_open,
+                                     before_conns_fork, after_conns_fork, forget_parents_conns};
 
 __attribute__((constructor)) static void hook_netpoller(void) {
     gl_inbox_open(&kicks);
@@ -331,7 +331,7 @@ static int conn_publish(gl_conn *c) {
         uint32_t expected = GL_CONN_OFFLOADED;
         if (__atomic_compare_exchange_n(&c->word, &expected, GL_CONN_LOOP, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
             break;
-        sched_yield();  /* an earlier user's kick brought the netpoller in */
+        sched_yield(); /* an earlier user's kick brought the netpoller in */
     }
     return error;
 }
@@ -369,7 +369,7 @@ static void conn_kick(gl_conn *c) {
 }
 
 static ssize_t conn_recv(gl_conn *c, void *room, size_t length) {
-    int end = __atomic_load_n(&c->rx_end, __ATOMIC_SEQ_CST);  /* before tail: what follows it is final then */
+    int end = __atomic_load_n(&c->rx_end, __ATOMIC_SEQ_CST); /* before tail: what follows it is final then */
     uint32_t head = __atomic_load_n(&c->rx.head, __ATOMIC_RELAXED), have = load(&c->rx.tail) - head;
     struct iovec iov[2];
     if (have > length)
@@ -384,7 +384,7 @@ static ssize_t conn_recv(gl_conn *c, void *room, size_t length) {
     memcpy(room, iov[0].iov_base, iov[0].iov_len);
     memcpy((char *)room + iov[0].iov_len, iov[1].iov_base, iov[1].iov_len);
     GL_YIELD();
-    store(&c->rx.head, head + have);  /* release: we have read the bytes; seq_cst: comes before the look, see receive */
+    store(&c->rx.head, head + have); /* release: we have read the bytes; seq_cst: comes before the look, see receive */
     if (load(&c->rx_stalled) && ring_used(&c->rx) <= GL_RING / 2 &&
         __atomic_exchange_n(&c->rx_stalled, 0, __ATOMIC_SEQ_CST) &&
         __atomic_load_n(&c->word, __ATOMIC_RELAXED) != GL_CONN_LOOP)
@@ -416,7 +416,7 @@ static void conn_put(gl_conn *c, const void *data, size_t length) {
     memcpy(iov[0].iov_base, data, iov[0].iov_len);
     memcpy(iov[1].iov_base, (const char *)data + iov[0].iov_len, iov[1].iov_len);
     GL_YIELD();
-    store(&c->tx.tail, tail + (uint32_t)length);  /* release: the bytes and `base`; pairs with transmit */
+    store(&c->tx.tail, tail + (uint32_t)length); /* release: the bytes and `base`; pairs with transmit */
 }
 
 static int conn_take_back(gl_conn *c) {
@@ -471,7 +471,7 @@ void *gl_conn_owner(gl_node *node) {
 }
 
 void gl_conn_forget(gl_pollset *ps) {
-    pthread_mutex_lock(&conns_lock);  /* which the netpoller does not take */
+    pthread_mutex_lock(&conns_lock); /* which the netpoller does not take */
     for (uint32_t i = 0; i < conns_size; i++) {
         gl_conn *c = conn_at(i);
         if (c->ps != ps)
@@ -490,5 +490,5 @@ void gl_offload_get_stats(gl_offload_stats *out) {
     out->open = __atomic_load_n(&conns_open, __ATOMIC_SEQ_CST);
 }
 
-const gl_offload gl_offload_ops = {conn_open, conn_recv, conn_readable, conn_unread, conn_look, conn_room, conn_put,
-                                   conn_kick, conn_failed, conn_take_back, conn_unsent, conn_close};
+const gl_offload gl_offload_ops = {conn_open, conn_recv, conn_readable, conn_unread,    conn_look,   conn_room,
+                                   conn_put,  conn_kick, conn_failed,   conn_take_back, conn_unsent, conn_close};

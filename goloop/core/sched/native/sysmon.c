@@ -13,21 +13,21 @@
 /* A stress build makes the ticks short, and yields at every step of a protocol. */
 #ifndef GL_TICK
 #define GL_YIELD() ((void)0)
-#define GL_TICK 10000000       /* ns between two looks: Go's sysmon backs off to this */
-#define GL_FAST_TICK 1000000   /* while it brings in one worker after the other */
-#define GL_QUIET 100           /* ticks without any start after which it sleeps until it is woken */
+#define GL_TICK 10000000     /* ns between two looks: Go's sysmon backs off to this */
+#define GL_FAST_TICK 1000000 /* while it brings in one worker after the other */
+#define GL_QUIET 100         /* ticks without any start after which it sleeps until it is woken */
 #endif
-#define GL_EARLY (GL_FAST_TICK / 4)  /* a look that is due within so many ns shares the wake-up */
+#define GL_EARLY (GL_FAST_TICK / 4) /* a look that is due within so many ns shares the wake-up */
 
-static long backlog;       /* atomic; goroutines that wait to be started */
-static uint32_t starts;    /* atomic; counts those that were started */
-static uint32_t asleep;    /* atomic, the futex word: 1 while the monitor sleeps without a deadline */
-static uint32_t stopping;  /* atomic; also a futex word, for the ticks */
-static int running;        /* guard: control */
-static pthread_t thread;   /* guard: control */
+static long backlog;      /* atomic; goroutines that wait to be started */
+static uint32_t starts;   /* atomic; counts those that were started */
+static uint32_t asleep;   /* atomic, the futex word: 1 while the monitor sleeps without a deadline */
+static uint32_t stopping; /* atomic; also a futex word, for the ticks */
+static int running;       /* guard: control */
+static pthread_t thread;  /* guard: control */
 static pthread_mutex_t control = PTHREAD_MUTEX_INITIALIZER;
 static __thread int is_monitor;
-static gl_look look;       /* atomic; a second thing to look at, at a pace of its own; NULL: none */
+static gl_look look; /* atomic; a second thing to look at, at a pace of its own; NULL: none */
 
 static void nap(long ns) {
     struct timespec timeout = {.tv_nsec = ns};
@@ -56,7 +56,7 @@ static void wake(void) {
 
 /* Nap for one tick, with looks in between. Returns whether there will be something to look at afterwards. */
 static int tick(long ns) {
-    static int64_t next;  /* when to look; the monitor's */
+    static int64_t next; /* when to look; the monitor's */
     int64_t end = gl_monotonic_ns() + ns, now;
     gl_look see = __atomic_load_n(&look, __ATOMIC_ACQUIRE);
     if (see == NULL) {
@@ -117,7 +117,7 @@ static void after_fork_child(void) {
 
 __attribute__((constructor)) static void hook_forks(void) { pthread_atfork(NULL, NULL, after_fork_child); }
 
-static int start(gl_backlog_report report) {  /* under control */
+static int start(gl_backlog_report report) { /* under control */
     int error;
     __atomic_store_n(&stopping, 0, __ATOMIC_RELAXED);
     error = gl_start_thread(&thread, "goloop-monitor", monitor_main, (void *)report);
@@ -129,7 +129,7 @@ static int start(gl_backlog_report report) {  /* under control */
 
 int gl_monitor_start(gl_backlog_report report) {
     int error = 0;
-    if (is_monitor)  /* its report asks for it: it runs, if perhaps not for long */
+    if (is_monitor) /* its report asks for it: it runs, if perhaps not for long */
         return 0;
     pthread_mutex_lock(&control);
     if (!running)
@@ -152,7 +152,7 @@ void gl_monitor_stop(void) {
 }
 
 void gl_monitor_backlog(long change) {
-    __atomic_fetch_add(&backlog, change, __ATOMIC_SEQ_CST);  /* pairs with sleep_until_woken */
+    __atomic_fetch_add(&backlog, change, __ATOMIC_SEQ_CST); /* pairs with sleep_until_woken */
     GL_YIELD();
     if (change > 0 && __atomic_load_n(&asleep, __ATOMIC_SEQ_CST))
         wake();

@@ -13,7 +13,7 @@
 
 #include "../../system/native/known_python.h"
 
-typedef void (*gl_entered)(void);   /* a frame begins in this thread */
+typedef void (*gl_entered)(void); /* a frame begins in this thread */
 
 #if PY_VERSION_HEX < 0x030C0000
 
@@ -29,22 +29,39 @@ static inline void gl_trace_put(PyThreadState *ts, Py_tracefunc function, PyObje
 
 static inline Py_tracefunc gl_trace_function(PyThreadState *ts) { return ts->c_tracefunc; }
 static inline PyObject *gl_trace_object(PyThreadState *ts) { return ts->c_traceobj; }
-static inline int gl_eval_hook(gl_entered entered) { (void)entered; return 0; }
+static inline int gl_eval_hook(gl_entered entered) {
+    (void)entered;
+    return 0;
+}
 static inline void gl_eval_unhook(void) {}
 
 #else
 
 #define GL_TRACES 0
 static inline void gl_trace_put(PyThreadState *ts, Py_tracefunc function, PyObject *object) {
-    (void)ts; (void)function; (void)object;
+    (void)ts;
+    (void)function;
+    (void)object;
 }
-static inline Py_tracefunc gl_trace_function(PyThreadState *ts) { (void)ts; return NULL; }
-static inline PyObject *gl_trace_object(PyThreadState *ts) { (void)ts; return NULL; }
+static inline Py_tracefunc gl_trace_function(PyThreadState *ts) {
+    (void)ts;
+    return NULL;
+}
+static inline PyObject *gl_trace_object(PyThreadState *ts) {
+    (void)ts;
+    return NULL;
+}
 
 #if !GL_PYTHON_KNOWN
 
-static inline int gl_trace_busy(PyThreadState *ts) { (void)ts; return 1; }   /* so nobody is taken */
-static inline int gl_eval_hook(gl_entered entered) { (void)entered; return 0; }
+static inline int gl_trace_busy(PyThreadState *ts) {
+    (void)ts;
+    return 1;
+} /* so nobody is taken */
+static inline int gl_eval_hook(gl_entered entered) {
+    (void)entered;
+    return 0;
+}
 static inline void gl_eval_unhook(void) {}
 
 #else
