@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from goloop.chan import Chan, recv, select
+from goloop.core.net.polldesc import may_wait
 from goloop.core.sched import scheduler
 from goloop.core.sched.goroutine import go
 from goloop.core.sched.goroutine_api import wait
@@ -208,3 +209,13 @@ def _answer(wanted: AddressSpec, found: Chan[tuple[list[ResolvedAddress], Except
         found.try_send((_look_up(wanted, None), None))
     except Exception as exc:
         found.try_send(([], exc))
+
+
+def pack(family: int, dual: bool, address: str) -> bytes:
+    """The sockaddr of where a datagram is to go; dual: from an IPv6 socket that takes IPv4 as well."""
+    network = {socket.AF_INET: "udp4", socket.AF_INET6: "udp6"}.get(socket.AddressFamily(family), "unixgram")
+    wanted = parse(network, address, passive=False, mapped=dual)
+    targets = wanted.numeric()
+    if targets is None:
+        targets = resolve(wanted, may_wait("write_to() with a name to look up", "a number"), Limit(None, None))
+    return targets[0].raw()

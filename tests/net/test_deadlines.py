@@ -12,7 +12,7 @@ import pytest
 import goloop
 from goloop import context, net
 from goloop.core.net.polldesc import PollDesc
-from goloop.net import _address
+from goloop.net import _address, _dial
 from tests.helpers.descriptors import waiters, waiters_anywhere
 from tests.helpers.waiting import until
 
@@ -187,7 +187,7 @@ def test_a_context_ends_a_race_of_both_families(names, start, monkeypatch):
         assert until.context is ctx
         until.left()
 
-    monkeypatch.setattr(net, "_finish_connect", finish)
+    monkeypatch.setattr(_dial, "_finish_connect", finish)
     names["both"] = ["::1", "127.0.0.1"]
     ctx, cancel = context.with_cancel(context.background())
     cancel()

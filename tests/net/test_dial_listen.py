@@ -8,7 +8,7 @@ import pytest
 
 import goloop
 from goloop import net
-from goloop.net import _address
+from goloop.net import _address, _dial, _listen
 from tests.helpers.descriptors import waiters
 from tests.helpers.waiting import until
 
@@ -162,14 +162,14 @@ def test_both_families_of_a_name_race(names, start, answers):
 
 @needs_ipv6
 def test_a_family_that_does_not_answer_does_not_hold_up_the_other(names, start, monkeypatch):
-    connect = net._finish_connect
+    connect = _dial._finish_connect
 
     def finish(sock, target, until):
         if target.family == socket.AF_INET6:
             goloop.sleep(60)
         connect(sock, target, until)
 
-    monkeypatch.setattr(net, "_finish_connect", finish)
+    monkeypatch.setattr(_dial, "_finish_connect", finish)
     names["both"] = ["::1", "127.0.0.1"]
     with net.listen("tcp", ":0") as listener:
         with start(net.dial, "tcp", "both:" + listener.addr.rpartition(":")[2]).result(20) as conn:
@@ -305,7 +305,7 @@ def test_a_listen_that_fails_after_binding_leaves_no_file(listen, network, owner
     def fails(*args):
         raise MemoryError
 
-    monkeypatch.setattr(net, owner, fails)
+    monkeypatch.setattr(_listen, owner, fails)
     path = tmp_path / "socket"
     with pytest.raises(MemoryError):
         listen(network, path)
