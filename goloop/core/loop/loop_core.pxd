@@ -63,6 +63,3 @@ cdef class LoopCore:
 
 cdef enum:
     READ_SIZE = 262144     # bytes per recv, asyncio's max_size
-
-
-cdef int fd_of(object fileobj) except -1

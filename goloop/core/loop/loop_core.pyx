@@ -24,7 +24,7 @@ from goloop.core.poll.pollset cimport (
     EPOLLIN, EPOLLOUT, READ, WRITE, Slot, conn_owner, gl_node,
 )
 from goloop.core.loop.ownership cimport RUNNING, LoopThread, hooks
-from goloop.core.system.posix cimport now_ns, now_s
+from goloop.core.system.posix cimport fd_of, now_ns, now_s
 
 
 cdef extern from "Python.h":
@@ -53,21 +53,6 @@ cdef enum:
 
 cdef double MAXIMUM_SLEEP = 24 * 3600.0     # seconds, as asyncio's MAXIMUM_SELECT_TIMEOUT
 cdef double CLOCK_RESOLUTION = 1e-9
-
-
-cdef int fd_of(object fileobj) except -1:
-    """asyncio's rule for what may stand for a descriptor."""
-    cdef long fd
-    if isinstance(fileobj, int):
-        fd = fileobj
-    else:
-        try:
-            fd = int(fileobj.fileno())
-        except (AttributeError, TypeError, ValueError):
-            raise ValueError(f"Invalid file object: {fileobj!r}") from None
-    if fd < 0 or fd > 0x7fffffff:
-        raise ValueError(f"Invalid file descriptor: {fd}")
-    return <int>fd
 
 
 def _nothing():

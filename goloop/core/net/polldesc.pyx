@@ -16,7 +16,6 @@ from libc.errno cimport EBADF, EINTR
 from libc.math cimport isinf, isnan
 from libc.stdint cimport int64_t
 
-from goloop.core.loop.loop_core cimport fd_of
 from goloop.core.poll.pollset cimport (
     EPOLLERR, EPOLLHUP, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, fork_epoch,
 )
@@ -25,7 +24,7 @@ from goloop.core.sched.scheduler cimport G, current_g
 from goloop.core.sched.waiter cimport (
     CANCELLED, COMPLETED, WaitNode, Waiter, blocking_waiter, may_block, new_wait_node, seconds_of,
 )
-from goloop.core.system.posix cimport now_s
+from goloop.core.system.posix cimport fd_of, now_s
 
 from goloop.errors import ClosedError, DeadlineExceeded
 

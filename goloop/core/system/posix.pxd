@@ -5,6 +5,7 @@ cdef extern from "../system/native/posix.h" nogil:
     int64_t gl_clock_ns(int clock)             # -1: there is no such clock
 
 
+cdef int fd_of(object fileobj) except -1   # asyncio's rule for what may stand for a descriptor
 cdef object os_error(int error)           # the exception for an errno, of the class that the socket module would raise
 
 

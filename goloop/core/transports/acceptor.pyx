@@ -20,9 +20,9 @@ from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, errno
 from posix.unistd cimport close
 
 from goloop.core.loop.handles cimport Pollable
-from goloop.core.loop.loop_core cimport LoopCore, fd_of
+from goloop.core.loop.loop_core cimport LoopCore
 from goloop.core.poll.pollset cimport READ
-from goloop.core.system.posix cimport os_error
+from goloop.core.system.posix cimport fd_of, os_error
 from goloop.core.system.sockaddr cimport (
     SOCK_CLOEXEC, SOCK_NONBLOCK, Address, known, sockaddr, sockaddr_storage, socklen_t, unpack,
 )
