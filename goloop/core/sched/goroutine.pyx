@@ -82,8 +82,8 @@ cdef double ANNOUNCE = 1.0        # seconds of waiting for a cancelled goroutine
 cdef long long last_id = 0
 cdef set alive = set()            # every goroutine that is not done
 cdef list stacks = []             # greenlets of abandoned goroutines: letting go of one would run it
-cdef object report_unobserved = None      # runtime.pool's
-cdef object panic = None          # runtime.pool's
+cdef object report_unobserved = None      # runtime.unhandled's
+cdef object panic = None          # runtime.unhandled's
 cdef set failures = set()         # weak references to goroutines that have raised, also to observed ones
 cdef object _Coroutine = Coroutine
 cdef object _origin_loop = ContextVar("goloop.origin_loop")  # set in coroutine goroutines, for the tasks that they make
@@ -586,7 +586,7 @@ def num_goroutine():
     return len(alive)
 
 
-# ------------------------------------------------------------- for runtime.pool
+# ---------------------------------------------------------------- for runtime
 def set_reporter(reporter, at_once):
     """Set the functions for exceptions that nobody asks for.
 
@@ -652,7 +652,7 @@ def abandon(Worker worker not None):
             waiter.claim(CANCELLED)
         if g.greenlet is not None:
             stacks.append(g.greenlet)
-        g.observed = True                 # runtime.pool reports it
+        g.observed = True                 # runtime.unhandled reports it
         g.finish(RuntimeError("the goroutine was left behind: it had not ended when its worker's loop did"), True)
     return left
 

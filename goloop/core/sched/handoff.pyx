@@ -92,7 +92,7 @@ cdef int traps = 0                # threads that wait to be trapped
 cdef list monitored = []             # of watched loops
 cdef list worker_ownerships = []      # of the workers' loops
 cdef int64_t always = 0           # GOLOOP_WATCH=1: ns after which a goroutine is slow, whatever loops say; 0: no
-cdef object request_thread = None     # runtime.handoff's: request_thread(loop) brings a substitute, if it can
+cdef object request_thread = None     # runtime.substitutes': request_thread(loop) brings a substitute, if it can
 # goloop.debug's: (loop, thread ident, frame, base frame, item, task, seconds, computes, handed off) -> a report.
 cdef object report_slow_callback = None
 cdef int[1] gil_tid

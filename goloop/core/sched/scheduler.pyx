@@ -114,7 +114,7 @@ cdef bint TASK_OF_THREAD = sys.version_info >= (3, 14)        # and not of the l
 
 cdef Queue backlog = Queue()
 cdef list workers = []            # all that run; the first ones are preferred
-cdef object start_worker = None   # runtime.pool's: starts a thread with a worker, False if there may be no more
+cdef object start_worker = None   # runtime.workers': starts a thread with a worker, False if there may be no more
 cdef int procs = 1                # gomaxprocs()
 cdef bint complained = False      # the monitor has reported that no thread can be started
 cdef bint own_locals = False      # new goroutines have their own threading.local values; see separate_locals()
@@ -653,7 +653,7 @@ def report_unraisable(exc):
         threading.excepthook(threading.ExceptHookArgs((type(exc), exc, exc.__traceback__, None)))
 
 
-# ------------------------------------------------------------- for runtime.pool
+# ---------------------------------------------------------------- for runtime
 def set_starter(starter):
     """Say how a worker's thread is started: a function without arguments, which returns False if there may be no
     more of them."""

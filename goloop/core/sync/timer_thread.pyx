@@ -40,7 +40,7 @@ cdef object wakeup = None            # a lock that the thread sleeps in; the cal
 cdef bint asleep = False
 cdef bint running = False          # the thread is there, or about to start
 cdef bint leaving = False          # it is to end as soon as there is no entry
-cdef object start_thread = None    # runtime.clock's
+cdef object start_thread = None    # runtime.timer_thread's
 
 
 cdef double time_in(object seconds) except? -1:
@@ -191,7 +191,7 @@ def run():
                 return
 
 
-# ----------------------------------------------------------- for runtime.clock
+# ----------------------------------------------------------- for runtime.timer_thread
 def set_starter(starter):
     """Say how the thread is started that does run()."""
     global start_thread
