@@ -41,6 +41,8 @@ cdef class StreamTransport(Transport):
     cdef int set_nodelay(self, int proto) except -1
     cdef int keep_open(self, object sock) except -1
     cdef int got_eof(self) except -1
+    cdef bint collect(self, object data, const void *start, Py_ssize_t length) except -1
+    cdef int settle(self) except -1
     cdef bint write_offloaded(self, const void *data, Py_ssize_t length) except -1
     cdef int follow_policy(self) except -1
     cdef int push(self, object data, Py_ssize_t skip) except -1

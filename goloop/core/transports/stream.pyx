@@ -27,7 +27,7 @@ from libc.errno cimport EAGAIN, EINTR, errno
 
 from goloop.core.loop.loop_core cimport READ_SIZE, LoopCore
 from goloop.core.poll.pollset cimport (
-    EPOLLERR, EPOLLHUP, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, gl_conn, gl_offload, offload_ops,
+    EPOLLERR, EPOLLHUP, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, GL_BY_NETPOLLER, gl_conn, gl_offload, gl_write, offload_ops,
 )
 from goloop.core.system.posix cimport os_error
 from goloop.core.system.sockaddr cimport (
@@ -73,6 +73,7 @@ cdef enum:
     BULK = 32768            # bytes in one read: such a stream had better copy once, from the kernel. It stays inline
     BULK_INLINE_TURNS = 32  # for that many turns
     FOREVER = 0x7fffffff    # turns: for ever
+    COLLECT_MOST = 65536    # bytes of one write that waits for the end of the iteration
     BULK_MORE = 4096        # bytes of room beyond what came last: a message of the same size leaves the read short
 
 cdef extern from "sched.h" nogil:
@@ -170,6 +171,7 @@ cdef class StreamTransport(Transport):
 
     @property
     def _sock(self):
+        self.settle()
         return self.file
 
     @_sock.setter
@@ -259,7 +261,7 @@ cdef class StreamTransport(Transport):
         cdef gl_conn *conn
         if not self.tcp or not self.started or self.closing or self.paused or self.ended or self.eof:
             return 0
-        if self.readable or self.size or self.queued:
+        if self.readable or self.size or self.queued or self.collected:
             return 0
         if self.empty_waiter is not None or self.writable_waiter is not None:
             return 0
@@ -508,6 +510,7 @@ cdef class StreamTransport(Transport):
     cdef int discard(self) except -1:
         if self.offloaded:
             self.take_back()
+        self.settle()      # it was written before, and may go as far as the kernel takes it
         self.buffer = None
         self.first = 0
         self.offset = 0
@@ -541,6 +544,10 @@ cdef class StreamTransport(Transport):
                 return
             if self.offloaded and self.write_offloaded(view.buf, length):
                 return
+            if (self.loop_core.todo or self.collected) and self.size == 0 and self.collect(data, view.buf, length):
+                return
+            if self.lost:
+                return
             if self.size == 0:
                 n = send(self.fd, view.buf, length, MSG_NOSIGNAL)
                 if n < 0:
@@ -561,6 +568,49 @@ cdef class StreamTransport(Transport):
                 self.events |= EPOLLOUT      # nothing will tell that there is room: try again
                 self.loop_core.queue(self)
             self.maybe_pause()
+
+    # ------------------------------------------------------------------ outbox
+    # While other callbacks wait in this iteration, what is written waits for its end, with what they write. To everything
+    # else it is in the kernel already: whatever asks for more than plain writing has it sent first. HACKING.md, protocol
+    # "outbox".
+    cdef bint collect(self, object data, const void *start, Py_ssize_t length) except -1:
+        """Leave it to the end of the iteration. False: this cannot wait, and nothing before it does any more."""
+        cdef bytes piece
+        if length > COLLECT_MOST:
+            self.settle()
+            return False
+        piece = data if type(data) is bytes else PyBytes_FromStringAndSize(<const char *>start, length)
+        if not self.loop_core.outbox.add(self, self.fd, piece):
+            return False
+        if not self.loop_core.todo:
+            self.settle()          # the last callback of an iteration gains nothing by waiting
+        return True
+
+    cdef int settle(self) except -1:
+        """Send now what waits for the end of the iteration."""
+        return self.loop_core.outbox.settle(self) if self.collected else 0
+
+    cdef int not_sent(self, gl_write *w) except -1:
+        """The kernel did not take all that was collected: buffer the rest, as write() would have done."""
+        cdef Py_ssize_t k, skip = w.sent, size
+        if self.lost:
+            return 0
+        if w.error and w.error != EAGAIN and w.error != EINTR:
+            return self.write_failed(os_error(w.error))
+        for k in range(w.pieces):
+            size = w.iov[k].iov_len
+            if skip < size:
+                self.push(<object>w.held[k], skip)
+            skip = max(0, skip - size)
+        if w.error == EINTR or w.done == GL_BY_NETPOLLER:
+            self.events |= EPOLLOUT     # nothing will tell that there is room, or it has told already: try again
+            self.loop_core.queue(self)
+        enter_context(self.context)
+        try:
+            self.maybe_pause()
+        finally:
+            leave_context(self.context)
+        return 0
 
     cdef inline bint write_offloaded(self, const void *data, Py_ssize_t length) except -1:
         """Give it to the netpoller. False: it has no room, and the socket is the loop's again."""
@@ -603,6 +653,12 @@ cdef class StreamTransport(Transport):
             self.take_back_conn()
             self.inline_turns_left = BULK_INLINE_TURNS
             if self.lost:
+                return
+            idle = self.size == 0
+        if idle and (self.loop_core.todo or self.collected):
+            while pieces and self.collect(pieces[0], PyBytes_AS_STRING(pieces[0]), PyBytes_GET_SIZE(pieces[0])):
+                del pieces[0]
+            if self.lost or not pieces:
                 return
             idle = self.size == 0
         for data in pieces:
@@ -695,6 +751,7 @@ cdef class StreamTransport(Transport):
         if self.closing or self.eof:
             return
         self.take_back_conn()
+        self.settle()
         if self.lost:
             return
         self.eof = True
@@ -711,6 +768,7 @@ cdef class StreamTransport(Transport):
         if self.empty_waiter is not None:
             raise RuntimeError("Empty waiter is already set")
         self.take_back_conn()
+        self.settle()
         self.empty_waiter = self.loop_core.create_future()
         if self.size == 0:
             self.empty_waiter.set_result(None)
@@ -735,7 +793,19 @@ cdef class StreamTransport(Transport):
     def close(self):
         """Close when what is buffered has been written; connection_lost(None) is called after that."""
         self.take_back_conn()
+        self.settle()
         Transport.close(self)
+
+    def get_write_buffer_size(self):
+        """Return how many bytes wait to be written: those that the kernel did not take."""
+        self.settle()
+        return self.size
+
+    def get_extra_info(self, name, default=None):
+        """Return what is known under that name, or default; it stays known after the close."""
+        if name == "socket":
+            self.settle()          # the caller may write to it, or shut it down
+        return Transport.get_extra_info(self, name, default)
 
     cdef int lose(self, object exc) except -1:
         try:

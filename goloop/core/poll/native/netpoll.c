@@ -121,6 +121,9 @@ static uint32_t netpoller_running;        /* atomic; stored under table_lock, lo
 static uint32_t fork_epoch;               /* atomic; written in a forked child, before it has other threads */
 static uint64_t count_fires, count_stale; /* atomic, relaxed */
 
+static uint32_t ticking;      /* atomic; loops collect writes, and the netpoller looks after them */
+static int64_t next_tick;     /* the netpoller's; monotonic nanoseconds */
+static uint32_t idle_ticks;   /* the netpoller's */
 static const gl_guest *guest; /* constant once the library is loaded */
 static int doorbell = -1;     /* an eventfd in the master, edge-triggered and never read; guarded as `master` */
 static uint32_t dozing;       /* atomic; the netpoller sleeps, or is about to look whether it may */
@@ -202,22 +205,83 @@ int gl_netpoller_add(int fd, uint32_t mask, uint64_t key) {
 
 void gl_netpoller_remove(int fd) { epoll_ctl(master, EPOLL_CTL_DEL, fd, NULL); }
 
+gl_outbox *gl_pollset_outbox(gl_pollset *ps) {
+    gl_outbox *box = __atomic_load_n(&ps->outbox, __ATOMIC_RELAXED);
+    if (box == NULL && (box = calloc(1, sizeof *box)) != NULL)
+        __atomic_store_n(&ps->outbox, box, __ATOMIC_RELEASE); /* pairs with each_outbox */
+    return box;
+}
+
+/* Calls f for the outbox of each poll set, also of those that are not open: theirs are empty. The sum of the results. */
+static int each_outbox(int (*f)(gl_outbox *box)) {
+    int sum = 0;
+    for (uint32_t i = 0;; i++) {
+        gl_pollset *ps = table_at(i);
+        gl_outbox *box;
+        if (ps == NULL)
+            return sum;
+        box = __atomic_load_n(&ps->outbox, __ATOMIC_ACQUIRE);
+        if (box != NULL)
+            sum += f(box);
+    }
+}
+
+static int send_for(gl_outbox *box) {
+    gl_outbox_send_for(box);
+    return 0;
+}
+
+static int in_use(gl_outbox *box) { return __atomic_load_n(&box->count, __ATOMIC_SEQ_CST) != 0; }
+
+void gl_send_collected(void) { each_outbox(send_for); }
+
+int gl_netpoller_tick(void) {
+    uint32_t no = 0;
+    int error = 0;
+    /* seq_cst: comes after the store of the count; pairs with tick(), which stores 0 here and then looks at counts. */
+    if (__atomic_load_n(&ticking, __ATOMIC_SEQ_CST) ||
+        !__atomic_compare_exchange_n(&ticking, &no, 1, 0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+        return 0;
+    if (!__atomic_load_n(&netpoller_running, __ATOMIC_SEQ_CST)) /* pairs with before_fork, as in gl_park */
+        error = netpoller_ensure();
+    if (error)
+        __atomic_store_n(&ticking, 0, __ATOMIC_SEQ_CST);
+    else
+        gl_netpoller_nudge();
+    return error;
+}
+
+static void tick(void) {
+    int64_t now = gl_monotonic_ns();
+    if (now < next_tick)
+        return;
+    next_tick = now + GL_TICK_MS * 1000000;
+    idle_ticks = each_outbox(gl_outbox_look) ? 0 : idle_ticks + 1;
+    if (idle_ticks < GL_IDLE_TICKS)
+        return;
+    idle_ticks = 0;
+    __atomic_store_n(&ticking, 0, __ATOMIC_SEQ_CST);
+    GL_YIELD();
+    if (each_outbox(in_use)) /* it may have seen the 1 */
+        __atomic_store_n(&ticking, 1, __ATOMIC_SEQ_CST);
+}
+
+/* How long the netpoller may sleep: milliseconds, or -1. */
+static int time_to_sleep(void) {
+    if (guest != NULL && guest->round())
+        return 0;
+    __atomic_store_n(&dozing, 1, __ATOMIC_SEQ_CST);
+    GL_YIELD();
+    if (guest != NULL && !guest->idle())
+        return 0;
+    return __atomic_load_n(&ticking, __ATOMIC_SEQ_CST) ? GL_TICK_MS : -1; /* pairs with gl_netpoller_tick */
+}
+
 static void *netpoller_main(void *arg) {
     int epfd = (int)(intptr_t)arg, stop = 0;
     struct epoll_event events[GL_EVENTS];
     while (!stop) {
-        int n, timeout = -1;
-        if (guest != NULL) {
-            if (guest->round()) {
-                timeout = 0;
-            } else {
-                __atomic_store_n(&dozing, 1, __ATOMIC_SEQ_CST);
-                GL_YIELD();
-                if (!guest->idle())
-                    timeout = 0;
-            }
-        }
-        n = epoll_wait(epfd, events, GL_EVENTS, timeout);
+        int n = epoll_wait(epfd, events, GL_EVENTS, time_to_sleep());
         if (n < 0 && errno != EINTR)
             gl_fatal("netpoller: epoll_wait");
         __atomic_store_n(&dozing, 0, __ATOMIC_SEQ_CST);
@@ -227,6 +291,8 @@ static void *netpoller_main(void *arg) {
             else if (events[i].data.u64 != DOORBELL_MARK &&
                      (guest == NULL || !guest->event(events[i].data.u64, events[i].events)))
                 netpoller_fired(events[i].data.u64);
+        if (__atomic_load_n(&ticking, __ATOMIC_RELAXED))
+            tick();
     }
     return NULL;
 }
@@ -289,6 +355,7 @@ static void master_close(void) { /* under table_lock; keeps errno */
 static void before_fork(void) {
     pthread_mutex_lock(&table_lock);
     netpoller_stop();
+    gl_send_collected(); /* as without an outbox: what was written before the fork comes before what the child writes */
     if (guest != NULL)
         guest->before_fork();
 }
@@ -296,7 +363,7 @@ static void before_fork(void) {
 static void after_fork_parent(void) {
     /* gl_park says that it sleeps, then looks whether the netpoller runs; before_fork said that it does not
      * run, and here we look whether anybody sleeps. So either the loop starts it, or we do. */
-    int needed = guest != NULL && guest->needed();
+    int needed = __atomic_load_n(&ticking, __ATOMIC_SEQ_CST) || (guest != NULL && guest->needed());
     for (uint32_t i = 0; i < table_size && !needed; i++)
         needed = __atomic_load_n(&table_at(i)->state, __ATOMIC_SEQ_CST) == GL_PARKED;
     if (needed && (errno = netpoller_start()) != 0)
@@ -310,11 +377,14 @@ static void after_fork_child(void) {
     /* The master epoll is the parent's. Poll sets opened before stay foreign for ever; the first one opened
      * here makes a master of this process's own. */
     __atomic_fetch_add(&fork_epoch, 1, __ATOMIC_RELAXED);
-    for (uint32_t i = 0; i < table_size; i++) /* the threads that were ringing are not here */
-        __atomic_store_n(&table_at(i)->ringers, 0, __ATOMIC_RELAXED);
+    for (uint32_t i = 0; i < table_size; i++) {
+        __atomic_store_n(&table_at(i)->ringers, 0, __ATOMIC_RELAXED); /* the threads that were ringing are not here */
+        __atomic_store_n(&table_at(i)->outbox, NULL, __ATOMIC_RELAXED); /* the parent's loop keeps it, sent as it is */
+    }
     master_close();
     open_count = 0;
     __atomic_store_n(&dozing, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&ticking, 0, __ATOMIC_RELAXED);
     if (guest != NULL)
         guest->after_fork_child();
     pthread_mutex_unlock(&table_lock);
@@ -414,6 +484,7 @@ void gl_pollset_close(gl_pollset *ps) {
     table_put(ps);
     if (open_count == 0) {
         netpoller_stop();
+        __atomic_store_n(&ticking, 0, __ATOMIC_SEQ_CST); /* all outboxes are empty: their loops are closed */
         master_close();
     }
     pthread_mutex_unlock(&table_lock);

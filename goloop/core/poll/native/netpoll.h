@@ -7,12 +7,16 @@
 #ifndef GOLOOP_NETPOLL_H
 #define GOLOOP_NETPOLL_H
 
+#include "outbox.h"
+
 #include <stdint.h>
 #include <sys/epoll.h>
 
 /* A stress build shrinks the capacities and yields at every step of a protocol. */
 #ifndef GL_YIELD
 #define GL_YIELD() ((void)0)
+#endif
+#ifndef GL_CHUNK
 #define GL_CHUNK 64  /* poll sets allocated at a time */
 #define GL_EVENTS 64 /* events taken from the master at a time */
 #endif
@@ -61,6 +65,7 @@ typedef struct gl_pollset {
      * closed, not another loop's. */
     gl_inbox *inbox;
     gl_inbox completions;         /* of connections that the netpoller serves; only it pushes, see stream_offload.c */
+    gl_outbox *outbox;            /* atomic; the owner stores it once (release), and the next owner takes it over */
     uint64_t parks;               /* atomic, relaxed: statistics; owner counts */
     struct gl_pollset *next_free; /* guarded by the table's mutex */
 } gl_pollset;
@@ -83,6 +88,16 @@ int gl_poll(gl_pollset *ps, int64_t deadline, struct epoll_event *events, int ro
 /* Wake it if it sleeps; any thread, also a signal handler. A wake-up of a loop that runs is not remembered:
  * whoever calls has put something where the loop looks before it sleeps (the inbox, a descriptor). */
 void gl_unpark(gl_pollset *ps);
+
+/* ----------------------------------------------------------------- outbox
+ * The netpoller looks at the outboxes every GL_TICK_MS while some are in use, and sends what has been collected for
+ * more than a tick: its loop is stuck in a callback. */
+#define GL_TICK_MS 2
+#define GL_IDLE_TICKS 8 /* without a batch; then it sleeps until the next one begins */
+
+gl_outbox *gl_pollset_outbox(gl_pollset *ps); /* made at the first call; the owner. NULL: no memory */
+int gl_netpoller_tick(void);                  /* a batch begins: see to it that the netpoller ticks; 0 or an error */
+void gl_send_collected(void); /* send what all loops have collected; any thread. At a fork, or an end of the process */
 
 /* ------------------------------------------------------------------ guest
  * stream_offload.c lives in the netpoller's thread; these are the doors between the two. The guest's calls run in that
