@@ -19,6 +19,7 @@
 #define GL_CHUNK 4
 #define GL_EVENTS 2
 #include "netpoll.c"
+#include "outbox.c"
 
 /* In a forked child the threads are gone that hold an inbox and no poll set to it yet, or any more: where there will be
  * forks, these are kept here as well, or valgrind takes them for lost. Elsewhere not, as the mutex would hide races. */

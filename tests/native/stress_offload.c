@@ -52,6 +52,7 @@ static ssize_t faulty_send(int fd, struct msghdr *msg);
 #define GL_RECV(fd, msg) faulty_recv(fd, msg)
 #define GL_SEND(fd, msg) faulty_send(fd, msg)
 #include "netpoll.c"
+#include "outbox.c"
 #include "stream_offload.c"
 
 static __thread int runs_a_loop; /* else it is the netpoller that receives and sends */

@@ -37,6 +37,7 @@ from goloop.core.system.sockaddr cimport (
 from goloop.core.transports.base cimport as_bytes, enter_context, flat, leave_context
 
 from goloop.core.transports.base import stand_in as _stand_in
+from goloop.core.transports.stream_socket import StreamSocket as _StreamSocket
 
 
 cdef extern from "Python.h":
@@ -206,6 +207,7 @@ cdef class StreamTransport(Transport):
     # ------------------------------------------------------------------ events
     cdef object run(self):
         cdef unsigned int events = self.events
+        self.settle()              # a write that fails comes before the end of the stream that it fails for
         if self.lost or self.busy:
             return None
         self.events = 0
@@ -805,7 +807,14 @@ cdef class StreamTransport(Transport):
         """Return what is known under that name, or default; it stays known after the close."""
         if name == "socket":
             self.settle()          # the caller may write to it, or shut it down
+            if type(self.extra["socket"]) is _TransportSocket and self.file is not None:
+                self.extra["socket"] = _StreamSocket(self, self.file)
         return Transport.get_extra_info(self, name, default)
+
+    def _settle(self):
+        """Have everything that was written in the kernel, for a caller that goes on with the socket."""
+        self.take_back_conn()
+        self.settle()
 
     cdef int lose(self, object exc) except -1:
         try:

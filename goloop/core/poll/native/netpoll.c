@@ -260,6 +260,7 @@ static void tick(void) {
     if (idle_ticks < GL_IDLE_TICKS)
         return;
     idle_ticks = 0;
+    GL_YIELD();
     __atomic_store_n(&ticking, 0, __ATOMIC_SEQ_CST);
     GL_YIELD();
     if (each_outbox(in_use)) /* it may have seen the 1 */
@@ -378,7 +379,7 @@ static void after_fork_child(void) {
      * here makes a master of this process's own. */
     __atomic_fetch_add(&fork_epoch, 1, __ATOMIC_RELAXED);
     for (uint32_t i = 0; i < table_size; i++) {
-        __atomic_store_n(&table_at(i)->ringers, 0, __ATOMIC_RELAXED); /* the threads that were ringing are not here */
+        __atomic_store_n(&table_at(i)->ringers, 0, __ATOMIC_RELAXED);   /* the threads that were ringing are not here */
         __atomic_store_n(&table_at(i)->outbox, NULL, __ATOMIC_RELAXED); /* the parent's loop keeps it, sent as it is */
     }
     master_close();

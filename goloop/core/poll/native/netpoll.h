@@ -92,8 +92,10 @@ void gl_unpark(gl_pollset *ps);
 /* ----------------------------------------------------------------- outbox
  * The netpoller looks at the outboxes every GL_TICK_MS while some are in use, and sends what has been collected for
  * more than a tick: its loop is stuck in a callback. */
+#ifndef GL_TICK_MS
 #define GL_TICK_MS 2
 #define GL_IDLE_TICKS 8 /* without a batch; then it sleeps until the next one begins */
+#endif
 
 gl_outbox *gl_pollset_outbox(gl_pollset *ps); /* made at the first call; the owner. NULL: no memory */
 int gl_netpoller_tick(void);                  /* a batch begins: see to it that the netpoller ticks; 0 or an error */

@@ -26,12 +26,12 @@ enum { GL_OFFERED = 1, GL_BY_NETPOLLER = 2 };
 /* What one stream has written. Guarded by the outbox's lock, but for `owner` and `held`, which are the loop's alone. */
 typedef struct gl_write {
     int fd;
-    int done;       /* GL_OFFERED: to the kernel, by the loop; GL_BY_NETPOLLER */
-    ssize_t sent;   /* bytes that the kernel took */
-    int error;      /* errno, if it took none */
-    int pieces;     /* of them */
-    size_t length;  /* bytes in all pieces */
-    void *owner;    /* the stream; NULL: settled already */
+    int done;      /* GL_OFFERED: to the kernel, by the loop; GL_BY_NETPOLLER */
+    ssize_t sent;  /* bytes that the kernel took */
+    int error;     /* errno, if it took none */
+    int pieces;    /* of them */
+    size_t length; /* bytes in all pieces */
+    void *owner;   /* the stream; NULL: settled already */
     struct iovec iov[GL_PIECES];
     void *held[GL_PIECES]; /* the objects that the pieces lie in */
 } gl_write;
