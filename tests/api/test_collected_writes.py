@@ -21,17 +21,31 @@ from tests.helpers.waiting import SECONDS
 MANY = 16
 
 
-def arrived(peer):
+def arrived(peer, size=1):
     """What waits at a non-blocking socket now; None: nothing. b"" is the end of the stream.
 
-    Offloaded, it is on its way from the netpoller, which needs no help of the loop for it.
+    Offloaded, it is on its way from the netpoller, which needs no help of the loop: then `size` bytes are awaited.
     """
-    if os.environ.get("GOLOOP_IO") == "offload":
-        select.select([peer], [], [], SECONDS)
-    try:
-        return peer.recv(1 << 20)
-    except BlockingIOError:
-        return None
+    got = b""
+    while len(got) < size:
+        if os.environ.get("GOLOOP_IO") == "offload":
+            select.select([peer], [], [], SECONDS)
+        try:
+            piece = peer.recv(1 << 20)
+        except BlockingIOError:
+            return got or None
+        if not piece:
+            break
+        got += piece
+    return got
+
+
+async def to_the_end(loop, peer):
+    """What comes until the end of the stream."""
+    got = bytearray()
+    while (piece := await loop.sock_recv(peer, 1 << 16)) != b"":
+        got += piece
+    return bytes(got)
 
 
 async def in_one_iteration(loop, *callbacks):
@@ -84,7 +98,7 @@ def test_what_asks_for_more_than_writing_finds_the_bytes_sent(both, kind, end):
                 transport.write(b"one ")
                 transport.writelines([b"two ", bytearray(b"three")])
                 returned = ENDS[end](transport)
-                return returned, arrived(peer)
+                return returned, arrived(peer, 13)
 
             (outcome,) = await in_one_iteration(loop, write_and_end)
             transport.close()
@@ -134,7 +148,7 @@ def test_more_than_64_kib_of_one_stream_is_sent_at_once(both, kind):
             def write():
                 for _ in range(3):
                     transport.write(bytes(30_000))
-                return len(arrived(peer)) >= 60_000
+                return len(arrived(peer, 60_000)) >= 60_000
 
             outcome = await in_one_iteration(loop, write)
             transport.abort()
@@ -243,8 +257,8 @@ def test_pieces_of_many_streams_keep_their_order(both, kind):
         await in_one_iteration(loop, *(lambda t=t, i=i: write_to(t, i) for i, (t, _, _) in enumerate(streams)))
         seen = []
         for transport, _, peer in streams:
-            seen.append(arrived(peer))
             transport.close()
+            seen.append(await to_the_end(loop, peer))
             peer.close()
         return seen
 
@@ -276,9 +290,7 @@ def test_what_the_kernel_does_not_take_is_sent_later_and_pauses_the_protocol(bot
                 sent += piece
                 await in_one_iteration(loop, lambda piece=piece: transport.write(piece), lambda: None)
             transport.write_eof()
-            got = bytearray()
-            while (piece := await loop.sock_recv(peer, 1 << 16)) != b"":
-                got += piece
+            got = await to_the_end(loop, peer)
             transport.close()
             await protocol.until("lost")
         return got == sent, protocol.names()
@@ -380,10 +392,7 @@ def test_a_file_that_is_sent_comes_behind_what_was_written(both, tmp_path):
             await begun
             transport.write(b" tail")
             transport.close()
-            got = bytearray()
-            while (piece := await loop.sock_recv(peer, 100)) != b"":
-                got += piece
-        return bytes(got)
+            return await to_the_end(loop, peer)
 
     assert both(scenario) == b"head file tail"
 

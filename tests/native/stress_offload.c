@@ -131,6 +131,7 @@ typedef struct wire {
 
 typedef struct world {
     gl_pollset *ps;
+    uint32_t kicks; /* that the netpoller was not nudged for */
     wire wires[WIRES];
     int count;
 } world;
@@ -280,6 +281,7 @@ static void write_some(wire *l) {
     if (l->offloaded && want <= gl_offload_ops.room(l->conn)) {
         gl_offload_ops.put(l->conn, data, want);
         gl_offload_ops.kick(l->conn);
+        l->world->kicks++; /* it is told of them later */
     } else {
         int error = l->offloaded ? take_back(l) : 0;
         CHECK(error == 0, "sending failed with %d", error);
@@ -412,6 +414,9 @@ static void run_loop(world *w) {
             }
             if (!idle || !open || again)
                 break;
+            if (w->kicks)
+                gl_netpoller_nudge();
+            w->kicks = 0;
             if (rnd(2)) {
                 n = gl_poll(w->ps, -1, events, 3);
                 CHECK(n >= 0 || n == -EINTR, "gl_poll: %d", n);
@@ -423,6 +428,10 @@ static void run_loop(world *w) {
         }
         for (int i = 0; i < w->count; i++)
             turn(&w->wires[i]);
+        if (w->kicks && rnd(3) == 0) { /* at the end of a batch */
+            w->kicks = 0;
+            gl_netpoller_nudge();
+        }
     }
 }
 
@@ -506,6 +515,7 @@ static void *close_early(void *arg) {
                 gl_offload_ops.kick(conns[i]);
             }
         }
+        gl_netpoller_nudge();
         stress_yield();
         for (i = 0; i < n; i++)
             if (rnd(2)) {

@@ -162,6 +162,8 @@ static void add(stream *s) {
     for (size_t k = 0; k < length; k++)
         piece[k] = byte_at(s->written + k);
     s->written += length;
+    if (first)
+        gl_outbox_begin(box);
     place = gl_outbox_add(box, s->place, s->fd, s, piece, piece, length, 3 * MOST / 2);
     if (place) {
         s->place = place;

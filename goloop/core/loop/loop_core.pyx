@@ -281,7 +281,7 @@ cdef class LoopCore:
         try:
             self.run_items()
         finally:
-            if self.outbox.count and self.ownership.holder is loop_thread:
+            if self.outbox.waiting and self.ownership.holder is loop_thread:
                 self.outbox.flush()
         return 0
 
@@ -319,7 +319,7 @@ cdef class LoopCore:
                 ownership.safepoint(loop_thread)
                 if loop_thread.state != RUNNING or ownership.iteration != iteration:
                     break             # others ran iterations meanwhile, and this one is over
-            if self.outbox.count:
+            if self.outbox.waiting:
                 self.outbox.flush_if_due()
         item = None
         if self.count == 0:

@@ -4,20 +4,25 @@
 A send also wakes the peer, and the writes of an iteration cost less in a row than between stretches of Python. Nothing
 waits for long: the loop sends between two callbacks what is older than a millisecond, and the netpoller sends for a
 loop whose callback goes on (poll/native/outbox.h). HACKING.md, protocol "outbox".
+
+What offloaded streams write is with the netpoller at once. Only the nudge that ends its sleep is collected.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint32_t
 
-from goloop.core.poll.pollset cimport GL_WRITES, gl_outbox_add, gl_outbox_empty, gl_write
+from goloop.core.poll.pollset cimport GL_WRITES, gl_outbox_add, gl_outbox_begin, gl_outbox_empty, gl_write
 from goloop.core.system.posix cimport now_ns
 
 
 cdef enum:
     MOST = 65536            # bytes that one stream collects; with more it sends at once
 
+    KICKS = 12              # writes for which the netpoller is woken: fewer cost more each, more begin late
+
 cdef long long PATIENCE = 1_000_000     # nanoseconds: longer brings nothing, half of it costs 2 % of a busy server
+cdef long long KICK_PATIENCE = 500_000
 
 
 cdef class Outbox:
@@ -27,7 +32,7 @@ cdef class Outbox:
     cdef bint add(self, Pollable owner, int fd, bytes data) except -1:
         """Collect what a stream writes. False: this cannot wait, and the stream has nothing in the batch any more."""
         cdef uint32_t place
-        cdef bint first = self.count == 0
+        cdef bint first = not self.waiting
         if self.delivering or self.pollset.foreign():
             self.settle(owner)
             return False
@@ -58,6 +63,24 @@ cdef class Outbox:
             if self.box == NULL:
                 raise MemoryError
         self.since = now_ns()
+        self.waiting = True
+        gl_outbox_begin(self.box)
+        return 0
+
+    cdef int kick(self) except -1:
+        """An offloaded stream has written: see that the netpoller is woken soon."""
+        cdef bint first = not self.waiting
+        if first:
+            self.begin()
+        self.kicks += 1
+        if self.kicks == KICKS or (first and self.pollset.begin_batch()):
+            self.tell_netpoller()
+        return 0
+
+    cdef int tell_netpoller(self) except -1:
+        self.kicks = 0
+        self.waiting = self.count != 0
+        self.pollset.nudge()
         return 0
 
     cdef int settle(self, Pollable owner) except -1:
@@ -92,6 +115,8 @@ cdef class Outbox:
         """Send the batch, and tell the streams of what the kernel did not take."""
         cdef uint32_t i
         cdef object failure = None
+        if self.kicks:
+            self.tell_netpoller()
         if self.delivering or self.count == 0:
             return 0
         self.delivering = True
@@ -102,6 +127,7 @@ cdef class Outbox:
             except BaseException as exc:      # SystemExit, KeyboardInterrupt: after the others
                 failure = exc
         self.count = 0
+        self.waiting = self.kicks != 0
         gl_outbox_empty(self.box)
         self.delivering = False
         if failure is not None:
@@ -110,6 +136,6 @@ cdef class Outbox:
 
     cdef int flush_if_due(self) except -1:
         """Between two callbacks: send what has waited long enough."""
-        if now_ns() - self.since >= PATIENCE:
+        if now_ns() - self.since >= (KICK_PATIENCE if self.kicks else PATIENCE):
             self.flush()
         return 0

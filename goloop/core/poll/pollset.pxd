@@ -50,6 +50,7 @@ cdef extern from "../poll/native/outbox.h" nogil:
     uint32_t gl_outbox_add(
         gl_outbox *box, uint32_t place, int fd, void *owner, void *held, const void *data, size_t length, size_t most
     )
+    void gl_outbox_begin(gl_outbox *box)
     void gl_outbox_empty(gl_outbox *box)
 
 
@@ -85,6 +86,7 @@ cdef extern from "../poll/native/netpoll.h" nogil:
     uint32_t gl_fork_epoch()
     gl_outbox *gl_pollset_outbox(gl_pollset *ps)
     int gl_netpoller_tick()
+    void gl_netpoller_nudge()
     void gl_send_collected()
     void gl_outbox_send(gl_outbox *box)
     void gl_outbox_send_one(gl_outbox *box, uint32_t i)
@@ -161,6 +163,7 @@ cdef class PollSet:
     # the outbox, as functions for the same reason; see loop/outbox.pyx
     cdef gl_outbox *open_outbox(self) noexcept nogil        # NULL: no memory
     cdef int begin_batch(self) noexcept nogil               # 0, or the error with which the netpoller cannot be started
+    cdef void nudge(self) noexcept nogil                    # the netpoller has something to do
     cdef void send_batch(self, gl_outbox *box) noexcept nogil
     cdef void send_one(self, gl_outbox *box, uint32_t i) noexcept nogil
     cdef void send_collected(self) noexcept nogil           # in the loop's place; any thread

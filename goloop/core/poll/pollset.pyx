@@ -127,6 +127,9 @@ cdef class PollSet:
     cdef int begin_batch(self) noexcept nogil:
         return gl_netpoller_tick()
 
+    cdef void nudge(self) noexcept nogil:
+        gl_netpoller_nudge()
+
     cdef void send_batch(self, gl_outbox *box) noexcept nogil:
         gl_outbox_send(box)
 

@@ -15,7 +15,6 @@ from asyncio import selector_events as _selector_events
 from asyncio import transports as _transports
 from asyncio import trsock as _trsock
 from asyncio.log import logger as _logger
-from socket import SHUT_WR
 from socket import socket as _Socket
 from sys import version_info
 
@@ -27,7 +26,7 @@ from libc.errno cimport EAGAIN, EINTR, errno
 
 from goloop.core.loop.loop_core cimport READ_SIZE, LoopCore
 from goloop.core.poll.pollset cimport (
-    EPOLLERR, EPOLLHUP, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, GL_BY_NETPOLLER, gl_conn, gl_offload, gl_write, offload_ops,
+    EPOLLERR, EPOLLHUP, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, gl_conn, gl_offload, offload_ops,
 )
 from goloop.core.system.posix cimport os_error
 from goloop.core.system.sockaddr cimport (
@@ -37,7 +36,6 @@ from goloop.core.system.sockaddr cimport (
 from goloop.core.transports.base cimport as_bytes, enter_context, flat, leave_context
 
 from goloop.core.transports.base import stand_in as _stand_in
-from goloop.core.transports.stream_socket import StreamSocket as _StreamSocket
 
 
 cdef extern from "Python.h":
@@ -45,12 +43,6 @@ cdef extern from "Python.h":
     int _PyBytes_Resize(PyObject **data, Py_ssize_t size) except -1
 
 cdef extern from "sys/socket.h" nogil:
-    struct iovec:
-        void *iov_base
-        size_t iov_len
-    struct msghdr:
-        iovec *msg_iov
-        size_t msg_iovlen
     enum:
         SOL_SOCKET
         SO_LINGER
@@ -60,21 +52,15 @@ cdef extern from "sys/socket.h" nogil:
     int setsockopt(int fd, int level, int name, const void *value, socklen_t length)
     ssize_t recv(int fd, void *buf, size_t n, int flags)
     ssize_t send(int fd, const void *buf, size_t n, int flags)
-    ssize_t sendmsg(int fd, const msghdr *msg, int flags)
 
 cdef extern from "netinet/tcp.h" nogil:
     enum:
         TCP_NODELAY
 
-cdef extern from "string.h" nogil:
-    void *memset(void *where, int byte, size_t n)
-
 cdef enum:
-    IOV = 64                # buffers per sendmsg
     BULK = 32768            # bytes in one read: such a stream had better copy once, from the kernel. It stays inline
     BULK_INLINE_TURNS = 32  # for that many turns
     FOREVER = 0x7fffffff    # turns: for ever
-    COLLECT_MOST = 65536    # bytes of one write that waits for the end of the iteration
     BULK_MORE = 4096        # bytes of room beyond what came last: a message of the same size leaves the read short
 
 cdef extern from "sched.h" nogil:
@@ -97,7 +83,7 @@ cdef object wrong_type(object data):
 
 
 @cython.final
-cdef class StreamTransport(Transport):
+cdef class StreamTransport(StreamOutput):
     """A connection over a stream socket, as asyncio.Transport."""
 
     _start_tls_compatible = True
@@ -506,9 +492,6 @@ cdef class StreamTransport(Transport):
             _logger.debug("%r resumes reading", self)
 
     # ----------------------------------------------------------------- writing
-    cdef Py_ssize_t pending(self) except -1:
-        return self.size
-
     cdef int discard(self) except -1:
         if self.offloaded:
             self.take_back()
@@ -517,13 +500,6 @@ cdef class StreamTransport(Transport):
         self.first = 0
         self.offset = 0
         self.size = 0
-        return 0
-
-    cdef int check_writable(self, str method) except -1:
-        if self.eof:
-            raise RuntimeError(f"Cannot call {method}() after write_eof()")
-        if self.empty_waiter is not None:
-            raise RuntimeError(f"unable to {method}; sendfile is in progress")
         return 0
 
     def write(self, data):
@@ -571,68 +547,15 @@ cdef class StreamTransport(Transport):
                 self.loop_core.queue(self)
             self.maybe_pause()
 
-    # ------------------------------------------------------------------ outbox
-    # While other callbacks wait in this iteration, what is written waits for its end, with what they write. To everything
-    # else it is in the kernel already: whatever asks for more than plain writing has it sent first. HACKING.md, protocol
-    # "outbox".
-    cdef bint collect(self, object data, const void *start, Py_ssize_t length) except -1:
-        """Leave it to the end of the iteration. False: this cannot wait, and nothing before it does any more."""
-        cdef bytes piece
-        if length > COLLECT_MOST:
-            self.settle()
-            return False
-        piece = data if type(data) is bytes else PyBytes_FromStringAndSize(<const char *>start, length)
-        if not self.loop_core.outbox.add(self, self.fd, piece):
-            return False
-        if not self.loop_core.todo:
-            self.settle()          # the last callback of an iteration gains nothing by waiting
-        return True
-
-    cdef int settle(self) except -1:
-        """Send now what waits for the end of the iteration."""
-        return self.loop_core.outbox.settle(self) if self.collected else 0
-
-    cdef int not_sent(self, gl_write *w) except -1:
-        """The kernel did not take all that was collected: buffer the rest, as write() would have done."""
-        cdef Py_ssize_t k, skip = w.sent, size
-        if self.lost:
-            return 0
-        if w.error and w.error != EAGAIN and w.error != EINTR:
-            return self.write_failed(os_error(w.error))
-        for k in range(w.pieces):
-            size = w.iov[k].iov_len
-            if skip < size:
-                self.push(<object>w.held[k], skip)
-            skip = max(0, skip - size)
-        if w.error == EINTR or w.done == GL_BY_NETPOLLER:
-            self.events |= EPOLLOUT     # nothing will tell that there is room, or it has told already: try again
-            self.loop_core.queue(self)
-        enter_context(self.context)
-        try:
-            self.maybe_pause()
-        finally:
-            leave_context(self.context)
-        return 0
-
     cdef inline bint write_offloaded(self, const void *data, Py_ssize_t length) except -1:
         """Give it to the netpoller. False: it has no room, and the socket is the loop's again."""
         if <size_t>length <= io.room(self.conn):
             io.put(self.conn, data, length)
-            io.kick(self.conn)
+            self.kick()
             return True
         self.take_back_conn()
         self.inline_turns_left = BULK_INLINE_TURNS
         return self.lost
-
-    cdef int push(self, object data, Py_ssize_t skip) except -1:
-        """Buffer a bytes object; `skip` bytes of it were sent, and nothing else waits if that is not 0."""
-        if skip:
-            self.offset = skip
-        if self.buffer is None:
-            self.buffer = []
-        self.buffer.append(data)
-        self.size += PyBytes_GET_SIZE(data) - skip
-        return 0
 
     def writelines(self, list_of_data):
         """Send an iterable of bytes-like objects, in one system call as far as the socket takes them."""
@@ -680,148 +603,14 @@ cdef class StreamTransport(Transport):
             room -= PyBytes_GET_SIZE(data)
         for data in pieces:
             io.put(self.conn, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+        self.kick()
+        return True
+
+    cdef inline int kick(self) except -1:
+        """The netpoller has something to send."""
         io.kick(self.conn)
-        return True
-
-    cdef int flush(self) except -1:
-        """Send what is buffered, as much as goes in one call."""
-        cdef iovec iov[IOV]
-        cdef msghdr msg
-        cdef Py_ssize_t i, n, wanted = 0, skip = self.offset, count = min(len(self.buffer) - self.first, IOV)
-        cdef object data
-        memset(&msg, 0, sizeof(msg))
-        for i in range(count):
-            data = self.buffer[self.first + i]
-            iov[i].iov_base = PyBytes_AS_STRING(data) + skip
-            iov[i].iov_len = PyBytes_GET_SIZE(data) - skip
-            wanted += PyBytes_GET_SIZE(data) - skip
-            skip = 0
-        msg.msg_iov = iov
-        msg.msg_iovlen = count
-        n = sendmsg(self.fd, &msg, MSG_NOSIGNAL)
-        if n < 0:
-            if errno == EAGAIN:
-                return 0
-            if errno != EINTR:
-                return self.write_failed(os_error(errno))
-            n = wanted = 0
-        return self.sent(n, n == wanted)
-
-    cdef int sent(self, Py_ssize_t n, bint room) except -1:
-        """Account for n bytes sent. room: the socket took all it was given, so no edge will come."""
-        cdef Py_ssize_t left
-        self.size -= n
-        while n:
-            left = PyBytes_GET_SIZE(self.buffer[self.first]) - self.offset
-            if n < left:
-                self.offset += n
-                break
-            n -= left
-            self.offset = 0
-            self.buffer[self.first] = None
-            self.first += 1
-        if self.size == 0:
-            self.buffer.clear()
-            self.first = 0
-        elif self.first > 256:
-            del self.buffer[:self.first]
-            self.first = 0
-        if self.size and room:
-            self.events |= EPOLLOUT
-            self.loop_core.queue(self)
-        self.maybe_resume()      # may write
-        if self.size == 0 and not self.lost:
-            if self.empty_waiter is not None and not self.empty_waiter.done():
-                self.empty_waiter.set_result(None)
-            if self.closing:
-                self.lose_soon(None)
-            elif self.eof:
-                try:
-                    self.file.shutdown(SHUT_WR)
-                except OSError as exc:
-                    self.fail(exc, "Fatal error on socket transport")
-        return 0
-
-    cdef int write_failed(self, object exc) except -1:
-        self.fail(exc, "Fatal write error on socket transport")
-        if self.empty_waiter is not None and not self.empty_waiter.done():
-            self.empty_waiter.set_exception(exc)
-        return 0
-
-    def write_eof(self):
-        """Close the write side once what is buffered has been sent; reading goes on."""
-        if self.closing or self.eof:
-            return
-        self.take_back_conn()
-        self.settle()
-        if self.lost:
-            return
-        self.eof = True
-        if self.size == 0:
-            self.file.shutdown(SHUT_WR)
-
-    def can_write_eof(self):
-        """Return True: a stream socket can be half closed."""
-        return True
-
-    # ---------------------------------------------------------------- sendfile
-    def _make_empty_waiter(self):
-        """A future that is done when nothing waits to be sent; until _reset_empty_waiter(), write() fails."""
-        if self.empty_waiter is not None:
-            raise RuntimeError("Empty waiter is already set")
-        self.take_back_conn()
-        self.settle()
-        self.empty_waiter = self.loop_core.create_future()
-        if self.size == 0:
-            self.empty_waiter.set_result(None)
-        return self.empty_waiter
-
-    def _reset_empty_waiter(self):
-        self.empty_waiter = None
-
-    def _make_writable_waiter(self):
-        """A future that is done when the socket, found full, has room again or the connection is lost."""
-        self.writable_waiter = self.loop_core.create_future()
-        if self.lost:
-            self._wake_writable()
-        return self.writable_waiter
-
-    def _wake_writable(self):
-        waiter = self.writable_waiter
-        self.writable_waiter = None
-        if not waiter.done():
-            waiter.set_result(None)
-
-    def close(self):
-        """Close when what is buffered has been written; connection_lost(None) is called after that."""
-        self.take_back_conn()
-        self.settle()
-        Transport.close(self)
-
-    def get_write_buffer_size(self):
-        """Return how many bytes wait to be written: those that the kernel did not take."""
-        self.settle()
-        return self.size
-
-    def get_extra_info(self, name, default=None):
-        """Return what is known under that name, or default; it stays known after the close."""
-        if name == "socket":
-            self.settle()          # the caller may write to it, or shut it down
-            if type(self.extra["socket"]) is _TransportSocket and self.file is not None:
-                self.extra["socket"] = _StreamSocket(self, self.file)
-        return Transport.get_extra_info(self, name, default)
-
-    def _settle(self):
-        """Have everything that was written in the kernel, for a caller that goes on with the socket."""
-        self.take_back_conn()
-        self.settle()
-
-    cdef int lose(self, object exc) except -1:
-        try:
-            Transport.lose(self, exc)
-        finally:
-            if self.empty_waiter is not None and not self.empty_waiter.done():
-                self.empty_waiter.set_exception(ConnectionError("Connection is closed by peer"))
-            if self.writable_waiter is not None:
-                self._wake_writable()
+        if self.loop_core.todo:
+            self.loop_core.outbox.kick()
+        else:
+            self.loop_core.outbox.tell_netpoller()
         return 0

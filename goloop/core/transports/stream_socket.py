@@ -31,3 +31,6 @@ class StreamSocket(trsock.TransportSocket):
     @_sock.setter
     def _sock(self, sock: socket.socket) -> None:
         trsock.TransportSocket._sock.__set__(self, sock)  # type: ignore[attr-defined]
+
+
+StreamSocket.__name__ = StreamSocket.__qualname__ = "TransportSocket"  # what a program sees is asyncio's class

@@ -65,26 +65,30 @@ static inline void gl_outbox_set_count(gl_outbox *box, uint32_t count) {
     __atomic_store_n(&box->count, count, __ATOMIC_SEQ_CST);
 }
 
+static inline void gl_outbox_begin(gl_outbox *box) {
+    __atomic_store_n(&box->batch, box->batch + 1, __ATOMIC_RELAXED); /* a tick that misses it sees it the next time */
+}
+
 /* Collect a write. place: of what this stream has collected, counted from 1; 0: nothing. Returns the place, or 0: there
  * is no room, or it has gone to the kernel. The loop. */
 static inline uint32_t gl_outbox_add(gl_outbox *box, uint32_t place, int fd, void *owner, void *held, const void *data,
                                      size_t length, size_t most) {
     uint32_t count = __atomic_load_n(&box->count, __ATOMIC_RELAXED);
     gl_write *w;
+    if (place == 0 && count == GL_WRITES)
+        return 0;
     gl_outbox_lock(box);
-    if (place == 0 && count < GL_WRITES) {
+    if (place == 0) {
         place = count + 1;
         w = &box->writes[count];
         w->fd = fd;
         w->done = w->pieces = 0;
         w->length = 0;
         w->owner = owner;
-        if (count == 0)
-            __atomic_store_n(&box->batch, box->batch + 1, __ATOMIC_RELAXED);
         gl_outbox_set_count(box, place);
     }
     w = &box->writes[place - 1];
-    if (place != 0 && !w->done && w->pieces < GL_PIECES && w->length + length <= most) {
+    if (!w->done && w->pieces < GL_PIECES && w->length + length <= most) {
         w->iov[w->pieces] = (struct iovec){(void *)data, length};
         w->held[w->pieces++] = held;
         w->length += length;
