@@ -16,6 +16,8 @@
 #define STRESS_SPINS 12
 #include "stress_common.h"
 
+#define GL_SHORT_MS 1
+#define GL_UNMINDED 3
 #define GL_CHUNK 4
 #define GL_EVENTS 2
 #include "netpoll.c"

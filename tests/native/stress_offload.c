@@ -43,6 +43,8 @@ static int cut(struct msghdr *msg, uint32_t most) { /* make it `most` bytes at m
 static ssize_t faulty_recv(int fd, struct msghdr *msg);
 static ssize_t faulty_send(int fd, struct msghdr *msg);
 
+#define GL_SHORT_MS 1
+#define GL_UNMINDED 3
 #define GL_CHUNK 4
 #define GL_EVENTS 2
 #define GL_RING 32
