@@ -1,4 +1,4 @@
-"""An idle loop sleeps on its futex, and the one netpoller thread in epoll_wait for all of them; short waits stay at home.
+"""An idle loop sleeps on its futex, and the one netpoller thread in epoll_wait for all of them.
 
 The kernel says which system call a thread is in. Nothing here waits for a time but for the thread's state.
 """

@@ -7,7 +7,7 @@ it is in the kernel already: whatever asks for more than plain writing has it se
 """
 
 from asyncio import trsock as _trsock
-from socket import SHUT_WR
+from socket import SHUT_WR as _SHUT_WR
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN, EINTR, errno
@@ -152,7 +152,7 @@ cdef class StreamOutput(Transport):
                 self.lose_soon(None)
             elif self.eof:
                 try:
-                    self.file.shutdown(SHUT_WR)
+                    self.file.shutdown(_SHUT_WR)
                 except OSError as exc:
                     self.fail(exc, "Fatal error on socket transport")
         return 0
@@ -173,7 +173,7 @@ cdef class StreamOutput(Transport):
             return
         self.eof = True
         if self.size == 0:
-            self.file.shutdown(SHUT_WR)
+            self.file.shutdown(_SHUT_WR)
 
     def can_write_eof(self):
         """Return True: a stream socket can be half closed."""
