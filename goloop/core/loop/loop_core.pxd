@@ -1,9 +1,11 @@
+from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 
 from goloop.core.loop.handles cimport Handle, Pollable, TimerHandle
 from goloop.core.poll.pollset cimport PollSet, Side, epoll_event
 from goloop.core.loop.offload_policy cimport OffloadPolicy
 from goloop.core.loop.outbox cimport Outbox
+from goloop.core.loop.ready_queue cimport ReadyQueue
 from goloop.core.poll.timer_heap cimport TimerHeap
 from goloop.core.loop.ownership cimport LoopOwnership
 
@@ -13,12 +15,11 @@ cdef class LoopCore:
     cdef TimerHeap timers
     cdef OffloadPolicy offload_policy  # whether the netpoller receives and sends for this loop's streams
     cdef Outbox outbox                 # what its streams have written in this iteration
-    cdef list ring                     # the ready queue: a ring of handles and pollables, grown by doubling
-    cdef Py_ssize_t head
-    cdef Py_ssize_t count
-    cdef Py_ssize_t capacity               # a power of two
+    cdef ReadyQueue ready              # handles and pollables
     cdef int thread_wakes                  # sleeps in a row that other threads ended
-    cdef Py_ssize_t todo                   # what the iteration in progress has still to run, from `head` on
+    cdef Py_ssize_t todo                   # what the iteration in progress has still to run
+    cdef int64_t looked                    # when the loop looked at its poll set last, monotonic nanoseconds
+    cdef int unlooked                      # iterations since
     cdef readonly LoopOwnership ownership  # who runs it
     cdef bint own_clock                    # time() was not replaced: no need to call it through Python
     cdef object slow                       # slow_callback_duration
@@ -32,8 +33,6 @@ cdef class LoopCore:
     cdef public object _task_factory
     cdef object __weakref__
 
-    cdef int enqueue(self, object item) except -1
-    cdef int grow(self) except -1
     cdef int drain(self) except -1
     cdef int drain_completions(self) except -1
     cdef int collect(self) except -1
@@ -49,6 +48,9 @@ cdef class LoopCore:
     cdef int iterate(self) except -1
     cdef int run_timed(self, object item) except -1
     cdef Handle soon(self, object callback, object args, object context)
+    cdef Handle call_soon_of(self, object callback, PyObject **args, Py_ssize_t nargs, object context)
+    cdef Handle enqueue_handle(self, Handle handle)
+    cdef bint time_to_look(self) except -1
     cdef int queue(self, Pollable item) except -1
     cdef char *scratch(self) except NULL
     cdef int forget_watchers(self, int fd) except -1

@@ -11,6 +11,7 @@ import time
 from asyncio import base_events as _base_events
 
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport EINTR, ETIMEDOUT, errno
 from libc.math cimport isnan
@@ -18,8 +19,10 @@ from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
 
 from goloop.core.loop.handles cimport (
-    TimerHandle, gl_track, gl_untrack, new_handle, new_timer, trace_source, track_timers,
+    SharedHandle, TimerHandle, gl_track, gl_untrack, is_handle, new_handle, new_handle_of, new_shared_handle, new_timer,
+    trace_source, track_timers,
 )
+from goloop.core.loop.ready_queue cimport pop, push
 from goloop.core.poll.pollset cimport (
     EPOLLIN, EPOLLOUT, READ, WRITE, Slot, conn_owner, gl_node,
 )
@@ -29,10 +32,20 @@ from goloop.core.system.posix cimport fd_of, now_ns, now_s
 
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() nogil
-    ctypedef struct PyObject:
-        pass
-    ctypedef struct PyListObject:
-        PyObject **ob_item
+    ctypedef struct PyTypeObject:
+        PyObject *tp_dict
+    ctypedef PyObject *(*PyCFunction)(PyObject *, PyObject *)
+    ctypedef struct PyMethodDef:
+        const char *ml_name
+        PyCFunction ml_meth
+        int ml_flags
+        const char *ml_doc
+    enum:
+        METH_FASTCALL
+        METH_KEYWORDS
+    object PyDescr_NewMethod(PyTypeObject *type, PyMethodDef *method)
+    int PyDict_SetItemString(PyObject *dict, const char *key, object value) except -1
+    void PyType_Modified(PyTypeObject *type)
     Py_ssize_t PyList_GET_SIZE(object list)
     Py_ssize_t Py_REFCNT(object o)
 
@@ -48,9 +61,10 @@ cdef object _iscoroutinefunction = (
 
 cdef enum:
     HARVEST = 256             # events per epoll_wait; the rest comes in the next iteration
-    RING_START = 64
+    LOOK_ITERATIONS = 61      # Go's findRunnable; a prime, so it never beats with a program's periods
     THREAD_WAKES = 8          # after that many wake-ups by threads the next is expected from one as well
 
+cdef int64_t LOOK_NS = 30_000           # a look costs 0.3 us, a callback as much; later than that nobody notices
 cdef double MAXIMUM_SLEEP = 24 * 3600.0     # seconds, as asyncio's MAXIMUM_SELECT_TIMEOUT
 cdef double CLOCK_RESOLUTION = 1e-9
 
@@ -74,8 +88,7 @@ cdef class LoopCore:
         self.timers = TimerHeap()
         self.offload_policy = OffloadPolicy()
         self.outbox = Outbox(self.pollset)
-        self.ring = [None] * RING_START
-        self.capacity = RING_START
+        self.ready = ReadyQueue()
         self.slow = 0.1
         self.own_clock = type(self).time is _clock
 
@@ -83,40 +96,11 @@ cdef class LoopCore:
         free(self.read_buffer)
 
     # ------------------------------------------------------------ ready queue
-    cdef int enqueue(self, object item) except -1:
-        cdef PyObject **cell
-        while self.count == self.capacity:
-            self.grow()
-        # The ring's cells hold None until filled; None is left behind by the runner.
-        cell = &(<PyListObject *>self.ring).ob_item[(self.head + self.count) & (self.capacity - 1)]
-        Py_INCREF(item)
-        Py_DECREF(<object>cell[0])
-        cell[0] = <PyObject *>item
-        self.count += 1
-        return 0
-
-    cdef int grow(self) except -1:
-        cdef Py_ssize_t i, at, before = self.capacity
-        cdef list fresh = [None] * (2 * before)
-        cdef PyObject **old
-        cdef PyObject **new
-        if self.capacity != before:
-            return 0      # the allocation ran the collector, a finalizer called call_soon, and that grew the ring
-        old = (<PyListObject *>self.ring).ob_item
-        new = (<PyListObject *>fresh).ob_item
-        for i in range(self.count):
-            at = (self.head + i) & (before - 1)
-            new[i], old[at] = old[at], new[i]
-        self.ring = fresh
-        self.head = 0
-        self.capacity = 2 * before
-        return 0
-
     cdef int queue(self, Pollable item) except -1:
         """Run a pollable in the next iteration (once, however often it is asked for)."""
         if not item.queued:
             item.queued = True
-            self.enqueue(item)
+            push(self.ready, item)
         return 0
 
     cdef int drain(self) except -1:
@@ -127,7 +111,7 @@ cdef class LoopCore:
             item = <object>node.item
             node = node.next
             Py_DECREF(item)         # the inbox's reference, taken in call_soon_threadsafe
-            self.enqueue(item)
+            push(self.ready, item)
         return 0
 
     cdef int drain_completions(self) except -1:
@@ -154,6 +138,21 @@ cdef class LoopCore:
                 return 0
             raise OSError(errno, "epoll_wait failed")
         return self.dispatch(events, n)
+
+    cdef bint time_to_look(self) except -1:
+        """Whether this iteration looks at the poll set: always when nothing else is to do, else now and then."""
+        cdef int64_t now
+        self.unlooked += 1
+        if self.ready.count == 0:
+            self.unlooked = 0
+            return True
+        now = now_ns()
+        if self.unlooked < LOOK_ITERATIONS and now - self.looked < LOOK_NS and not self.pollset.changed:
+            return False
+        self.unlooked = 0
+        self.looked = now
+        self.pollset.changed = False
+        return True
 
     cdef int dispatch(self, epoll_event *events, int n) except -1:
         """Queue what the events are for."""
@@ -183,7 +182,7 @@ cdef class LoopCore:
         return 0
 
     cdef int queue_watcher(self, object watcher) except -1:
-        return self.queue(<Pollable>watcher) if isinstance(watcher, Pollable) else self.enqueue(watcher)
+        return self.queue(<Pollable>watcher) if isinstance(watcher, Pollable) else push(self.ready, watcher)
 
     cdef int wake_due(self) except -1:
         """Queue the timers that are due."""
@@ -193,9 +192,8 @@ cdef class LoopCore:
             end = self.now() + CLOCK_RESOLUTION
             while self.timers.size and self.timers.first() < end:
                 timer = <TimerHandle>self.timers.pop()
-                timer.unlink_untracked()
-                timer.heap = None
-                self.enqueue(timer)
+                timer.leave_heap()
+                push(self.ready, timer)
         return 0
 
     cdef int sleep(self) except -1:
@@ -257,22 +255,23 @@ cdef class LoopCore:
         if self.offload_policy.adaptive:
             self.offload_policy.tick()
         self.drain()
-        self.collect()
+        if self.time_to_look():
+            self.collect()
         self.drain_completions()
-        if self.count == 0 and not self._stopping:
+        if self.ready.count == 0 and not self._stopping:
             if ownership.safepoint_requested and loop_thread is not None:
                 ownership.safepoint(loop_thread)
-                if loop_thread.state != RUNNING or self.count:
+                if loop_thread.state != RUNNING or self.ready.count:
                     return 0  # the owner meanwhile may have left a part of an iteration
             self.sleep()
             PyErr_CheckSignals()
             self.drain()
             self.drain_completions()
         self.wake_due()
-        self.todo = self.count        # their callbacks wait for the next iteration
+        self.todo = self.ready.count        # their callbacks wait for the next iteration
         self.run_ready()
         if outer and ownership.holder is loop_thread:
-            self.todo = min(outer, self.count)
+            self.todo = min(outer, self.ready.count)
         return PyErr_CheckSignals()
 
     cdef int run_ready(self) except -1:
@@ -288,26 +287,19 @@ cdef class LoopCore:
     cdef int run_items(self) except -1:
         """Run what the iteration has to run; a thread that gets ownership in the middle of one goes on with it."""
         cdef object item
-        cdef PyObject **cell
         cdef LoopOwnership ownership = self.ownership
         cdef LoopThread loop_thread = ownership.holder
         cdef unsigned long long iteration = ownership.iteration
-        while self.todo > 0 and self.count > 0:     # a nested iteration may have run some of them
+        while self.todo > 0 and self.ready.count > 0:     # a nested iteration may have run some of them
             self.todo -= 1
-            cell = &(<PyListObject *>self.ring).ob_item[self.head]
-            item = <object>cell[0]
-            Py_DECREF(item)                 # the ring's reference, now ours
-            Py_INCREF(None)
-            cell[0] = <PyObject *>None
-            self.head = (self.head + 1) & (self.capacity - 1)
-            self.count -= 1
+            item = pop(self.ready)
             if (PyList_GET_SIZE(ownership.away) or PyList_GET_SIZE(ownership.inside)) and not ownership.admits(item):
                 continue
             ownership.stall.beat += 1
             ownership.item = <void *>item
             if self._debug:
                 self.run_timed(item)
-            elif type(item) is Handle or type(item) is TimerHandle:
+            elif is_handle(item):
                 (<Handle>item).run()
                 if Py_REFCNT(item) > 1:
                     gl_track(item)
@@ -322,13 +314,13 @@ cdef class LoopCore:
             if self.outbox.waiting:
                 self.outbox.flush_if_due()
         item = None
-        if self.count == 0:
+        if self.ready.count == 0:
             self.todo = 0
         return 0
 
     cdef int iterate(self) except -1:
         """One iteration, or the rest of an iteration that another thread began and was stuck in."""
-        if self.todo == 0 or self.count == 0:
+        if self.todo == 0 or self.ready.count == 0:
             return self.run_once()
         self.run_ready()
         return PyErr_CheckSignals()
@@ -360,6 +352,7 @@ cdef class LoopCore:
     def _run_once(self):
         """Run one iteration, as asyncio's method of that name."""
         self.check_closed()
+        self.pollset.changed = True           # by hand: each looks
         self.run_once()
 
     def _begin_nested(self):
@@ -381,6 +374,7 @@ cdef class LoopCore:
         try:
             ownership.attach_home(loop_thread)
             self.todo = 0
+            self.pollset.changed = True       # the first iteration looks
             self.gc_untracks_handles = True
             while True:
                 self.iterate()
@@ -425,7 +419,7 @@ cdef class LoopCore:
 
     def _requeue(self, list items):
         for item in items:
-            self.enqueue(item)
+            push(self.ready, item)
 
     def stop(self):
         """Let run_forever() return after the current iteration (asyncio: stop)."""
@@ -434,8 +428,7 @@ cdef class LoopCore:
     @property
     def _ready(self):
         """The callbacks that wait to run: a copy, oldest first."""
-        cdef Py_ssize_t i
-        return [self.ring[(self.head + i) & (self.capacity - 1)] for i in range(self.count)]
+        return self.ready.items()
 
     @_ready.setter
     def _ready(self, value):
@@ -523,29 +516,26 @@ cdef class LoopCore:
 
     # ------------------------------------------------------------- scheduling
     cdef Handle soon(self, object callback, object args, object context):
-        cdef Handle handle
         self.check_closed()
-        handle = new_handle(callback, args, self, context)
+        return self.enqueue_handle(new_handle(callback, args, self, context))
+
+    cdef Handle enqueue_handle(self, Handle handle):
         if self.gc_untracks_handles:
             gl_untrack(handle)
         if not self.pollset.inbox_empty():
             self.drain()      # a callback that another thread posted before this call also runs before it
-        self.enqueue(handle)
+        push(self.ready, handle)
         return handle
 
-    def call_soon(self, callback, *args, context=None):
-        """Run callback(*args) in the next iteration (asyncio: call_soon), in the order of the calls.
-
-        context: the contextvars.Context to run in; None: a copy of the current one. Returns a Handle. TypeError unless
-        the callback is a plain function. From another thread, use call_soon_threadsafe().
-        """
+    cdef Handle call_soon_of(self, object callback, PyObject **args, Py_ssize_t nargs, object context):
         cdef Handle handle
         if self._debug:
             self.check_closed()
             self.check_thread()
         if self._debug or not callable(callback):
             self.check_callback(callback, "call_soon")
-        handle = self.soon(callback, args, context)
+        self.check_closed()
+        handle = self.enqueue_handle(new_handle_of(callback, args, nargs, self, context))
         if self._debug:
             trace_source(handle)
         return handle
@@ -556,25 +546,20 @@ cdef class LoopCore:
         context: the contextvars.Context to run in; None: a copy of the current one. Returns a Handle. RuntimeError once
         the loop is closed; a callback that was accepted before is never lost while the loop runs on.
         """
-        cdef Handle handle
+        cdef SharedHandle handle
         self.check_closed()
         if self._debug or not callable(callback):
             self.check_callback(callback, "call_soon_threadsafe")
-        if self.ownership.owner_ident == PyThread_get_thread_ident():
-            handle = self.soon(callback, args, context)
-            handle.share()
-            if self._debug:
-                trace_source(handle)
-            return handle
-        handle = new_handle(callback, args, self, context)
-        handle.share()
+        handle = new_shared_handle(callback, args, self, context)
         if self._debug:
             trace_source(handle)
+        if self.ownership.owner_ident == PyThread_get_thread_ident():
+            return self.enqueue_handle(handle)
         if self.gc_untracks_handles:
             gl_untrack(handle)
-        handle.node.item = <void *>handle
+        handle.annex.node.item = <void *>handle
         Py_INCREF(handle)         # the inbox's reference; drain() drops it
-        if not self.pollset.post(&handle.node):
+        if not self.pollset.post(&handle.annex.node):
             Py_DECREF(handle)
             raise RuntimeError("Event loop is closed")
         return handle
@@ -592,7 +577,7 @@ cdef class LoopCore:
         if when is None:
             raise TypeError("when cannot be None")
         cdef TimerHandle handle = self.schedule(when, callback, args, context)
-        handle.integral = type(when) is int
+        handle.annex.integral = type(when) is int
         return handle
 
     cdef TimerHandle schedule(self, double when, object callback, object args, object context):
@@ -604,11 +589,10 @@ cdef class LoopCore:
             self.check_callback(callback, "call_at")
         if isnan(when):
             raise ValueError("a timer's time cannot be NaN")
-        timer = new_timer(when, callback, args, self, context)
+        timer = new_timer(self.timers, when, callback, args, self, context)
         if self._debug:
             trace_source(timer)
-        timer.heap = self.timers
-        self.timers.push(when, &timer.heap_index, timer)
+        self.timers.push(when, &timer.annex.heap_index, timer)
         if self.gc_untracks_handles:
             timer.untrack()
         return timer
@@ -751,7 +735,7 @@ cdef class LoopCore:
         """Release everything native; close() calls it once, on a loop that does not run."""
         cdef gl_node *node
         cdef PollSet ps = self.pollset
-        cdef list ring = self.ring
+        cdef ReadyQueue ready = self.ready
         cdef list owners = ps.owners
         cdef object item
         for item in list(ps.owners):
@@ -764,11 +748,8 @@ cdef class LoopCore:
             node = node.next
             Py_DECREF(item)
             item = None
-        self.ring = [None] * RING_START
-        self.head = 0
-        self.count = 0
-        self.capacity = RING_START
-        ring.clear()
+        self.ready = ReadyQueue()
+        ready = None
         self.timers.clear()
         for item in owners:
             if item is not None:
@@ -777,7 +758,7 @@ cdef class LoopCore:
     def _add_callback(self, handle):
         """Run a handle in the next iteration, as often as it is added; asyncio.Handle objects do as well."""
         if isinstance(handle, Handle):
-            self.enqueue(handle)
+            push(self.ready, handle)
         elif not handle._cancelled:
             self.soon(_run_asyncio_handle, (handle,), None)
 
@@ -799,10 +780,45 @@ cdef class LoopCore:
         """Counters of this loop: ready callbacks, pending timers, watched descriptors, parks; connections for which
         the netpoller receives and sends, how often one was given to it, how often this loop began or ceased to.
         """
-        return {"ready": self.count, "timers": self.timers.size, "descriptors": len(self.pollset),
+        return {"ready": self.ready.count, "timers": self.timers.size, "descriptors": len(self.pollset),
                 "parks": self.pollset.parks, "handoffs": self.ownership.handoffs, "away": len(self.ownership.away),
                 "offloaded": self.offload_policy.offloaded, "offloads": self.offload_policy.offloads,
                 "io_switches": self.offload_policy.switches}
 
 
 cdef object _clock = LoopCore.time
+
+
+# call_soon() in the form in which the interpreter calls without making a tuple of the arguments: Cython's own entry for
+# *args makes one, which costs a tenth of a callback.
+cdef object _call_soon(PyObject *self, PyObject **args, Py_ssize_t nargs, PyObject *names):
+    cdef object callback, context = None, name
+    cdef Py_ssize_t i, first = 1
+    callback = <object>args[0] if nargs else None
+    if names != NULL:
+        for i, name in enumerate(<tuple>names):
+            if name == "context":
+                context = <object>args[nargs + i]
+            elif name == "callback" and not nargs:
+                callback = <object>args[nargs + i]
+                first = 0
+            else:
+                raise TypeError(f"call_soon() got an unexpected keyword argument {name!r}")
+    if not nargs and first:
+        raise TypeError("call_soon() missing 1 required positional argument: 'callback'")
+    return (<LoopCore>self).call_soon_of(callback, args + first, nargs - first if nargs else 0, context)
+
+
+cdef PyMethodDef _call_soon_method = PyMethodDef(
+    "call_soon", <PyCFunction><void *>_call_soon, METH_FASTCALL | METH_KEYWORDS,
+    """call_soon($self, callback, *args, context=None)
+--
+
+Run callback(*args) in the next iteration (asyncio: call_soon), in the order of the calls.
+
+context: the contextvars.Context to run in; None: a copy of the current one. Returns a Handle. TypeError unless
+the callback is a plain function. From another thread, use call_soon_threadsafe()."""
+)
+PyDict_SetItemString((<PyTypeObject *>LoopCore).tp_dict, "call_soon",
+                     PyDescr_NewMethod(<PyTypeObject *>LoopCore, &_call_soon_method))
+PyType_Modified(<PyTypeObject *>LoopCore)

@@ -441,7 +441,7 @@ cdef class PollDesc(Pollable):
 
     cdef int arm(self, Direction side) except -1:
         if side.timer is not None:
-            if side.timer.deadline <= side.deadline:
+            if side.timer.annex.deadline <= side.deadline:
                 return 0
             side.timer.cancel()
             side.timer = None
