@@ -60,11 +60,13 @@ def _show_tasks_in_python() -> None:
     Without that it tells the task outside, or none: asyncio.timeout() and aiohttp, in a run inside, fail or cancel the
     wrong task. Not while such a task runs: it leaves as it has entered.
     """
-    if sys.version_info >= (3, 14) and asyncio.Task is tasks._PyTask and not _current_tasks:  # type: ignore[attr-defined]
-        in_python: Any = tasks
-        in_python._py_enter_task = in_python._enter_task
-        in_python._py_leave_task = in_python._leave_task
-        in_python._py_swap_current_task = in_python._swap_current_task
+    if sys.version_info < (3, 14) or not hasattr(asyncio, "_nest_patched"):
+        return
+    module: Any = tasks
+    if asyncio.Task is module._PyTask and asyncio.current_task is module._c_current_task and not _current_tasks:
+        module._py_enter_task = module._c_enter_task
+        module._py_leave_task = module._c_leave_task
+        module._py_swap_current_task = module._c_swap_current_task
 
 
 class Nesting(_Base):
