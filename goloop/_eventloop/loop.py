@@ -103,7 +103,7 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
         self._stopping = False
         self._thread_id = None
         come_back(self._outside)
-        self._outside = None, None
+        self._outside = None, None, None
         self._set_coroutine_origin_tracking(False)
         if self._old_agen_hooks is not None:
             sys.set_asyncgen_hooks(*self._old_agen_hooks)

@@ -14,6 +14,8 @@ from asyncio.log import logger
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import asyncio
+
     from goloop._eventloop.loop import Loop
 
 
@@ -30,6 +32,7 @@ class SubprocessTransport(base_subprocess.BaseSubprocessTransport):
     _exit_waiters: Any  # a list, and from Python 3.14 on a set or None
     _closed: bool
     _pidfd: int = -1
+    _connecting: bool = False  # asyncio's task that connects the pipes has begun, and has not ended
 
     def _start(self, args: Any, shell: bool, stdin: Any, stdout: Any, stderr: Any, bufsize: int, **kwargs: Any) -> None:
         self._proc = subprocess.Popen(
@@ -105,12 +108,28 @@ class SubprocessTransport(base_subprocess.BaseSubprocessTransport):
             super().close()
         self._closed = True
 
-    def _close_unconnected(self) -> None:
-        """Close the pipes that have no transport: the task that was to connect them was cancelled."""
-        if self._proc is not None:
-            for number, pipe in enumerate((self._proc.stdin, self._proc.stdout, self._proc.stderr)):
-                if pipe is not None and self._pipes.get(number) is None:
-                    pipe.close()
+    async def _connect_pipes(self, waiter: asyncio.Future[None] | None) -> None:
+        self._connecting = True
+        try:
+            await super()._connect_pipes(waiter)
+        finally:
+            self._connecting = False
+            if self._closed:
+                self._close_pipes()
+
+    def _close_pipes(self) -> None:
+        """Close the pipes of a child whose start was given up: those that have a transport by now, and those without.
+
+        Not while one of them is being connected: its transport watches the descriptor already.
+        """
+        if self._connecting or self._proc is None:
+            return
+        for number, pipe in enumerate((self._proc.stdin, self._proc.stdout, self._proc.stderr)):
+            connected = self._pipes.get(number)
+            if connected is not None:
+                connected.pipe.close()
+            elif pipe is not None:
+                pipe.close()
 
     def __del__(self) -> None:
         try:
@@ -144,7 +163,7 @@ async def spawn(
         raise
     except BaseException:
         transport.close()
-        transport._close_unconnected()
+        transport._close_pipes()
         await transport._wait()
         raise
     finally:

@@ -10,7 +10,6 @@ Everything here is guarded by the GIL: no function gives it up between a look an
 monitor reads the numbers in `stall` without it.
 """
 
-import sys
 import threading
 import weakref
 from asyncio import tasks as _tasks
@@ -65,11 +64,11 @@ cdef enum:
 
 cdef double DRAIN_TIMEOUT = 5.0        # seconds
 
-# From 3.14 on a thread's current task is its own. Before, it is the loop's, and moves with ownership.
-cdef bint TASK_OF_LOOP = sys.version_info < (3, 14)
-cdef dict _current_tasks = getattr(_tasks, "_current_tasks", None) if TASK_OF_LOOP else None
-cdef object _enter_task = _tasks._enter_task
-cdef object _leave_task = _tasks._leave_task
+# The loop's current task, which moves with ownership: of any kind before 3.14. From then on it is one in Python (a task
+# factory's, nest_asyncio's): the current task in C is its thread's.
+cdef dict _current_tasks = _tasks._current_tasks
+cdef object _enter_task = _tasks._py_enter_task
+cdef object _leave_task = _tasks._py_leave_task
 
 
 cdef int set_hooks(Hooks given) except -1:
@@ -424,11 +423,10 @@ cdef class LoopOwnership:
         """The monitor's part of a handoff, after the trap is armed: ownership is taken from `loop_thread`."""
         cdef object task
         cdef object loop = self.loop()
-        if TASK_OF_LOOP:
-            task = _current_tasks.get(loop)
-            if task is not None:
-                _leave_task(loop, task)
-                loop_thread.task = task
+        task = _current_tasks.get(loop)
+        if task is not None:
+            _leave_task(loop, task)
+            loop_thread.task = task
         loop_thread.item = <object>self.item if self.item != NULL else None
         if loop_thread.since == 0:
             loop_thread.since = max(self.stall.since, 1)
