@@ -187,9 +187,9 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
         context: Any = None,
         **_: Any,
     ) -> None:
-        async def tls(factory: Any, conn: socket.socket, extra: dict[str, Any], server: Any) -> None:
+        async def tls(acceptor: Acceptor, factory: Any, conn: socket.socket, extra: dict[str, Any], server: Any) -> None:
             await self._accept_tls(
-                factory, conn, extra, sslcontext, server, ssl_handshake_timeout, ssl_shutdown_timeout
+                acceptor, factory, conn, extra, sslcontext, server, ssl_handshake_timeout, ssl_shutdown_timeout
             )
 
         acceptor = Acceptor(self, sock, protocol_factory, server, backlog, tls if sslcontext else None, context)
@@ -236,6 +236,7 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
 
     async def _accept_tls(
         self,
+        acceptor: Acceptor,
         factory: Callable[[], asyncio.BaseProtocol],
         conn: socket.socket,
         extra: dict[str, Any],
@@ -246,7 +247,11 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
     ) -> None:
         protocol = transport = None
         try:
-            protocol = factory()
+            if not acceptor.cancelled:
+                protocol = factory()
+            if acceptor.cancelled:  # perhaps by the factory
+                conn.close()
+                return
             waiter = self.create_future()
             transport = self._make_ssl_transport(
                 conn,
@@ -259,12 +264,14 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
                 ssl_handshake_timeout=handshake_timeout,
                 ssl_shutdown_timeout=shutdown_timeout,
             )
+            acceptor.accepting.add(transport)
             try:
                 await waiter
             except BaseException:
                 transport.close()
                 raise
             finally:
+                acceptor.accepting.discard(transport)
                 del waiter  # an exception in it refers to this frame
         except (SystemExit, KeyboardInterrupt):
             raise

@@ -115,6 +115,7 @@ cdef class Transport(Pollable):
         return 0
 
     def _connection_made(self):
+        self.told = True
         self.proto.connection_made(self)
 
     def _start_reading(self):
@@ -222,6 +223,11 @@ cdef class Transport(Pollable):
         self.closing = True
         if not self.pending():
             self.lose_soon(None)
+
+    def _close_with_server(self):
+        """Close, unless the protocol has been told of the connection and is responsible for it."""
+        if not self.told:
+            self.close()
 
     def is_closing(self):
         """Return True once close(), abort() or a fatal error has begun to end the transport."""
