@@ -6,6 +6,7 @@ its own alone.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 import subprocess
@@ -30,6 +31,7 @@ class SubprocessTransport(base_subprocess.BaseSubprocessTransport):
     _exit_waiters: Any  # a list, and from Python 3.14 on a set or None
     _closed: bool
     _pidfd: int = -1
+    _connecting: asyncio.Task[None] | None = None
 
     def _start(self, args: Any, shell: bool, stdin: Any, stdout: Any, stderr: Any, bufsize: int, **kwargs: Any) -> None:
         self._proc = subprocess.Popen(
@@ -105,8 +107,21 @@ class SubprocessTransport(base_subprocess.BaseSubprocessTransport):
             super().close()
         self._closed = True
 
-    def _close_unconnected(self) -> None:
-        """Close the pipes that have no transport: the task that was to connect them was cancelled."""
+    async def _connect_pipes(self, waiter: Any) -> None:
+        if self._closed:
+            waiter.cancel()
+        else:
+            self._connecting = asyncio.current_task(self._loop)
+            await super()._connect_pipes(waiter)
+
+    async def _give_up_connecting(self) -> None:
+        """End the task that connects the pipes, then close those that have no transport: nobody would use them.
+
+        Were one closed under the task, its transport would go on with a descriptor that may be another file's by then.
+        """
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait([self._connecting])
         if self._proc is not None:
             for number, pipe in enumerate((self._proc.stdin, self._proc.stdout, self._proc.stderr)):
                 if pipe is not None and self._pipes.get(number) is None:
@@ -144,7 +159,7 @@ async def spawn(
         raise
     except BaseException:
         transport.close()
-        transport._close_unconnected()
+        await transport._give_up_connecting()
         await transport._wait()
         raise
     finally:
