@@ -187,7 +187,9 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
         context: Any = None,
         **_: Any,
     ) -> None:
-        async def tls(acceptor: Acceptor, factory: Any, conn: socket.socket, extra: dict[str, Any], server: Any) -> None:
+        async def tls(
+            acceptor: Acceptor, factory: Any, conn: socket.socket, extra: dict[str, Any], server: Any
+        ) -> None:
             await self._accept_tls(
                 acceptor, factory, conn, extra, sslcontext, server, ssl_handshake_timeout, ssl_shutdown_timeout
             )

@@ -180,7 +180,9 @@ def test_a_tls_client_that_is_cancelled_in_any_iteration_closes_its_connection(b
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("close", ["close", *(["close_clients", "abort_clients"] if sys.version_info >= (3, 13) else [])])
+@pytest.mark.parametrize(
+    "close", ["close", *(["close_clients", "abort_clients"] if sys.version_info >= (3, 13) else [])]
+)
 def test_what_a_server_accepts_while_it_closes_is_closed(both, kind, close):
     @decreed(b"", because="asyncio leaves it open, or lets it wait for the end of a handshake's time")
     async def scenario(loop):

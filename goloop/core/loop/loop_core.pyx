@@ -776,7 +776,8 @@ cdef class LoopCore:
         return not self._closed and self.pollset.foreign()
 
     def _check_not_foreign(self):
-        self.pollset.check_not_foreign()
+        if not self._closed:
+            self.pollset.check_not_foreign()
 
     def _use_io(self, mode):
         """Go over to a mode of GOLOOP_IO; each stream follows at its next turn."""

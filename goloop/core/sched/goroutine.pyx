@@ -193,7 +193,7 @@ cdef class Goroutine(G):
         return 0
 
     def _task_done(self, task):
-        if self.status == DONE:         # abandoned
+        if self.status == DONE or self.task is None:      # abandoned
             return
         self.worker.live -= 1
         del self.worker.tasks[task]
