@@ -1,5 +1,6 @@
 """What is made without its __init__(), by __new__() or a careless subclass, is whole, or refused; nothing crashes."""
 
+import asyncio
 import contextlib
 import copy
 import pathlib
@@ -93,5 +94,6 @@ def test_private_methods_of_what_has_ended_are_harmless():
     g = goloop.go(goloop.sleep, 100)
     assert g._task_done(None) is None  # it has no task
     g.cancel()
-    g.join()
+    with pytest.raises(asyncio.CancelledError):
+        g.join()
     assert g._task_done(None) is None

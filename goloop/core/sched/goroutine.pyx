@@ -386,6 +386,14 @@ cdef class Goroutine(G):
             raise cancelled
         return self.get()
 
+    def _awaited_by(self, task):
+        """A task was made to await the goroutine. One that is cancelled before it has begun cancels the goroutine."""
+        task.add_done_callback(self._give_up)
+
+    def _give_up(self, task):
+        if task.cancelled():
+            self.cancel()
+
     def __await__(self):
         """Wait for the end in a coroutine, on any loop; return the result, or raise the goroutine's exception.
 
