@@ -31,6 +31,7 @@ UNIX_TIME = time.time() + 5
         (lambda: net.dial([], ":80"), ValueError, r"unknown network \[\]: it is one of tcp"),
         (lambda: net.listen("unix", "@goloop-misuse", reuse_port=True), ValueError, "a Unix socket has none"),
         (lambda: net.dial("tcp", ":1", timeout="1"), TypeError, r"dial\(\): a timeout is a number of seconds or None"),
+        (lambda: net.dial("tcp", ":1", timeout=b"1"), TypeError, r"dial\(\): a timeout is a number of seconds or None"),
         (lambda: net.dial("tcp", ":1", timeout=math.nan), ValueError, r"dial\(\): a timeout cannot be NaN"),
         (lambda: net.dial("tcp", ":1", ctx=1), TypeError, r"dial\(\): ctx is a goloop.context.Context, got 1"),
         (lambda: net.dial_tls("tcp", ":1", timeout="1"), TypeError, r"dial_tls\(\): a timeout is a number of seconds"),
