@@ -37,6 +37,7 @@ UNIX_TIME = time.time() + 5
         (lambda: net.dial_tls("tcp", ":1", timeout="1"), TypeError, r"dial_tls\(\): a timeout is a number of seconds"),
         (lambda: net.dial_tls("tcp", ":1", FOR_A_SERVER), ValueError, "needs a client's context, and this one"),
         (lambda: net.dial_tls("tcp", ":1", 1), TypeError, "an ssl.SSLContext is needed, got 1"),
+        (lambda: net.dial_tls("tcp", ":1", server_hostname=0), TypeError, "a server_hostname is a str, got 0"),
         (lambda: net.dial_tls("unix", "/no", FOR_A_CLIENT), ValueError, "needs a server_hostname"),
         (
             lambda: net.listen_tls("tcp", ":0", FOR_A_CLIENT),
@@ -54,7 +55,12 @@ UNIX_TIME = time.time() + 5
         (lambda: goloop.blocking(1), TypeError, "argument"),
         (lambda: go(1), TypeError, r"go\(\) takes a function, got 1"),
         (lambda: go(goloop.wait, 1).result(10), TypeError, "awaitable is required"),
+        (lambda: goloop.Loop(handoff="0"), TypeError, "handoff is True, False or None, got '0'"),
+        (lambda: goloop.Loop(watch=[]), TypeError, r"watch is True, False or None, got \[\]"),
         # channels, locks, timers
+        (lambda: Chan(2**70), ValueError, "a channel's capacity is at most"),
+        (lambda: sync.Semaphore(2**70), ValueError, "a semaphore's size is at least 1, and at most"),
+        (lambda: sync.WaitGroup().add(2**70), ValueError, r"WaitGroup.add\(\) takes at most"),
         (lambda: Chan("1"), TypeError, "a channel's capacity is an int, got '1'"),
         (lambda: Chan(1).recv("1"), TypeError, SECONDS),
         (lambda: goloop.select(Chan()), TypeError, r"select\(\) takes recv\(chan\)"),

@@ -38,6 +38,13 @@ from goloop.runtime import ports
 _UnixLoop: Any = unix_events._UnixSelectorEventLoop
 
 
+def _switch(name: str, value: bool) -> bool:
+    """Check a switch: any text would be on, "0" as well."""
+    if value not in (True, False):
+        raise TypeError(f"{name} is True, False or None, got {value!r}")
+    return bool(value)
+
+
 def _close_unused(selector: selectors.BaseSelector) -> None:
     if type(selector).__module__ != selectors.__name__:
         raise TypeError(
@@ -56,8 +63,8 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
     for a selector that is not one of the standard library's, which would be there to do something else. handoff: while
     a callback is stuck in a blocking call, let another thread run the other callbacks (Go: handoffp); None: if the
     environment has GOLOOP_HANDOFF=1. watch: report callbacks that are stuck for longer than slow_callback_duration
-    while they are; None: as the environment's GOLOOP_WATCH says, without it in debug mode. RuntimeError where handing
-    off is not possible. The attribute ownership is for goloop's own use.
+    while they are; None: as the environment's GOLOOP_WATCH says, without it in debug mode. TypeError for either that is
+    no bool. RuntimeError where handing off is not possible. The attribute ownership is for goloop's own use.
     """
 
     def __init__(
@@ -67,10 +74,8 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
         handoff: bool | None = None,
         watch: bool | None = None,
     ) -> None:
-        if handoff is None:
-            handoff = bool(_environment.get("GOLOOP_HANDOFF"))
-        if watch is None:
-            watch = _environment.get("GOLOOP_WATCH")
+        handoff = bool(_environment.get("GOLOOP_HANDOFF")) if handoff is None else _switch("handoff", handoff)
+        watch = _environment.get("GOLOOP_WATCH") if watch is None else _switch("watch", watch)
         if selector is not None:
             _close_unused(selector)
         super().__init__()
