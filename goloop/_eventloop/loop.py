@@ -271,6 +271,7 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
                 ssl_handshake_timeout=handshake_timeout,
                 ssl_shutdown_timeout=shutdown_timeout,
             )
+            acceptor.accepting.discard(conn)
             acceptor.accepting.add(transport)
             try:
                 await waiter

@@ -299,3 +299,22 @@ def test_the_connections_behind_the_one_that_closes_the_server_are_closed(both):
         return answers, len(recorders)
 
     assert both(scenario) == ([True, False, False], 3)
+
+
+@pytest.mark.parametrize("turns", range(5))
+def test_a_tls_connection_is_closed_with_the_server_in_any_iteration(both, turns):
+    @decreed("closed", because="asyncio leaves it open, to a garbage collection or the end of a handshake's time")
+    async def scenario(loop):
+        server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0, ssl=server_context())
+        with socket.create_connection(server.sockets[0].getsockname()) as peer:
+            peer.setblocking(False)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            server.close()
+            await asyncio.wait_for(server.wait_closed(), 10)
+            try:
+                return "open" if peer.recv(10) else "closed"
+            except ConnectionResetError:
+                return "closed"  # it was not even accepted
+
+    assert both(scenario) == "closed"

@@ -42,12 +42,6 @@ cdef tuple OUT_OF_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
 cdef double RETRY = _constants.ACCEPT_RETRY_DELAY      # seconds
 
 
-def _close_if_cancelled(conn, task):
-    """A task that is cancelled before it has begun cannot close its connection. One that has begun does."""
-    if task.cancelled():
-        conn.close()
-
-
 @cython.final
 cdef class Acceptor(Pollable):
     """Accepts for one listening socket of one server, until cancelled."""
@@ -56,7 +50,7 @@ cdef class Acceptor(Pollable):
     cdef object sock, factory, server, tls
     cdef object context           # in which the server was started; each connection gets a copy
     cdef int backlog, family, kind, proto, fd
-    cdef readonly set accepting   # transports of connections that are being accepted
+    cdef readonly set accepting   # transports of connections that are being accepted, sockets of those without one yet
     cdef list fresh               # those of plain connections that this turn has accepted, and
     cdef object told              # the future for the end of the wait until their protocols know of them; else None
     cdef readonly bint cancelled
@@ -92,8 +86,17 @@ cdef class Acceptor(Pollable):
     def cancel(self):
         """Accept no more, and close what is being accepted: nobody knows of it yet who would close it."""
         self.cancelled = True
-        for transport in list(self.accepting):
-            transport._close_with_server()
+        for accepted in list(self.accepting):
+            if isinstance(accepted, _socket):
+                accepted.close()
+            else:
+                accepted._close_with_server()
+
+    def _tls_over(self, conn, task):
+        """A task that is cancelled before it has begun cannot close its connection. One that has begun does."""
+        self.accepting.discard(conn)
+        if task.cancelled():
+            conn.close()
 
     def _told(self, list fresh, told):
         self.accepting.difference_update(fresh)
@@ -164,8 +167,9 @@ cdef class Acceptor(Pollable):
         if self.loop_core._debug:
             _logger.debug("%r got a new connection from %r: %r", self.server, extra.get("peername"), conn)
         if self.tls is not None:
+            self.accepting.add(conn)
             task = self.loop_core.create_task(self.tls(self, self.factory, conn, extra, self.server))
-            task.add_done_callback(_partial(_close_if_cancelled, conn))
+            task.add_done_callback(_partial(self._tls_over, conn))
             return 0
         if self.told is None:
             self.fresh = []
