@@ -82,6 +82,10 @@ cdef class Transport(Pollable):
         global live
         live -= 1
 
+    def __dir__(self):
+        """Those of this type, too: object.__dir__() looks at __class__, which is a stand-in."""
+        return sorted({*object.__dir__(self), *dir(type(self))})
+
     cdef int setup(self, object file, object protocol, object extra, object context) except -1:
         self.extra = {} if extra is None else extra
         self.context = PyContext_CopyCurrent() if context is None else context
