@@ -38,6 +38,13 @@ from goloop.runtime import ports
 _UnixLoop: Any = unix_events._UnixSelectorEventLoop
 
 
+def _switch(name: str, value: bool) -> bool:
+    """Check a switch: any text would be on, "0" as well."""
+    if value not in (True, False):
+        raise TypeError(f"{name} is True, False or None, got {value!r}")
+    return bool(value)
+
+
 def _close_unused(selector: selectors.BaseSelector) -> None:
     if type(selector).__module__ != selectors.__name__:
         raise TypeError(
@@ -56,8 +63,8 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
     for a selector that is not one of the standard library's, which would be there to do something else. handoff: while
     a callback is stuck in a blocking call, let another thread run the other callbacks (Go: handoffp); None: if the
     environment has GOLOOP_HANDOFF=1. watch: report callbacks that are stuck for longer than slow_callback_duration
-    while they are; None: as the environment's GOLOOP_WATCH says, without it in debug mode. RuntimeError where handing
-    off is not possible. The attribute ownership is for goloop's own use.
+    while they are; None: as the environment's GOLOOP_WATCH says, without it in debug mode. TypeError for either that is
+    no bool. RuntimeError where handing off is not possible. The attribute ownership is for goloop's own use.
     """
 
     def __init__(
@@ -67,10 +74,8 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
         handoff: bool | None = None,
         watch: bool | None = None,
     ) -> None:
-        if handoff is None:
-            handoff = bool(_environment.get("GOLOOP_HANDOFF"))
-        if watch is None:
-            watch = _environment.get("GOLOOP_WATCH")
+        handoff = bool(_environment.get("GOLOOP_HANDOFF")) if handoff is None else _switch("handoff", handoff)
+        watch = _environment.get("GOLOOP_WATCH") if watch is None else _switch("watch", watch)
         if selector is not None:
             _close_unused(selector)
         super().__init__()
@@ -187,9 +192,11 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
         context: Any = None,
         **_: Any,
     ) -> None:
-        async def tls(factory: Any, conn: socket.socket, extra: dict[str, Any], server: Any) -> None:
+        async def tls(
+            acceptor: Acceptor, factory: Any, conn: socket.socket, extra: dict[str, Any], server: Any
+        ) -> None:
             await self._accept_tls(
-                factory, conn, extra, sslcontext, server, ssl_handshake_timeout, ssl_shutdown_timeout
+                acceptor, factory, conn, extra, sslcontext, server, ssl_handshake_timeout, ssl_shutdown_timeout
             )
 
         acceptor = Acceptor(self, sock, protocol_factory, server, backlog, tls if sslcontext else None, context)
@@ -236,6 +243,7 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
 
     async def _accept_tls(
         self,
+        acceptor: Acceptor,
         factory: Callable[[], asyncio.BaseProtocol],
         conn: socket.socket,
         extra: dict[str, Any],
@@ -246,7 +254,11 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
     ) -> None:
         protocol = transport = None
         try:
-            protocol = factory()
+            if not acceptor.cancelled:
+                protocol = factory()
+            if acceptor.cancelled:  # perhaps by the factory
+                conn.close()
+                return
             waiter = self.create_future()
             transport = self._make_ssl_transport(
                 conn,
@@ -259,12 +271,15 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
                 ssl_handshake_timeout=handshake_timeout,
                 ssl_shutdown_timeout=shutdown_timeout,
             )
+            acceptor.accepting.discard(conn)
+            acceptor.accepting.add(transport)
             try:
                 await waiter
             except BaseException:
                 transport.close()
                 raise
             finally:
+                acceptor.accepting.discard(transport)
                 del waiter  # an exception in it refers to this frame
         except (SystemExit, KeyboardInterrupt):
             raise

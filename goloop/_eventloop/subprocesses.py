@@ -6,6 +6,7 @@ its own alone.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 import subprocess

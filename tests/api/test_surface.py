@@ -218,6 +218,7 @@ def test_every_public_name_is_there_and_takes_the_same_arguments(both, make):
         async with contextlib.AsyncExitStack() as stack:
             obj = await make(loop, stack)
             found = {name: kind_of(obj, name) for name in names}
+            assert set(names) <= set(dir(obj))
         for name in OTHER_ARGUMENTS & found.keys():
             found[name] = found[name] != "missing"
         await asyncio.sleep(0.01)

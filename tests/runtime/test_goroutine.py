@@ -499,6 +499,49 @@ def test_a_gather_that_is_cancelled_cancels_its_goroutines():
     goloop.run(main())
 
 
+@pytest.mark.parametrize(
+    ("waiting", "turns"),
+    [
+        (asyncio.gather, 0),
+        (asyncio.ensure_future, 0),
+        (lambda g: asyncio.wait_for(g, 10), 1),
+        (lambda g: asyncio.wait_for(g, 0), 1),
+        (lambda g: asyncio.wait_for(asyncio.gather(g), 0), 1),
+    ],
+    ids=["gather", "ensure_future", "wait_for", "wait_for 0", "wait_for gather"],
+)
+def test_a_wait_that_is_cancelled_before_it_has_begun_cancels_the_goroutine(waiting, turns):
+    async def main():
+        g = go(Chan().recv)
+        while g.state != "chan receive":
+            pass
+        waits = asyncio.ensure_future(waiting(g))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        waits.cancel()
+        with pytest.raises((asyncio.CancelledError, TimeoutError)):
+            await waits
+        while not g.done():
+            await asyncio.sleep(0.001)
+        assert g.cancelled()
+
+    goloop.run(asyncio.wait_for(main(), 20))
+
+
+def test_a_shield_that_is_cancelled_at_once_keeps_the_goroutine():
+    async def main():
+        chan = Chan(1)
+        g = go(chan.recv)
+        shielded = asyncio.shield(g)
+        shielded.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await shielded
+        chan.try_send("kept")
+        return await g
+
+    assert goloop.run(main()) == "kept"
+
+
 def test_done_callbacks_can_be_removed():
     g, chan = held()
     called = []

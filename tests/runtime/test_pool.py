@@ -13,6 +13,7 @@ from goloop import Chan, go
 from goloop.core.sched import scheduler
 from goloop.runtime import shutdown, workers
 from tests.helpers.scripts import run_script
+from tests.helpers.waiting import until
 
 
 def thread_of_this():
@@ -654,6 +655,30 @@ def test_wait_on_another_loop_raises_times_out_and_is_cancelled_as_on_the_worker
         assert trace == ["cleaned up"] * 2
 
     goloop.run(main())
+
+
+@pytest.mark.parametrize("make", [goloop.new_event_loop, asyncio.SelectorEventLoop])
+def test_wait_on_a_loop_that_was_closed_meanwhile_can_be_cancelled(make):
+    loop = make()
+    began = goloop.Chan(1)
+
+    async def never():
+        began.try_send(None)
+        await loop.create_future()
+
+    runs = threading.Thread(target=loop.run_forever, daemon=True)
+    runs.start()
+    until(loop.is_running)
+    g = go(goloop.wait, never(), loop=loop)
+    began.recv(timeout=20)
+    (task,) = asyncio.all_tasks(loop)
+    task._log_destroy_pending = False
+    loop.call_soon_threadsafe(loop.stop)
+    runs.join()
+    loop.close()
+    g.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        g.result(20)
 
 
 def test_wait_on_a_loop_that_does_not_run_is_an_error():

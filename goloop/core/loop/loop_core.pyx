@@ -79,6 +79,19 @@ def _run_asyncio_handle(handle):
         handle._run()
 
 
+cdef int tell_awaitable(object coro, object task) except -1:
+    """asyncio.ensure_future() made a task for an awaitable: let the awaitable know, if it has _awaited_by().
+
+    A task that is cancelled before it has begun never calls __await__().
+    """
+    cdef object frame = getattr(coro, "cr_frame", None) or getattr(coro, "gi_frame", None)    # generators: 3.11
+    if frame is not None:
+        awaited_by = getattr(frame.f_locals.get("awaitable"), "_awaited_by", None)
+        if awaited_by is not None:
+            awaited_by(task)
+    return 0
+
+
 cdef class LoopCore:
     def __cinit__(self, *args, **kwargs):
         # Until BaseEventLoop.__init__() opens it: a failure before that raises, and warns of nothing more.
@@ -608,10 +621,14 @@ cdef class LoopCore:
         BaseEventLoop.create_task() of the running Python hands them on. RuntimeError once the loop is closed.
         """
         if self._task_factory is not None:
-            return _create_task(self, coro, **kwargs)
-        self.check_closed()
-        # In debug mode a task keeps the stack of its making. Compiled code has no frame in it to take out.
-        return _tasks.Task(coro, loop=self, **kwargs) if kwargs else _tasks.Task(coro, loop=self)
+            task = _create_task(self, coro, **kwargs)
+        else:
+            self.check_closed()
+            # In debug mode a task keeps the stack of its making. Compiled code has no frame in it to take out.
+            task = _tasks.Task(coro, loop=self, **kwargs) if kwargs else _tasks.Task(coro, loop=self)
+        if getattr(coro, "__name__", None) == "_wrap_awaitable":
+            tell_awaitable(coro, task)
+        return task
 
     def _write_to_self(self):
         """Make the loop run an iteration, from any thread."""
@@ -770,7 +787,8 @@ cdef class LoopCore:
         return not self._closed and self.pollset.foreign()
 
     def _check_not_foreign(self):
-        self.pollset.check_not_foreign()
+        if not self._closed:
+            self.pollset.check_not_foreign()
 
     def _use_io(self, mode):
         """Go over to a mode of GOLOOP_IO; each stream follows at its next turn."""

@@ -3,6 +3,7 @@
 
 import socket as _socket
 
+cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN, EINTR, errno
@@ -35,6 +36,7 @@ if scratch == NULL:
     raise MemoryError
 
 
+@cython.auto_pickle(False)    # it would be a second one of the same socket
 cdef class PacketConn(DuplexHandle):
     """A socket for datagrams (Go: net.PacketConn, net.UDPConn), for goroutines and plain threads.
 

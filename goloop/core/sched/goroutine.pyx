@@ -193,7 +193,7 @@ cdef class Goroutine(G):
         return 0
 
     def _task_done(self, task):
-        if self.status == DONE:         # abandoned
+        if self.status == DONE or self.task is None:      # abandoned
             return
         self.worker.live -= 1
         del self.worker.tasks[task]
@@ -385,6 +385,14 @@ cdef class Goroutine(G):
         if cancelled is not None and self.cancelled_:
             raise cancelled
         return self.get()
+
+    def _awaited_by(self, task):
+        """A task was made to await the goroutine. One that is cancelled before it has begun cancels the goroutine."""
+        task.add_done_callback(self._give_up)
+
+    def _give_up(self, task):
+        if task.cancelled():
+            self.cancel()
 
     def __await__(self):
         """Wait for the end in a coroutine, on any loop; return the result, or raise the goroutine's exception.

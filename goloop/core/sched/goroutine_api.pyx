@@ -137,7 +137,7 @@ class _Elsewhere:
                 self._end.set_exception(asyncio.CancelledError())
 
     def cancelled(self):
-        return self._task is None or self._task.cancelled()
+        return self._task is None or self._task.cancelled() or not self._task.done()      # its loop has closed
 
     def exception(self):
         return self._task.exception()

@@ -8,6 +8,7 @@ passes the signal on. Semantics are Go's (package sync).
 import asyncio
 from asyncio import events as _events
 from inspect import isawaitable, iscoroutinefunction
+from sys import maxsize as _maxsize
 
 from goloop.core.sched.goroutine cimport Goroutine, when_done
 from goloop.core.sync.locks cimport EXCLUSIVE, SHARED, RLocker
@@ -286,6 +287,8 @@ cdef class WaitGroup:
         """
         if not isinstance(delta, int):
             raise TypeError(f"WaitGroup.add() takes an int, got {delta!r}")
+        if not -_maxsize <= delta <= _maxsize:
+            raise ValueError(f"WaitGroup.add() takes at most {_maxsize}, got {delta}")
         self.change(delta)
 
     def done(self):

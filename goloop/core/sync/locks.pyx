@@ -6,6 +6,8 @@ handed over only to a waiter that was claimed for it (sched/waiter.pyx). A waite
 keeps it, if it is a goroutine, whose next park raises, or passes it on. Semantics are Go's (sync, golang.org/x/sync).
 """
 
+from sys import maxsize as _maxsize
+
 from goloop.core.sched.waiter cimport (
     CANCELLED, COMPLETED, WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, may_block, new_wait_node,
     raise_outcome, seconds_of,
@@ -467,8 +469,8 @@ cdef class Semaphore(Locker):
     def __cinit__(self, size):
         if not isinstance(size, int):
             raise TypeError(f"a semaphore's size is an int, got {size!r}")
-        if size < 1:
-            raise ValueError(f"a semaphore's size is at least 1, got {size}")
+        if not 1 <= size <= _maxsize:
+            raise ValueError(f"a semaphore's size is at least 1, and at most {_maxsize}, got {size}")
         self.size = size
         self.waiters = WaitQueue()
 
