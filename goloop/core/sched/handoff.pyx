@@ -337,59 +337,83 @@ cdef int examine(LoopOwnership ownership) except -1:
     return 0
 
 
-cdef bint retake(LoopOwnership ownership, uint32_t verdict) except -1:
+cdef int retake(LoopOwnership ownership, uint32_t verdict) except -1:
     """Take ownership from its holder, if that is stuck, and pass it on."""
     cdef LoopThread loop_thread = ownership.holder
-    cdef LoopThread next
-    cdef PyObject *frame = NULL
-    cdef PyFrameObject *again
-    cdef int64_t cpu
-    cdef bint taken = False
-    cdef Trap trap
     if loop_thread is None or ownership.stall.idle or ownership.closed or ownership.item == NULL:
-        return False
+        return 0
     if ownership.stall.seen != ownership.stall.beat:
-        return False                           # something else runs by now
+        return 0                               # something else runs by now
     if loop_thread.state == REGION:
         loop_thread.state = RETAKEN
         ownership.regions_retaken += 1
-        taken = True
     elif loop_thread.state == RUNNING and ownership.handoff and not gl_trace_busy(loop_thread.tstate):
-        cpu = gl_clock_ns(loop_thread.clock)
-        if verdict & GL_RETAKE:
-            if cpu != ownership.stall.cpu or thread_does(loop_thread.tid) not in (GL_SLEEPS, GL_UNKNOWN):
-                return False                   # it went on while we waited for the GIL
-        elif not computes_without_gil(ownership, loop_thread, cpu):
-            return False
-        watch_raise()
-        trap = Trap.__new__(Trap)
-        frame = <PyObject *>PyThreadState_GetFrame(loop_thread.tstate)  # may run the collector, and so anything
-        if frame == NULL:
-            return False
-        again = PyThreadState_GetFrame(loop_thread.tstate)
-        # From here to on_retaken() nothing gives up the GIL: the thread is still where it is.
-        if (<PyObject *>again == frame and again != loop_thread.base and ownership.holder is loop_thread
-                and loop_thread.state == RUNNING and loop_thread.trap is None and ownership.item != NULL
-                and not gl_trace_busy(loop_thread.tstate)):
-            loop_thread.state = RETAKEN
-            try:
-                taken = arm(loop_thread, trap, frame)
-            finally:
-                if not taken:
-                    loop_thread.state = RUNNING
-            ownership.handoffs += 1
-        Py_XDECREF(<PyObject *>again)
-        Py_DECREF(<object>frame)
-    if not taken:
-        return False
+        if not is_stuck(ownership, loop_thread, verdict) or not trap_if_still_there(ownership, loop_thread):
+            return 0
+    else:
+        return 0
     ownership.on_retaken(loop_thread)
+    hand_over(ownership, loop_thread)
+    return 0
+
+
+cdef bint is_stuck(LoopOwnership ownership, LoopThread loop_thread, uint32_t verdict) except -1:
+    """Whether the holder is still stuck in a call, now that the monitor has the GIL, for which it had to wait."""
+    cdef int64_t cpu = gl_clock_ns(loop_thread.clock)
+    if verdict & GL_RETAKE:
+        return cpu == ownership.stall.cpu and thread_does(loop_thread.tid) in (GL_SLEEPS, GL_UNKNOWN)
+    return computes_without_gil(ownership, loop_thread, cpu)
+
+
+cdef bint trap_if_still_there(LoopOwnership ownership, LoopThread loop_thread) except -1:
+    """Arm the trap for the holder and make it RETAKEN, unless its callback has gone on or cannot be trapped.
+
+    True: from the second look at the innermost frame to the return nothing gave up the GIL, so the thread is still
+    where it was. The caller goes on to on_retaken() without giving it up.
+    """
+    cdef Trap trap
+    cdef PyObject *frame
+    cdef PyFrameObject *again
+    cdef bint trapped = False
+    watch_raise()
+    trap = Trap.__new__(Trap)
+    frame = <PyObject *>PyThreadState_GetFrame(loop_thread.tstate)      # may run the collector, and so anything
+    if frame == NULL:
+        return False
+    again = PyThreadState_GetFrame(loop_thread.tstate)
+    # From here to on_retaken() nothing gives up the GIL.
+    if <PyObject *>again == frame and can_be_trapped(ownership, loop_thread, again):
+        loop_thread.state = RETAKEN
+        try:
+            trapped = arm(loop_thread, trap, frame)
+        finally:
+            if not trapped:
+                loop_thread.state = RUNNING
+        ownership.handoffs += 1
+    Py_XDECREF(<PyObject *>again)
+    Py_DECREF(<object>frame)
+    return trapped
+
+
+cdef bint can_be_trapped(LoopOwnership ownership, LoopThread loop_thread, PyFrameObject *frame) noexcept:
+    """Whether the loop thread holds ownership and runs a callback, in a Python frame of that and in no trace function.
+
+    frame: the thread's innermost one. Does not give up the GIL.
+    """
+    return (frame != loop_thread.base and ownership.holder is loop_thread and loop_thread.state == RUNNING
+            and loop_thread.trap is None and ownership.item != NULL and not gl_trace_busy(loop_thread.tstate))
+
+
+cdef int hand_over(LoopOwnership ownership, LoopThread loop_thread) except -1:
+    """Give ownership, which was taken from `loop_thread`, to the next loop thread that can have it."""
+    cdef LoopThread next
     stall_hot()
     next = ownership.choose()
     if next is not None:
         ownership.grant(next)
     if ownership.stall.slow:
         ownership.stall.due = loop_thread.since + ownership.stall.slow
-    return True
+    return 0
 
 
 cdef bint computes_without_gil(LoopOwnership ownership, LoopThread loop_thread, int64_t before) except -1:
