@@ -93,8 +93,7 @@ cdef list monitored = []             # of watched loops
 cdef list worker_ownerships = []      # of the workers' loops
 cdef int64_t always = 0           # GOLOOP_WATCH=1: ns after which a goroutine is slow, whatever loops say; 0: no
 cdef object request_thread = None     # runtime.substitutes': request_thread(loop) brings a substitute, if it can
-# goloop.debug's: (loop, thread ident, frame, base frame, item, task, seconds, computes, handed off) -> a report.
-cdef object report_slow_callback = None
+cdef object report_slow_callback = None  # runtime.watch's: (StuckCallback) -> its report, told when that ends
 cdef int[1] gil_tid
 
 
@@ -459,7 +458,7 @@ cdef int report_slow(LoopOwnership ownership) except -1:
     for loop_thread in list(ownership.away):
         if loop_thread.report is None and ownership.stall.slow:
             if now >= loop_thread.since + ownership.stall.slow:
-                describe(ownership, loop_thread, loop_thread.since, True)
+                report_stuck(ownership, loop_thread, loop_thread.since, True)
             elif due == 0 or loop_thread.since + ownership.stall.slow < due:
                 due = loop_thread.since + ownership.stall.slow
     ownership.stall.due = due
@@ -470,7 +469,7 @@ cdef int report_slow(LoopOwnership ownership) except -1:
         if ownership.worker and not others_wait(ownership.loop(), worker_of(<object>ownership.item)):
             ownership.stall.due = now + ownership.stall.slow  # it keeps nobody waiting yet
         else:
-            describe(ownership, loop_thread, loop_thread.since if loop_thread.since else ownership.stall.since, False)
+            report_stuck(ownership, loop_thread, loop_thread.since or ownership.stall.since, False)
     return 0
 
 
@@ -506,39 +505,84 @@ cdef object task_of(object item):
     return task if isinstance(task, asyncio.Task) else None
 
 
-cdef int describe(LoopOwnership ownership, LoopThread loop_thread, int64_t since, bint away) except -1:
-    cdef object loop = ownership.loop()
-    cdef object item = loop_thread.item if away else <object>ownership.item
-    cdef object frame = None, task, base, report, goroutine = None
+@cython.final
+cdef class StuckCallback:
+    """What a report says of a callback, or of the goroutine that it runs, while that is stuck."""
+    cdef readonly unsigned long thread      # its ident
+    cdef readonly object frame              # the innermost one; None for a goroutine of a built-in function
+    cdef readonly object base               # the frame that called into the loop, which is no part of the callback
+    cdef readonly object item               # of the loop: a handle, a transport, or a worker's turn
+    cdef readonly object task               # whose step the callback is; None: of no task, or in a goroutine
+    cdef readonly object goroutine          # of a worker; None: a callback
+    cdef readonly object function           # the name of what the goroutine runs; None: a callback
+    cdef readonly double seconds            # since it began
+    cdef readonly bint computes             # rather than waits in a call
+    cdef readonly bint handed_off           # others run meanwhile
+
+
+cdef object innermost_frame(LoopThread loop_thread):
+    """The innermost frame of a loop thread's thread, or None."""
+    cdef PyObject *frame = <PyObject *>PyThreadState_GetFrame(loop_thread.tstate)
+    cdef object owned
+    if frame == NULL:
+        return None
+    owned = <object>frame
+    Py_DECREF(owned)
+    return owned
+
+
+cdef object current_task_of(LoopOwnership ownership, LoopThread loop_thread, object item, bint handed_off):
+    """The task whose step a loop thread runs, or None."""
+    if sys.version_info >= (3, 14):            # a current task is its thread's, and this is another thread
+        return task_of(item)
+    return loop_thread.task if handed_off else asyncio.current_task(ownership.loop())
+
+
+cdef bint computes(LoopOwnership ownership, LoopThread loop_thread) except -1:
+    """Whether the holder used processor time since the last look, or waits for the GIL."""
+    return (ownership.stall.cpu != gl_clock_ns(loop_thread.clock)
+            or thread_does(loop_thread.tid) not in (GL_SLEEPS, GL_UNKNOWN))
+
+
+cdef StuckCallback describe(LoopOwnership ownership, LoopThread loop_thread, int64_t since, bint handed_off):
+    """What to report of the callback of a loop thread. `since`: when it began.
+
+    The item and the frame come first: an allocation may run the collector, and the callback may end meanwhile.
+    """
+    cdef object item = loop_thread.item if handed_off else <object>ownership.item
+    cdef object frame = innermost_frame(loop_thread)
     cdef Worker worker = worker_of(item) if ownership.worker else None
-    cdef bint computes
+    cdef StuckCallback stuck = StuckCallback.__new__(StuckCallback)
+    stuck.thread = loop_thread.ident
+    stuck.frame = frame
+    stuck.base = <object><PyObject *>loop_thread.base if loop_thread.base != NULL else None
+    stuck.item = item
+    if worker is not None and worker.current is not None:
+        stuck.goroutine = worker.current
+    else:
+        stuck.task = current_task_of(ownership, loop_thread, item, handed_off)
+    stuck.computes = not handed_off and computes(ownership, loop_thread)
+    stuck.handed_off = handed_off
+    stuck.seconds = (now_ns() - since) / 1e9
+    if stuck.goroutine is not None:
+        stuck.function = (<Goroutine>stuck.goroutine).what()  # runs Python code
+    return stuck
+
+
+cdef int report_stuck(LoopOwnership ownership, LoopThread loop_thread, int64_t since, bint handed_off) except -1:
+    """Report the callback of a loop thread. The report is told of its end, which may come before this returns."""
     cdef uint64_t beat = ownership.stall.beat
-    cdef PyObject *innermost
+    cdef object report
+    cdef bint still_runs
     if report_slow_callback is None or loop_thread.tstate == NULL:
         return 0
-    innermost = <PyObject *>PyThreadState_GetFrame(loop_thread.tstate)
-    if innermost != NULL:                      # a goroutine of a built-in function has none
-        frame = <object>innermost
-        Py_DECREF(frame)
-    if worker is not None and worker.current is not None:
-        goroutine = worker.current
-        task = None
-    else:
-        task = loop_thread.task if away else asyncio.current_task(loop)
-        if sys.version_info >= (3, 14):        # where a task is its thread's, and this is another thread
-            task = task_of(item)
-    if away:
-        computes = False
-    else:
-        computes = (ownership.stall.cpu != gl_clock_ns(loop_thread.clock)
-                    or thread_does(loop_thread.tid) not in (GL_SLEEPS, GL_UNKNOWN))
-    base = <object><PyObject *>loop_thread.base if loop_thread.base != NULL else None
     # Runs Python code, so that the callback may go on meanwhile, and end.
-    report = report_slow_callback(
-        loop, loop_thread.ident, frame, base, item, task, (now_ns() - since) / 1e9, computes, away, goroutine,
-        None if goroutine is None else (<Goroutine>goroutine).what(),
-    )
-    if loop_thread in ownership.away if away else ownership.holder is loop_thread and ownership.stall.beat == beat:
+    report = report_slow_callback(describe(ownership, loop_thread, since, handed_off))
+    if handed_off:
+        still_runs = loop_thread in ownership.away
+    else:
+        still_runs = ownership.holder is loop_thread and ownership.stall.beat == beat
+    if still_runs:
         loop_thread.report = report
         if loop_thread.since == 0:
             loop_thread.since = since
@@ -559,13 +603,8 @@ cdef int ended(LoopThread loop_thread) except -1:
 cdef int abandoned(LoopThread loop_thread) except -1:
     """run_forever() returns though callbacks are stuck: say which."""
     cdef LoopThread other
-    cdef PyObject *frame
     for other in list(loop_thread.ownership.away):
-        frame = <PyObject *>PyThreadState_GetFrame(other.tstate)
-        report_abandoned(
-            loop_thread.ownership.loop(), other.ident, <object>frame if frame != NULL else None, other.item
-        )
-        Py_XDECREF(frame)
+        report_abandoned(loop_thread.ownership.loop(), other.ident, innermost_frame(other), other.item)
     return 0
 
 
