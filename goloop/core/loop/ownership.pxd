@@ -118,6 +118,8 @@ cdef class LoopOwnership:
     cdef int grant(self, LoopThread loop_thread) except -1
     cdef int vacate(self) except -1
     cdef int safepoint(self, LoopThread loop_thread) except -1
+    cdef int end_callback(self, LoopThread loop_thread) except -1
+    cdef LoopThread choose_before(self, LoopThread loop_thread)
     cdef int reacquire(self, LoopThread loop_thread) except -1
     cdef int reacquire_if_retaken(self, LoopThread loop_thread) except -1
     cdef int yield_to_home(self, LoopThread loop_thread) except -1

@@ -327,18 +327,10 @@ cdef class LoopOwnership:
         cdef LoopThread next
         if self.foreign():
             return 0
-        self.reacquire_if_retaken(loop_thread)
-        if loop_thread.depth:
-            self.end_region(loop_thread)
-        if loop_thread.report is not None:
-            hooks.ended(loop_thread)
-        loop_thread.since = 0
+        self.end_callback(loop_thread)
         while loop_thread.state == RUNNING:
-            if self.returned:
-                next = self.returned.pop(0)
-            elif self.home is not None and self.home is not loop_thread and self.home.state == IDLE:
-                next = self.home
-            else:
+            next = self.choose_before(loop_thread)
+            if next is None:
                 break
             if loop_thread is not self.home and self.spare is not None:
                 loop_thread.state = GONE
@@ -354,6 +346,24 @@ cdef class LoopOwnership:
         if loop_thread.state == RUNNING:
             self.refresh()
         return 0
+
+    cdef int end_callback(self, LoopThread loop_thread) except -1:
+        """The callback of `loop_thread` has ended: hold ownership again, and end its region and its report."""
+        self.reacquire_if_retaken(loop_thread)
+        if loop_thread.depth:
+            self.end_region(loop_thread)
+        if loop_thread.report is not None:
+            hooks.ended(loop_thread)
+        loop_thread.since = 0
+        return 0
+
+    cdef LoopThread choose_before(self, LoopThread loop_thread):
+        """The loop thread that needs ownership more than its holder, between two callbacks of that; None: none."""
+        if self.returned:
+            return self.returned.pop(0)
+        if self.home is not None and self.home is not loop_thread and self.home.state == IDLE:
+            return self.home
+        return None
 
     cdef int yield_to_home(self, LoopThread loop_thread) except -1:
         """The loop is stopping, which is home's to finish: give ownership there, and wait."""
