@@ -188,9 +188,20 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
         **_: Any,
     ) -> None:
         async def tls(factory: Any, conn: socket.socket, extra: dict[str, Any], server: Any) -> None:
-            await self._accept_tls(
-                factory, conn, extra, sslcontext, server, ssl_handshake_timeout, ssl_shutdown_timeout
-            )
+            def make_transport(protocol: Any, waiter: Any) -> Any:
+                return self._make_ssl_transport(
+                    conn,
+                    protocol,
+                    sslcontext,
+                    waiter,
+                    server_side=True,
+                    extra=extra,
+                    server=server,
+                    ssl_handshake_timeout=ssl_handshake_timeout,
+                    ssl_shutdown_timeout=ssl_shutdown_timeout,
+                )
+
+            await self._accept_tls(factory, conn, make_transport)
 
         acceptor = Acceptor(self, sock, protocol_factory, server, backlog, tls if sslcontext else None, context)
         self._acceptors[sock.fileno()] = acceptor
@@ -238,27 +249,14 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
         self,
         factory: Callable[[], asyncio.BaseProtocol],
         conn: socket.socket,
-        extra: dict[str, Any],
-        sslcontext: Any,
-        server: Any,
-        handshake_timeout: float | None,
-        shutdown_timeout: float | None,
+        make_transport: Callable[[asyncio.BaseProtocol, asyncio.Future[None]], Any],
     ) -> None:
+        """Do the handshake with a connection that was accepted; an error closes it."""
         protocol = transport = None
         try:
             protocol = factory()
             waiter = self.create_future()
-            transport = self._make_ssl_transport(
-                conn,
-                protocol,
-                sslcontext,
-                waiter,
-                server_side=True,
-                extra=extra,
-                server=server,
-                ssl_handshake_timeout=handshake_timeout,
-                ssl_shutdown_timeout=shutdown_timeout,
-            )
+            transport = make_transport(protocol, waiter)
             try:
                 await waiter
             except BaseException:
@@ -273,12 +271,15 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
                 conn.close()
             # A peer that breaks its handshake is everyday; a factory that raises is not.
             if self._debug or protocol is None:
-                context = {"message": "Error on transport creation for incoming connection", "exception": exc}
-                if protocol is not None:
-                    context["protocol"] = protocol
-                if transport is not None:
-                    context["transport"] = transport
-                self.call_exception_handler(context)
+                self._report_accept_error(exc, protocol, transport)
+
+    def _report_accept_error(self, exc: BaseException, protocol: Any, transport: Any) -> None:
+        context = {"message": "Error on transport creation for incoming connection", "exception": exc}
+        if protocol is not None:
+            context["protocol"] = protocol
+        if transport is not None:
+            context["transport"] = transport
+        self.call_exception_handler(context)
 
     # -------------------------------------------------------------- factories
     # From Python 3.15 on asyncio says in which context a transport calls its protocol; else it is the current one.
