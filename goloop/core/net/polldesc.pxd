@@ -2,6 +2,8 @@ from libc.stdint cimport uint32_t
 
 from goloop.core.loop.handles cimport Pollable, TimerHandle
 from goloop.core.loop.loop_core cimport LoopCore
+from goloop.core.net.wake_pipe cimport WakePipe
+from goloop.core.sched.scheduler cimport G
 from goloop.core.sched.waiter cimport WaitQueue
 
 
@@ -46,11 +48,12 @@ cdef class PollDesc(Pollable):
     cdef int leave_context(self, Direction side) except -1
     cdef int raise_passed(self, Direction side) except -1
     cdef int arm(self, Direction side) except -1
+    cdef int park_goroutine(self, G g, Direction side, double until) except -1
     cdef int block_thread(self, Direction side, double until) except -1
+    cdef int poll_with(self, WakePipe wake_pipe, Direction side, double seconds) except -1
     cdef int wait_for(self, Direction side, double seconds) except -1
     cdef int wake(self, Direction side) except -1
     cdef int after_fork_in_child(self) except -1
-    cdef double seconds_left(self, Direction side) except? -2
 
 
 cdef PollDesc never_opened        # closed: what a connection has until __init__() gives it another one

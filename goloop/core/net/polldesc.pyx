@@ -101,6 +101,16 @@ cdef double deadline_in(object seconds) except -1:
     return now_s() + wanted
 
 
+cdef double earlier(double a, double b) noexcept:
+    """The earlier one of two deadlines; 0: none."""
+    return min(a, b) if a != 0 and b != 0 else a + b
+
+
+cdef double seconds_left(double deadline) noexcept:
+    """Seconds to a deadline, -1 for none."""
+    return -1 if deadline == 0 else max(deadline - now_s(), 0)
+
+
 cdef object closed_error():
     return ClosedError(EBADF, "use of a closed connection or descriptor")
 
@@ -210,7 +220,7 @@ cdef class PollDesc(Pollable):
             side.lock_queue.join(node)
             try:
                 try:
-                    waiter.block(REASON, self.seconds_left(side))
+                    waiter.block(REASON, seconds_left(side.deadline))
                 finally:
                     node.unlink()
                 if waiter.outcome == CANCELLED:
@@ -234,76 +244,73 @@ cdef class PollDesc(Pollable):
         return 0
 
     cdef int park(self, Direction side, double until=0) except -1:
-        """Nothing can be done now: wait until the operation is worth another try, which an end() to the waiting, a
-        deadline that was set, or nothing at all may be the reason for. `until`: as Direction.deadline."""
+        """Nothing can be done now: wait until the operation is worth another try, or `until` (as Direction.deadline).
+
+        Wake-ups may be spurious: another operation has ended, or a deadline was set.
+        """
         cdef G g = current_g()
-        cdef Waiter waiter
-        cdef WaitNode node
-        cdef double seconds
         self.check(side)
         self.reading.streak = self.writing.streak = 0
         if g is None:
-            return self.block_thread(side, until)
-        waiter = blocking_waiter(side.what, INSTEAD)
-        node = new_wait_node(waiter, 0, None)
-        self.register_with(g.worker.loop)
-        if self.unpollable or self.closed or side.ready:
-            return self.check(side)   # in the meantime: what is above may run Python code
-        side.waiting.join(node)
-        try:
-            seconds = -1 if until == 0 else max(until - now_s(), 0)
-            if side.deadline != 0:
-                if self.loop_core is g.worker.loop:
-                    self.arm(side)
-                else:
-                    seconds = self.seconds_left(side) if seconds < 0 else min(seconds, self.seconds_left(side))
-            waiter.block(REASON, seconds)
-        finally:
-            node.unlink()
-        if waiter.outcome == CANCELLED:
-            raise asyncio.CancelledError()
+            self.block_thread(side, until)
+        else:
+            self.park_goroutine(g, side, until)
         if self.closed:
             raise closed_error()
         if self.loop_core is None:
             side.ready = True
         return 0
 
+    cdef int park_goroutine(self, G g, Direction side, double until) except -1:
+        cdef Waiter waiter = blocking_waiter(side.what, INSTEAD)
+        cdef WaitNode node = new_wait_node(waiter, 0, None)
+        self.register_with(g.worker.loop)
+        if self.unpollable or self.closed or side.ready:
+            return self.check(side)   # in the meantime: what is above may run Python code
+        side.waiting.join(node)
+        try:
+            if side.deadline != 0 and self.loop_core is g.worker.loop:
+                self.arm(side)
+            else:
+                until = earlier(until, side.deadline)
+            waiter.block(REASON, seconds_left(until))
+        finally:
+            node.unlink()
+        if waiter.outcome == CANCELLED:
+            raise asyncio.CancelledError()
+        return 0
+
     cdef int block_thread(self, Direction side, double until) except -1:
         cdef WakePipe wake_pipe = WakePipe()
         cdef Waiter waiter = Waiter.__new__(Waiter)
         cdef WaitNode node = new_wait_node(waiter, 0, None)
-        cdef pollfd fds[2]
-        cdef double seconds
-        cdef int64_t ns = -1
-        cdef int n
         waiter.lock = wake_pipe
-        fds[0] = pollfd(self.fd, POLLIN if side is self.reading else POLLOUT, 0)
-        fds[1] = pollfd(wake_pipe.fd, POLLIN, 0)
         self.begin_use()
         side.waiting.join(node)
         try:
-            seconds = -1 if until == 0 else max(until - now_s(), 0)
-            if side.deadline != 0:
-                seconds = self.seconds_left(side) if seconds < 0 else min(seconds, self.seconds_left(side))
-            if seconds >= 0:
-                ns = <int64_t>(seconds * 1e9) + 1
             wake_pipe.become_wakeup_fd()
-            with nogil:
-                n = gl_ppoll(fds, 2, ns)
-            if n == -EINTR or fds[1].revents:
-                PyErr_CheckSignals()
-            elif n < 0:
-                raise OSError(-n, "poll failed")
-            elif fds[0].revents:
-                side.ready = True
+            self.poll_with(wake_pipe, side, seconds_left(earlier(until, side.deadline)))
         finally:
             node.unlink()
             waiter.claim(COMPLETED)
             wake_pipe.close()
             self.end_use()
-        if self.closed:
-            raise closed_error()
-        if self.loop_core is None:
+        return 0
+
+    cdef int poll_with(self, WakePipe wake_pipe, Direction side, double seconds) except -1:
+        """Sleep in poll(2) until the descriptor is ready, the waiter is woken, or the time is over."""
+        cdef pollfd fds[2]
+        cdef int64_t ns = -1 if seconds < 0 else <int64_t>(seconds * 1e9) + 1
+        cdef int n
+        fds[0] = pollfd(self.fd, POLLIN if side is self.reading else POLLOUT, 0)
+        fds[1] = pollfd(wake_pipe.fd, POLLIN, 0)
+        with nogil:
+            n = gl_ppoll(fds, 2, ns)
+        if n == -EINTR or fds[1].revents:
+            PyErr_CheckSignals()
+        elif n < 0:
+            raise OSError(-n, "poll failed")
+        elif fds[0].revents:
             side.ready = True
         return 0
 
@@ -400,10 +407,6 @@ cdef class PollDesc(Pollable):
     # ---------------------------------------------------------------- deadlines
     # An armed timer is left alone while the deadline moves away from it, as it does with every read of a server that
     # sets one for each; going off, it looks where the deadline is by then. Who waits on another loop has its own timer.
-    cdef double seconds_left(self, Direction side) except? -2:
-        """Seconds to the deadline, -1 for none."""
-        return -1 if side.deadline == 0 else max(side.deadline - now_s(), 0)
-
     cdef int set_deadline(self, Direction side, object deadline) except -1:
         """Set it to so many seconds from now, or to the end of a Context; None: none. Absolute, and there until it is
         set again."""
