@@ -581,7 +581,8 @@ cdef int report_stuck(LoopOwnership ownership, LoopThread loop_thread, int64_t s
     if handed_off:
         still_runs = loop_thread in ownership.away
     else:
-        still_runs = ownership.holder is loop_thread and ownership.stall.beat == beat
+        # (Without an item the loop is between two callbacks, or sleeps: it may be long until the beat grows.)
+        still_runs = ownership.holder is loop_thread and ownership.stall.beat == beat and ownership.item != NULL
     if still_runs:
         loop_thread.report = report
         if loop_thread.since == 0:
