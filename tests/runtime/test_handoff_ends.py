@@ -11,7 +11,7 @@ import pytest
 
 import goloop
 from tests.helpers.handoffs import on_main, run
-from tests.helpers.waiting import SECONDS, async_until
+from tests.helpers.waiting import SECONDS, async_until, polled
 
 
 def test_stop_while_home_is_stuck():
@@ -204,7 +204,7 @@ def test_each_of_many_signals_is_handled_while_home_is_stuck():
         thread.start()
         assert event.wait(SECONDS)
         thread.join()
-        await asyncio.sleep(0.01)
+        await polled()
 
     run(main())
     assert len(seen) == 1000

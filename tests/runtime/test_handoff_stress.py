@@ -78,7 +78,8 @@ async def main():
     loop = asyncio.get_running_loop()
     loop.ownership.drain_timeout = 0.1
     tasks = [asyncio.create_task(blocks(0.05)), asyncio.create_task(blocks(1000))]
-    await asyncio.sleep(0.1)
+    while not tasks[0].done():
+        await asyncio.sleep(0.001)
 loop = goloop.Loop(handoff=True)
 loop.run_until_complete(main())
 print("end")
