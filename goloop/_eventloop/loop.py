@@ -57,7 +57,7 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
     a callback is stuck in a blocking call, let another thread run the other callbacks (Go: handoffp); None: if the
     environment has GOLOOP_HANDOFF=1. watch: report callbacks that are stuck for longer than slow_callback_duration
     while they are; None: as the environment's GOLOOP_WATCH says, without it in debug mode. RuntimeError where handing
-    off is not possible. The attribute ownership is for goloop's own use.
+    off is not possible.
     """
 
     def __init__(

@@ -76,7 +76,7 @@ async def blocks(seconds):
     time.sleep(seconds)
 async def main():
     loop = asyncio.get_running_loop()
-    loop.ownership.drain_timeout = 0.1
+    loop._ownership.drain_timeout = 0.1
     tasks = [asyncio.create_task(blocks(0.05)), asyncio.create_task(blocks(1000))]
     while not tasks[0].done():
         await asyncio.sleep(0.001)

@@ -17,7 +17,7 @@ cdef class LoopCore:
     cdef Py_ssize_t capacity               # a power of two
     cdef int thread_wakes                  # sleeps in a row that other threads ended
     cdef Py_ssize_t todo                   # what the iteration in progress has still to run, from `head` on
-    cdef readonly LoopOwnership ownership  # who runs it
+    cdef readonly LoopOwnership _ownership  # who runs it
     cdef bint own_clock                    # time() was not replaced: no need to call it through Python
     cdef object slow                       # slow_callback_duration
     cdef object clock                      # what replaced it in this object, or None

@@ -624,7 +624,7 @@ cdef void poke() noexcept nogil:
 
 def start_monitoring(LoopCore loop not None):
     """Let the monitor watch a loop that runs."""
-    cdef LoopOwnership ownership = loop.ownership
+    cdef LoopOwnership ownership = loop._ownership
     if not ownership.is_monitored:
         learn()
         start_monitor()
@@ -637,7 +637,7 @@ def start_monitoring(LoopCore loop not None):
 
 def stop_monitoring(LoopCore loop not None):
     """Let the monitor forget a loop; run_forever() returns."""
-    cdef LoopOwnership ownership = loop.ownership
+    cdef LoopOwnership ownership = loop._ownership
     if ownership.is_monitored:
         ownership.set_monitored(False)
         monitored.remove(ownership)
@@ -664,8 +664,8 @@ cdef int watch_workers() except -1:
 def add_worker(LoopCore loop not None, bint watch):
     """A worker's loop is about to run, in its thread. watch: whether to watch it, whatever loops say."""
     global always
-    loop.ownership.worker = True
-    worker_ownerships.append(loop.ownership)
+    loop._ownership.worker = True
+    worker_ownerships.append(loop._ownership)
     if watch:
         always = <int64_t>(loop.slow_callback_duration * 1e9)
     watch_workers()
@@ -673,15 +673,15 @@ def add_worker(LoopCore loop not None, bint watch):
 
 def remove_worker(LoopCore loop not None):
     """The worker has ended."""
-    if loop.ownership in worker_ownerships:
-        worker_ownerships.remove(loop.ownership)
+    if loop._ownership in worker_ownerships:
+        worker_ownerships.remove(loop._ownership)
     stop_monitoring(loop)
 
 
 def configure(LoopCore loop not None, bint handoff, bint watch):
     """Say whether a loop may be handed off, and whether its slow callbacks are reported."""
-    loop.ownership.handoff = handoff
-    loop.ownership.report_slow(watch)
+    loop._ownership.handoff = handoff
+    loop._ownership.report_slow(watch)
 
 
 def set_runtime(thread_requester, slow_reporter, abandoned_reporter):

@@ -306,7 +306,7 @@ cdef class Worker:
         when a new runner is to be started."""
         cdef G g
         cdef object runner
-        self.loop.ownership.stall.beat += 1
+        self.loop._ownership.stall.beat += 1
         if self.begins():
             if self.spare:
                 runner = self.spare.pop()
@@ -395,8 +395,8 @@ cdef class Worker:
                 report_unraisable(exc)
             self.live -= 1
             self.current = None
-            self.loop.ownership.stall.beat += 1
-            if self.loop.ownership.safepoint_requested:
+            self.loop._ownership.stall.beat += 1
+            if self.loop._ownership.safepoint_requested:
                 self.report_end()
             if self.loop_inside():
                 self.set_aside()          # it has not put back the hooks
@@ -422,7 +422,7 @@ cdef class Worker:
     cdef int report_end(self) except -1:
         """To the watch, that the goroutine does not keep the others waiting any more."""
         try:
-            self.loop.ownership.switched()
+            self.loop._ownership.switched()
         except BaseException as exc:
             report_unraisable(exc)
         return 0
@@ -430,7 +430,7 @@ cdef class Worker:
     cdef int park(self, G g, str reason) except -1:
         """Switch away until ready(g). Only from the goroutine itself."""
         cdef tuple aside = None
-        if self.loop.ownership.safepoint_requested:
+        if self.loop._ownership.safepoint_requested:
             self.report_end()
         if self.loop_inside():
             aside = self.set_aside()      # first, as it can fail and run Python code
@@ -449,7 +449,7 @@ cdef class Worker:
     cdef int yield_(self, G g) except -1:
         """Let the others run first."""
         cdef tuple aside = None
-        if self.loop.ownership.safepoint_requested:
+        if self.loop._ownership.safepoint_requested:
             self.report_end()
         if self.loop_inside():
             aside = self.set_aside()
