@@ -227,8 +227,8 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
     def _see_through(self, accepted: list[StreamTransport]) -> asyncio.Future[None]:
         """Close connections that are accepted now, should all tasks be cancelled before their protocols know of them.
 
-        The one task that they share until then is cancelled with the others: nobody else would close them. Returns the
-        future that is to be done when the protocols know.
+        The one task that they share until then is cancelled with the others, and none of them would close them. Returns
+        the future that is to be done when the protocols know.
         """
 
         async def wait() -> None:

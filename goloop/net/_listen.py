@@ -121,7 +121,7 @@ def _socket_file(target: ResolvedAddress) -> SocketFile | None:
 
 
 def _undo(sock: socket.socket, file: SocketFile | None) -> None:
-    """It is bound, and yet to nobody's use."""
+    """Undo a bind whose listener could not be made."""
     try:
         if file is not None:
             file.unlink()

@@ -1,10 +1,10 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""LoopOwnership: who runs the callbacks of a loop. LoopThread: a thread's place there.
+"""LoopOwnership: which thread runs the callbacks of a loop. LoopThread: a thread's place there.
 
 The thread in run_forever() is home and holds ownership, unless it is stuck in a blocking call: then the monitor
 takes ownership (sched/handoff.pyx) and gives it to a substitute. When the call has returned, the thread waits here
-until it is given ownership back, between two callbacks of whoever has it. HACKING.md, "Handoff", has the states of a
-loop_thread and who may change them.
+until it is given ownership back, between two callbacks of the holder. HACKING.md, "Handoff", has the states of a
+loop thread and the transitions between them.
 
 Everything here is guarded by the GIL: no function gives it up between a look and a change, only wait() does. The
 monitor reads the numbers in `stall` without it.
@@ -215,7 +215,7 @@ cdef class LoopOwnership:
                 gl_stall_remove(&self.stall)
         return 0
 
-    # ------------------------------------------------------------ who is next
+    # ------------------------------------------------------------ next holder
     cdef int refresh(self) except -1:
         """Say whether the holder has something to do after its callback."""
         cdef LoopThread home = self.home
@@ -229,7 +229,7 @@ cdef class LoopOwnership:
         return 0
 
     cdef LoopThread choose(self):
-        """Who gets ownership when nobody has it: who has a callback to finish, then home, then the spare."""
+        """The next holder when there is none: a loop thread with a callback to finish, then home, then the spare."""
         if self.returned and (self.open or self.settling or self.closed):
             return self.returned.pop(0)
         if self.home is not None and self.home.state == IDLE:
@@ -239,7 +239,7 @@ cdef class LoopOwnership:
         return None
 
     cdef int grant(self, LoopThread loop_thread) except -1:
-        """Let a loop thread hold ownership. It is the caller's to give, or nobody's."""
+        """Let a loop thread hold ownership. The caller holds it, or no loop thread does."""
         if loop_thread is self.spare:
             self.spare = None
         loop_thread.state = RUNNING
@@ -259,7 +259,7 @@ cdef class LoopOwnership:
         return 0
 
     cdef int vacate(self) except -1:
-        """Nobody holds ownership from here on."""
+        """No loop thread holds ownership from here on."""
         self.holder = None
         self.owner_ident = 0
         self.item = NULL
@@ -285,7 +285,7 @@ cdef class LoopOwnership:
             with nogil:
                 got = PyThread_acquire_lock_timed(loop_thread.lock, left, 1)
             if got == 1:
-                continue                       # `waiting` is cleared by who released it
+                continue                       # `waiting` is cleared by the thread that released it
             if loop_thread.waiting:
                 loop_thread.waiting = False
             else:
@@ -320,7 +320,7 @@ cdef class LoopOwnership:
 
     # --------------------------------------------------- the holder's own steps
     cdef int safepoint(self, LoopThread loop_thread) except -1:
-        """Between two callbacks of `loop_thread`: give ownership to who needs it more, and wait to get it again.
+        """Between two callbacks of `loop_thread`: give ownership to a loop thread that needs it more, and wait for it.
 
         Afterwards the loop thread is RUNNING, or GONE if it is a substitute that is not needed any more.
         """
@@ -394,7 +394,7 @@ cdef class LoopOwnership:
             hooks.disarm(loop_thread)
         if loop_thread.state != RETAKEN:
             return 0
-        if self.foreign():                     # a forked child: there is nobody else
+        if self.foreign():                     # a forked child: there is no other thread
             loop_thread.state = RUNNING
             return 0
         loop_thread.state = RETURNED
@@ -417,7 +417,7 @@ cdef class LoopOwnership:
         return 0
 
     cdef int requeue_deferred(self) except -1:
-        """What waited for the end of somebody's callback may try again."""
+        """Items that waited for the end of a stuck callback may try again."""
         cdef object loop
         if self.deferred:
             loop = self.loop()
@@ -493,7 +493,7 @@ cdef class LoopOwnership:
                 continue
             if now_ns() >= end:
                 break
-            # Nobody holds ownership now: whoever returns takes it, ends its callback, and gives it to us.
+            # No loop thread holds ownership now: one that returns takes it, ends its callback, and gives it to us.
             loop_thread.state = IDLE
             self.vacate()
             self.wait(loop_thread, (end - now_ns()) / 1e9)
@@ -531,7 +531,7 @@ cdef class LoopOwnership:
         return 0
 
     cdef int close(self) except -1:
-        """The loop is closed; who is still stuck finishes its callback without it."""
+        """The loop is closed; a thread that is still stuck finishes its callback without it."""
         self.closed = True
         self.deferred = []
         if self.holder is None and self.returned:
@@ -562,7 +562,7 @@ cdef class LoopOwnership:
             try:
                 PyContext_Enter(context)
             except RuntimeError:
-                gl_track(item)                 # who knows for how long
+                gl_track(item)                 # for how long is not known
                 self.deferred.append(item)
                 return False
             PyContext_Exit(context)
@@ -623,7 +623,7 @@ cdef class LoopOwnership:
         return 0
 
     cdef list stuck_callbacks(self):
-        """Describe who is away: (thread, item) pairs."""
+        """Describe the loop threads that are away: (thread, item) pairs."""
         cdef LoopThread loop_thread
         return [(loop_thread.ident, loop_thread.item) for loop_thread in self.away]
 

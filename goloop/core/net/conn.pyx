@@ -34,7 +34,7 @@ cdef enum:
     CHUNK = 65536          # bytes taken at a time for lines and frames, Go's bufio takes 4 KiB
     LARGEST = 262144       # bytes per system call: they keep the GIL
 
-cdef char *scratch = <char *>malloc(LARGEST)      # between a recv and its copy nobody else gets the GIL
+cdef char *scratch = <char *>malloc(LARGEST)      # between a recv and its copy no other thread gets the GIL
 if scratch == NULL:
     raise MemoryError
 

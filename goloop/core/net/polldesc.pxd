@@ -14,7 +14,7 @@ cdef class Direction:
     cdef bint held                # an operation is under way; it has the turn until end()
     cdef int streak               # operations since one last had to wait
     cdef WaitQueue lock_queue     # operations that wait for their turn, each woken with waiter.success; None: never any
-    cdef WaitQueue waiting        # who waits for an edge; woken to look again
+    cdef WaitQueue waiting        # waiters for an edge; woken to look again
     cdef double deadline          # seconds on the monotonic clock; 0: none
     cdef object context           # the Context whose end it is; None: it is a time alone,
     cdef object unbind            # and the function that takes leave of the Context
@@ -30,7 +30,7 @@ cdef class PollDesc(Pollable):
     cdef bint short_read_drains   # a short read leaves nothing behind: see short_read_drains in transports/stream.pyx
     cdef int uses                 # system calls on `fd` under way without the GIL
     cdef uint32_t epoch           # of forks, in which the state above is true
-    cdef int owned                # closed with it, when no system call is under way; -1: it is somebody else's
+    cdef int owned                # closed with it, when no system call is under way; -1: another object closes it
 
     # an operation: begin, then (try while `ready`, else park), at last end
     cdef int begin(self, Direction side) except -1

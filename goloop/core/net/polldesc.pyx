@@ -2,7 +2,7 @@
 """PollDesc: what goroutines and threads wait on for a descriptor (Go: runtime.pollDesc with poll.fdMutex).
 
 goloop.net and goloop.monkey stand on it. A goroutine parks; a plain thread blocks in poll(2), without a loop.
-HACKING.md has the protocol ("poll descriptors"): the latch, who it is registered with, and how it is closed.
+HACKING.md has the protocol ("poll descriptors"): the latch, which loop it is registered with, and how it is closed.
 Everything here, and the tables of a poll set, is guarded by the GIL: no look and the change it leads to have Python
 code between them.
 """
@@ -142,7 +142,7 @@ cdef class PollDesc(Pollable):
     """Wait for a descriptor, in goroutines and plain threads; from any thread.
 
     fd: a descriptor or an object with fileno(), of anything that poll(2) takes. It stays its owner's: close() wakes
-    who waits, and does not close the descriptor. Call it before the descriptor is closed, since its number
+    its waiters, and does not close the descriptor. Call it before the descriptor is closed, since its number
     may then soon be another file's.
     """
 
@@ -201,7 +201,7 @@ cdef class PollDesc(Pollable):
             self.lock_direction(side)
         side.held = True
         if self.loop_core is None:
-            side.ready = True         # nobody tells of edges
+            side.ready = True         # no loop tells of edges
         return 0
 
     cdef int lock_direction(self, Direction side) except -1:
@@ -315,7 +315,7 @@ cdef class PollDesc(Pollable):
         return 0
 
     cdef int wake(self, Direction side) except -1:
-        """Let everybody who waits look again."""
+        """Let every waiter look again."""
         side.waiting.complete_all()
         if side.lock_queue is not None and side.lock_queue.first is not None:
             side.lock_queue.complete_all()
@@ -342,7 +342,7 @@ cdef class PollDesc(Pollable):
         return None
 
     cdef object loop_closed(self):
-        """The loop that it was registered with is gone: who waits elsewhere looks for another."""
+        """The loop that it was registered with is gone: waiters in other threads look for another."""
         self.loop_core = None
         self.reading.timer = self.writing.timer = None
         self.reading.ready = self.writing.ready = True
@@ -351,7 +351,7 @@ cdef class PollDesc(Pollable):
         return None
 
     cdef int register_with(self, LoopCore loop) except -1:
-        """Register with a loop's poll set, unless somebody waits through another one's."""
+        """Register with a loop's poll set, unless a goroutine waits through another one's."""
         cdef object other
         if self.loop_core is loop or self.unpollable:
             return 0
@@ -374,7 +374,7 @@ cdef class PollDesc(Pollable):
             self.unpollable = True
             self.reading.ready = self.writing.ready = True
             return 0
-        # What is ready now is an edge to come.
+        # If it is ready now, its edge is yet to come.
         self.loop_core = loop
         return 0
 
@@ -391,7 +391,7 @@ cdef class PollDesc(Pollable):
         return 0
 
     cdef int after_fork_in_child(self) except -1:
-        """In a forked child: those who wait, and the loop that would wake them, are the parent's."""
+        """In a forked child: the waiters, and the loop that would wake them, are the parent's."""
         cdef Direction side
         self.loop_core = None
         self.uses = 0
@@ -406,7 +406,7 @@ cdef class PollDesc(Pollable):
 
     # ---------------------------------------------------------------- deadlines
     # An armed timer is left alone while the deadline moves away from it, as it does with every read of a server that
-    # sets one for each; going off, it looks where the deadline is by then. Who waits on another loop has its own timer.
+    # sets one for each; going off, it looks where the deadline is by then. A waiter on another loop has its own timer.
     cdef int set_deadline(self, Direction side, object deadline) except -1:
         """Set it to so many seconds from now, or to the end of a Context; None: none. Absolute, and there until it is
         set again."""
@@ -474,9 +474,9 @@ cdef class PollDesc(Pollable):
         return 0
 
     def close(self):
-        """Let everybody who waits fail with ClosedError, and everything tried from now on. Twice is harmless.
+        """Let every waiter fail with ClosedError, and everything tried from now on. Twice is harmless.
 
-        What waits for it in goroutines or threads has not ended when this returns.
+        Waits in goroutines and threads have not ended when this returns.
         """
         global live
         if self.closed:
@@ -503,7 +503,7 @@ cdef class PollDesc(Pollable):
         return 0
 
     def is_closing(self):
-        """Return whether it is closed: the loop asks that of whoever has a descriptor to itself."""
+        """Return whether it is closed: the loop asks that of the owner of a descriptor."""
         return self.closed
 
     # ------------------------------------------------------------- waiting only

@@ -140,7 +140,7 @@ class _Unraisable:
 
 @cython.final
 cdef class Trap:
-    """What is armed for one thread."""
+    """The trap that is armed for one thread."""
     cdef object code              # 3.12: whose instructions are watched
     cdef object frame             # 3.11: that gets opcode events,
     cdef object opcodes           # what it had before
@@ -194,7 +194,7 @@ cdef bint arm(LoopThread loop_thread, Trap trap, PyObject *frame) except -1:
 
 
 cdef int disarm(LoopThread loop_thread) except -1:
-    """Take the trap out; in the thread itself, or by who has armed it."""
+    """Take the trap out; in the thread itself, or in the one that armed it."""
     global traps
     cdef Trap trap = loop_thread.trap
     if trap is None:
@@ -427,7 +427,7 @@ cdef bint computes_without_gil(LoopOwnership ownership, LoopThread loop_thread, 
     moment.tv_sec = 0
     moment.tv_nsec = STEP
     while True:
-        # Who waits for the GIL uses processor time as well, all of it where the switch interval is tiny.
+        # A thread that waits for the GIL uses processor time as well, all of it where the switch interval is tiny.
         if thread_does(loop_thread.tid) in (GL_FOR_GIL, GL_SLEEPS):
             return False
         if gl_clock_ns(loop_thread.clock) - before >= PROOF + (now_ns() - begun) * share:
@@ -467,7 +467,7 @@ cdef int report_slow(LoopOwnership ownership) except -1:
             and loop_thread.report is None and ownership.stall.slow
             and ownership.stall.seen == ownership.stall.beat and now - ownership.stall.since >= ownership.stall.slow):
         if ownership.worker and not others_wait(ownership.loop(), worker_of(<object>ownership.item)):
-            ownership.stall.due = now + ownership.stall.slow  # it keeps nobody waiting yet
+            ownership.stall.due = now + ownership.stall.slow  # nothing waits behind it yet
         else:
             report_stuck(ownership, loop_thread, loop_thread.since or ownership.stall.since, False)
     return 0

@@ -3,7 +3,7 @@
 
 A worker is a thread whose main greenlet, the hub, runs a loop. The worker stands in that loop's ready queue as one
 item; its run_goroutines() switches to goroutines, which switch directly to each other as they park, until there is none
-left or the budget is spent, and then back to the hub. HACKING.md has the states and who may change them.
+left or the budget is spent, and then back to the hub. HACKING.md has the states and the transitions between them.
 
 Everything here is guarded by the GIL: no function gives it up between reading a state and changing it.
 """
@@ -574,7 +574,7 @@ cdef int ready(G g) except -1:
     g.node.item = <void *>g
     Py_INCREF(g)                      # the inbox's reference; drain() drops it
     if not worker.loop.pollset.post(&g.node):
-        Py_DECREF(g)                  # its worker has ended, and goroutine.abandon() says so to whoever waits for it
+        Py_DECREF(g)                  # its worker has ended, and goroutine.abandon() says so to its waiters
     return 0
 
 
@@ -617,7 +617,7 @@ cdef int wake_one() except -1:
 
 
 cdef int backlog_stalled() noexcept with gil:
-    """The monitor's report that nobody has started a goroutine for a tick, though the backlog is not empty. Returns
+    """The monitor's report that no worker has started a goroutine for a tick, though the backlog is not empty. Returns
     whether that was changed."""
     global complained
     cdef Worker worker
@@ -680,7 +680,7 @@ def get_procs():
 def separate_locals():
     """Give every goroutine that starts from now on its own values in each threading.local.
 
-    SystemError on a Python whose threading.local nobody has looked at.
+    SystemError on a Python with which this was not checked.
     """
     global own_locals
     if not GL_PYTHON_KNOWN:
