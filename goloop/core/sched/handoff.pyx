@@ -452,24 +452,42 @@ cdef bint computes_without_gil(LoopOwnership ownership, LoopThread loop_thread, 
 
 # -------------------------------------------------------------------- reports
 cdef int report_slow(LoopOwnership ownership) except -1:
-    """A callback is slow: the holder's, or one that was handed off."""
-    cdef int64_t now = now_ns(), due = 0
+    """Some callback may be slow: one that was handed off, or the holder's."""
+    cdef int64_t now = now_ns()
+    report_away(ownership, now)
+    if holder_is_slow(ownership, now):
+        report_holder(ownership, now)
+    return 0
+
+
+cdef int report_away(LoopOwnership ownership, int64_t now) except -1:
+    """Report the callbacks that were handed off and are slow by now, and note when the next one will be."""
     cdef LoopThread loop_thread
+    cdef int64_t slow_at, due = 0
     for loop_thread in list(ownership.away):
         if loop_thread.report is None and ownership.stall.slow:
-            if now >= loop_thread.since + ownership.stall.slow:
+            slow_at = loop_thread.since + ownership.stall.slow
+            if now >= slow_at:
                 report_stuck(ownership, loop_thread, loop_thread.since, True)
-            elif due == 0 or loop_thread.since + ownership.stall.slow < due:
-                due = loop_thread.since + ownership.stall.slow
+            elif due == 0 or slow_at < due:
+                due = slow_at
     ownership.stall.due = due
-    loop_thread = ownership.holder
-    if (loop_thread is not None and not ownership.stall.idle and ownership.item != NULL
-            and loop_thread.report is None and ownership.stall.slow
-            and ownership.stall.seen == ownership.stall.beat and now - ownership.stall.since >= ownership.stall.slow):
-        if ownership.worker and not others_wait(ownership.loop(), worker_of(<object>ownership.item)):
-            ownership.stall.due = now + ownership.stall.slow  # nothing waits behind it yet
-        else:
-            report_stuck(ownership, loop_thread, loop_thread.since or ownership.stall.since, False)
+    return 0
+
+
+cdef bint holder_is_slow(LoopOwnership ownership, int64_t now) noexcept:
+    cdef LoopThread loop_thread = ownership.holder
+    return (loop_thread is not None and not ownership.stall.idle and ownership.item != NULL
+            and loop_thread.report is None and ownership.stall.slow != 0
+            and ownership.stall.seen == ownership.stall.beat and now - ownership.stall.since >= ownership.stall.slow)
+
+
+cdef int report_holder(LoopOwnership ownership, int64_t now) except -1:
+    cdef LoopThread loop_thread = ownership.holder
+    if ownership.worker and not others_wait(ownership.loop(), worker_of(<object>ownership.item)):
+        ownership.stall.due = now + ownership.stall.slow  # nothing waits behind it yet
+    else:
+        report_stuck(ownership, loop_thread, loop_thread.since or ownership.stall.since, False)
     return 0
 
 
