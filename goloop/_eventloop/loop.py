@@ -64,7 +64,7 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
     a callback is stuck in a blocking call, let another thread run the other callbacks (Go: handoffp); None: if the
     environment has GOLOOP_HANDOFF=1. watch: report callbacks that are stuck for longer than slow_callback_duration
     while they are; None: as the environment's GOLOOP_WATCH says, without it in debug mode. TypeError for either that is
-    no bool. RuntimeError where handing off is not possible. The attribute ownership is for goloop's own use.
+    no bool. RuntimeError where handing off is not possible.
     """
 
     def __init__(
@@ -195,9 +195,20 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
         async def tls(
             acceptor: Acceptor, factory: Any, conn: socket.socket, extra: dict[str, Any], server: Any
         ) -> None:
-            await self._accept_tls(
-                acceptor, factory, conn, extra, sslcontext, server, ssl_handshake_timeout, ssl_shutdown_timeout
-            )
+            def make_transport(protocol: Any, waiter: Any) -> Any:
+                return self._make_ssl_transport(
+                    conn,
+                    protocol,
+                    sslcontext,
+                    waiter,
+                    server_side=True,
+                    extra=extra,
+                    server=server,
+                    ssl_handshake_timeout=ssl_handshake_timeout,
+                    ssl_shutdown_timeout=ssl_shutdown_timeout,
+                )
+
+            await self._accept_tls(acceptor, factory, conn, make_transport)
 
         acceptor = Acceptor(self, sock, protocol_factory, server, backlog, tls if sslcontext else None, context)
         self._acceptors[sock.fileno()] = acceptor
@@ -223,8 +234,8 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
     def _see_through(self, accepted: list[StreamTransport]) -> asyncio.Future[None]:
         """Close connections that are accepted now, should all tasks be cancelled before their protocols know of them.
 
-        The one task that they share until then is cancelled with the others: nobody else would close them. Returns the
-        future that is to be done when the protocols know.
+        The one task that they share until then is cancelled with the others, and none of them would close them. Returns
+        the future that is to be done when the protocols know.
         """
 
         async def wait() -> None:
@@ -246,12 +257,9 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
         acceptor: Acceptor,
         factory: Callable[[], asyncio.BaseProtocol],
         conn: socket.socket,
-        extra: dict[str, Any],
-        sslcontext: Any,
-        server: Any,
-        handshake_timeout: float | None,
-        shutdown_timeout: float | None,
+        make_transport: Callable[[asyncio.BaseProtocol, asyncio.Future[None]], Any],
     ) -> None:
+        """Do the handshake with a connection that was accepted; an error closes it."""
         protocol = transport = None
         try:
             if not acceptor.cancelled:
@@ -260,17 +268,7 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
                 conn.close()
                 return
             waiter = self.create_future()
-            transport = self._make_ssl_transport(
-                conn,
-                protocol,
-                sslcontext,
-                waiter,
-                server_side=True,
-                extra=extra,
-                server=server,
-                ssl_handshake_timeout=handshake_timeout,
-                ssl_shutdown_timeout=shutdown_timeout,
-            )
+            transport = make_transport(protocol, waiter)
             acceptor.accepting.discard(conn)
             acceptor.accepting.add(transport)
             try:
@@ -288,12 +286,15 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
                 conn.close()
             # A peer that breaks its handshake is everyday; a factory that raises is not.
             if self._debug or protocol is None:
-                context = {"message": "Error on transport creation for incoming connection", "exception": exc}
-                if protocol is not None:
-                    context["protocol"] = protocol
-                if transport is not None:
-                    context["transport"] = transport
-                self.call_exception_handler(context)
+                self._report_accept_error(exc, protocol, transport)
+
+    def _report_accept_error(self, exc: BaseException, protocol: Any, transport: Any) -> None:
+        context = {"message": "Error on transport creation for incoming connection", "exception": exc}
+        if protocol is not None:
+            context["protocol"] = protocol
+        if transport is not None:
+            context["transport"] = transport
+        self.call_exception_handler(context)
 
     # -------------------------------------------------------------- factories
     # From Python 3.15 on asyncio says in which context a transport calls its protocol; else it is the current one.

@@ -45,7 +45,7 @@ class SubprocessTransport(base_subprocess.BaseSubprocessTransport):
         except ProcessLookupError:  # it has ended, and the kernel keeps no status of it: SIGCHLD is ignored
             self._loop.call_soon(self._exited)
         except BaseException:
-            # Nobody would see it exit: take it down rather than leave it behind.
+            # Its exit would go unseen: take it down rather than leave it behind.
             self._close_pidfd()
             self._proc.kill()
             self._proc.wait()
@@ -89,7 +89,7 @@ class SubprocessTransport(base_subprocess.BaseSubprocessTransport):
             self._exit_waiters.clear()
 
     def _loop_closes(self) -> None:
-        """Nobody will see the child exit: end it, and read its status."""
+        """The loop will not see the child exit: end it, and read its status."""
         proc = self._proc
         if proc is not None and proc.returncode is None and self._pidfd >= 0 and not self._loop._is_foreign():
             try:

@@ -11,6 +11,7 @@ import pytest
 
 import goloop
 from goloop import Chan, go
+from tests.helpers.waiting import async_until, parked
 
 
 def held():
@@ -26,6 +27,11 @@ def held():
     while g.state != "chan receive":
         goloop.gosched()
     return g, chan
+
+
+def waits(g):
+    """Whether a goroutine is parked at a channel, or awaits an event."""
+    return g.state == "chan receive" or [frame.name for frame in g.stack()][-1:] == ["wait"]
 
 
 # ------------------------------------------------------------------ results
@@ -380,15 +386,14 @@ def test_cancelling_the_awaiting_task_cancels_the_goroutine_and_waits_for_its_en
     async def main():
         for function in (body, coroutine):
             g = go(function)
+            await async_until(lambda g=g: waits(g))
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(g, 0.05)
+                await asyncio.wait_for(g, 0.01)
             assert g.cancelled() and trace == ["cleaned up"]
             trace.clear()
             g = go(function)
-            task = asyncio.create_task(g._join())
-            while g.state not in ("chan receive", "running"):
-                await asyncio.sleep(0.001)
-            await asyncio.sleep(0.005)
+            task = await parked(g._join())
+            await async_until(lambda g=g: waits(g))
             task.cancel("gone")
             with pytest.raises(asyncio.CancelledError, match="gone"):
                 await task
@@ -413,9 +418,11 @@ def test_a_goroutine_s_answer_to_the_cancellation_is_the_outcome_as_with_a_task(
             raise KeyError("while ending") from None
 
     async def main():
-        assert await asyncio.wait_for(go(returns), 0.05) == "kept"
+        kept, ends = go(returns), go(raises)
+        await async_until(lambda: waits(kept) and waits(ends))
+        assert await asyncio.wait_for(kept, 0.01) == "kept"
         with pytest.raises(KeyError, match="while ending"):
-            await asyncio.wait_for(go(raises), 0.05)
+            await asyncio.wait_for(ends, 0.01)
 
     run_on(new_loop, main)
 
@@ -428,11 +435,11 @@ def test_a_cancelled_coroutine_that_waits_for_a_goroutine_which_goes_on_says_so(
         return "kept"
 
     async def main():
-        task = asyncio.create_task(go(blocks)._join())
-        await asyncio.sleep(0.01)
+        g = go(blocks)
+        task = await parked(g._join())
+        await async_until(lambda: g.state == "running")
         task.cancel()
-        while not caplog.records:
-            await asyncio.sleep(0.01)
+        await async_until(lambda: caplog.records)
         assert not task.done()
         go_on.set()
         return await task

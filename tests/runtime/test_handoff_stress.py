@@ -80,7 +80,7 @@ async def blocks():
     time.sleep(1000)
 async def main():
     loop = asyncio.get_running_loop()
-    loop.ownership.drain_timeout = 0.1
+    loop._ownership.drain_timeout = 0.1
     tasks = [asyncio.create_task(first()), asyncio.create_task(blocks())]
     assert await tasks[0]
 loop = goloop.Loop(handoff=True)

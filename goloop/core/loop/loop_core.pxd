@@ -20,7 +20,7 @@ cdef class LoopCore:
     cdef Py_ssize_t todo                   # what the iteration in progress has still to run
     cdef int64_t looked                    # when the loop looked at its poll set last, monotonic nanoseconds
     cdef int unlooked                      # iterations since
-    cdef readonly LoopOwnership ownership  # who runs it
+    cdef readonly LoopOwnership _ownership  # who runs it
     cdef bint own_clock                    # time() was not replaced: no need to call it through Python
     cdef object slow                       # slow_callback_duration
     cdef object clock                      # what replaced it in this object, or None

@@ -12,7 +12,7 @@ class LoopCore(asyncio.BaseEventLoop):
     _stopping: bool
     slow_callback_duration: float
     @property
-    def ownership(self) -> LoopOwnership: ...
+    def _ownership(self) -> LoopOwnership: ...
     _thread_id: Any
     _task_factory: Any
     @property

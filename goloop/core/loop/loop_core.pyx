@@ -97,7 +97,7 @@ cdef class LoopCore:
         # Until BaseEventLoop.__init__() opens it: a failure before that raises, and warns of nothing more.
         self._closed = True
         self.pollset = PollSet()
-        self.ownership = LoopOwnership(self, self.pollset)
+        self._ownership = LoopOwnership(self, self.pollset)
         self.timers = TimerHeap()
         self.offload_policy = OffloadPolicy()
         self.outbox = Outbox(self.pollset)
@@ -223,7 +223,7 @@ cdef class LoopCore:
             if seconds <= 0:
                 return 0
             deadline = now_ns() + <int64_t>(min(seconds, MAXIMUM_SLEEP) * 1e9)
-        self.ownership.stall.idle = 1
+        self._ownership.stall.idle = 1
         if self.offload_policy.adaptive:
             start = now_ns()
         if self.thread_wakes < THREAD_WAKES:
@@ -242,7 +242,7 @@ cdef class LoopCore:
         cdef int n
         with nogil:
             n = ps.poll(deadline, events, HARVEST)
-        self.ownership.awake()
+        self._ownership.awake()
         if n < 0 and -n != EINTR:
             raise OSError(-n, "epoll_wait failed")
         self.dispatch(events, n)
@@ -253,14 +253,14 @@ cdef class LoopCore:
         cdef int n
         with nogil:
             n = ps.park(deadline)
-        self.ownership.awake()
+        self._ownership.awake()
         if n != 0 and n != EINTR and n != ETIMEDOUT:
             raise OSError(n, "the netpoller could not be started")
         self.collect()
         return 0
 
     cdef int run_once(self) except -1:
-        cdef LoopOwnership ownership = self.ownership
+        cdef LoopOwnership ownership = self._ownership
         cdef LoopThread loop_thread = ownership.holder
         cdef Py_ssize_t outer = self.todo     # a nested iteration, by _run_once() in a callback
         self.pollset.check_not_foreign()
@@ -289,18 +289,18 @@ cdef class LoopCore:
 
     cdef int run_ready(self) except -1:
         """Run what the iteration has to run, then send what that has written."""
-        cdef LoopThread loop_thread = self.ownership.holder
+        cdef LoopThread loop_thread = self._ownership.holder
         try:
             self.run_items()
         finally:
-            if self.outbox.waiting and self.ownership.holder is loop_thread:
+            if self.outbox.waiting and self._ownership.holder is loop_thread:
                 self.outbox.flush()
         return 0
 
     cdef int run_items(self) except -1:
         """Run what the iteration has to run; a thread that gets ownership in the middle of one goes on with it."""
         cdef object item
-        cdef LoopOwnership ownership = self.ownership
+        cdef LoopOwnership ownership = self._ownership
         cdef LoopThread loop_thread = ownership.holder
         cdef unsigned long long iteration = ownership.iteration
         while self.todo > 0 and self.ready.count > 0:     # a nested iteration may have run some of them
@@ -370,18 +370,18 @@ cdef class LoopCore:
 
     def _begin_nested(self):
         """The callback that runs now is about to run the loop: what belongs to the callback waits."""
-        self.ownership.nest()
+        self._ownership.nest()
 
     def _end_nested(self):
-        self.ownership.unnest()
+        self._ownership.unnest()
 
     def _is_nested(self):
         """Return whether a callback runs the loop."""
-        return bool(self.ownership.inside)
+        return bool(self._ownership.inside)
 
     def _run_until_stopped(self):
         """Run iterations until stop(); run_forever() prepares and cleans up around it."""
-        cdef LoopOwnership ownership = self.ownership
+        cdef LoopOwnership ownership = self._ownership
         cdef LoopThread loop_thread = LoopThread(ownership)
         cdef object failure, item
         try:
@@ -413,7 +413,7 @@ cdef class LoopCore:
 
     def _drive(self):
         """Run iterations for a home thread that is stuck, until it is back: a substitute's part."""
-        cdef LoopOwnership ownership = self.ownership
+        cdef LoopOwnership ownership = self._ownership
         cdef LoopThread loop_thread = LoopThread(ownership)
         loop_thread.bind()
         try:
@@ -466,7 +466,7 @@ cdef class LoopCore:
     @slow_callback_duration.setter
     def slow_callback_duration(self, seconds):
         self.slow = seconds
-        self.ownership.report_slow(-1)
+        self._ownership.report_slow(-1)
 
     # ------------------------------------------------------------------ clock
     # Tests put clocks of their own in the place of loop.time, or override it in a subclass. Being a property, it
@@ -512,13 +512,13 @@ cdef class LoopCore:
         self.check_closed()
 
     cdef int check_thread(self) except -1:
-        if self.ownership.owner_ident and self.ownership.owner_ident != PyThread_get_thread_ident():
+        if self._ownership.owner_ident and self._ownership.owner_ident != PyThread_get_thread_ident():
             raise RuntimeError("Non-thread-safe operation invoked on an event loop other than the current one")
         return 0
 
     def _on_own_thread(self):
         """Return whether the calling thread runs the loop."""
-        return self.ownership.owner_ident == PyThread_get_thread_ident()
+        return self._ownership.owner_ident == PyThread_get_thread_ident()
 
     cdef int check_callback(self, object callback, str method) except -1:
         if self._debug and (_coroutines.iscoroutine(callback) or _iscoroutinefunction(callback)):
@@ -566,7 +566,7 @@ cdef class LoopCore:
         handle = new_shared_handle(callback, args, self, context)
         if self._debug:
             trace_source(handle)
-        if self.ownership.owner_ident == PyThread_get_thread_ident():
+        if self._ownership.owner_ident == PyThread_get_thread_ident():
             return self.enqueue_handle(handle)
         if self.gc_untracks_handles:
             gl_untrack(handle)
@@ -759,7 +759,7 @@ cdef class LoopCore:
             if item is not None:
                 (<Pollable>item).take_back_conn()
         node = ps.shut()
-        self.ownership.close()
+        self._ownership.close()
         while node != NULL:
             item = <object>node.item
             node = node.next
@@ -799,7 +799,7 @@ cdef class LoopCore:
         the netpoller receives and sends, how often one was given to it, how often this loop began or ceased to.
         """
         return {"ready": self.ready.count, "timers": self.timers.size, "descriptors": len(self.pollset),
-                "parks": self.pollset.parks, "handoffs": self.ownership.handoffs, "away": len(self.ownership.away),
+                "parks": self.pollset.parks, "handoffs": self._ownership.handoffs, "away": len(self._ownership.away),
                 "offloaded": self.offload_policy.offloaded, "offloads": self.offload_policy.offloads,
                 "io_switches": self.offload_policy.switches}
 

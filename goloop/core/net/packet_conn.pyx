@@ -31,7 +31,7 @@ cdef extern from *:
 cdef enum:
     LARGEST = 65536        # bytes of a datagram
 
-cdef char *scratch = <char *>malloc(LARGEST)      # between a recvfrom and its copy nobody else gets the GIL
+cdef char *scratch = <char *>malloc(LARGEST)      # between a recvfrom and its copy no other thread gets the GIL
 if scratch == NULL:
     raise MemoryError
 

@@ -287,7 +287,7 @@ cdef class Goroutine(G):
 
     cdef int check_here(self) except -1:
         if self not in alive:
-            raise RuntimeError("this goroutine belongs to the parent process: nobody runs it after a fork")
+            raise RuntimeError("this goroutine belongs to the parent process: it does not run after a fork")
         return 0
 
     cdef int wait_done(self, str what, object timeout) except -1:
@@ -474,7 +474,7 @@ cdef class Goroutine(G):
         return removed
 
     cdef int call_when_done(self, object callback, object loop, object context) except -1:
-        cdef list entry = [(callback, loop, context)]      # now: nobody else may run between the look and the entry
+        cdef list entry = [(callback, loop, context)]      # now: no other code may run between the look and the entry
         if self.status == DONE:
             self.call(callback, loop, context)
         elif self.callbacks is None:
@@ -596,10 +596,10 @@ def num_goroutine():
 
 # ---------------------------------------------------------------- for runtime
 def set_reporter(reporter, at_once):
-    """Set the functions for exceptions that nobody asks for.
+    """Set the functions for exceptions that are not retrieved.
 
-    reporter(message, exception, goroutine, loop) is called for one that nobody can observe any more,
-    at_once(exception, goroutine) for one that nobody waits for when the goroutine ends.
+    reporter(message, exception, goroutine, loop) is called for one that cannot be observed any more,
+    at_once(exception, goroutine) for one that has no waiter when the goroutine ends.
     """
     global report_unobserved, panic
     report_unobserved = reporter
@@ -607,7 +607,7 @@ def set_reporter(reporter, at_once):
 
 
 def unobserved():
-    """Return the goroutines with exceptions that nobody has asked for, and with handles that are held, oldest first."""
+    """Return the goroutines with exceptions that were not retrieved, and with handles that are held, oldest first."""
     cdef Goroutine g
     found = []
     for reference in list(failures):
@@ -647,7 +647,7 @@ def _by_id(Goroutine g not None):
 
 
 def abandon(Worker worker not None):
-    """Its loop has ended for good, with goroutines that did not: let nobody wait for them in vain.
+    """Its loop has ended for good, with goroutines that did not: let no waiter wait for them in vain.
 
     They are done, with a RuntimeError that says so. The rest of their stacks is never run again. Returns them.
     """

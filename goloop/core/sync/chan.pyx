@@ -194,7 +194,7 @@ cdef class Chan:
         return value
 
     cdef int give_back(self, Waiter waiter) except -1:
-        """A receiver ends its wait with an exception: what it was claimed for, if it was, is for somebody else."""
+        """A receiver ends its wait with an exception: what it was claimed for, if it was, is for another receiver."""
         if waiter.outcome == COMPLETED and waiter.success:
             if waiter.g is None:
                 self.owed -= 1

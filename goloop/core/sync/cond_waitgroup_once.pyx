@@ -247,7 +247,7 @@ cdef class WaitGroup:
         cdef WaitQueue gone = None
         cdef WaitNode node
         if self.waiters.first is not None:
-            gone = WaitQueue.__new__(WaitQueue)  # now: nobody else may run between the change and the claims
+            gone = WaitQueue.__new__(WaitQueue)  # now: no other code may run between the change and the claims
         if self.count + delta < 0:
             raise RuntimeError("negative WaitGroup counter: done() was called more often than add() said")
         if self.count or delta <= 0:

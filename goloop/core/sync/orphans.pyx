@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""Coroutines that are thrown away (GeneratorExit) in Cond.async_wait() while somebody else has the lock.
+"""Coroutines that are thrown away (GeneratorExit) in Cond.async_wait() while another actor has the lock.
 
 Such a coroutine cannot wait for the lock, and unlocks on its way out what is not its own: that unlock counts for
 nothing. Each lock has a list of its orphans: for each, the coroutines that waited one in another, of which any may be
