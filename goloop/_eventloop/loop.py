@@ -257,7 +257,7 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
         acceptor: Acceptor,
         factory: Callable[[], asyncio.BaseProtocol],
         conn: socket.socket,
-        make_transport: Callable[[asyncio.BaseProtocol, asyncio.Future[None]], Any],
+        make_transport: Callable[[Any, asyncio.Future[None]], Any],
     ) -> None:
         """Do the handshake with a connection that was accepted; an error closes it."""
         protocol = transport = None

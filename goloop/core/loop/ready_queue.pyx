@@ -17,7 +17,7 @@ cdef class ReadyQueue:
         if fresh is None:
             fresh = [None] * BLOCK
             if self.last != BLOCK:
-                return 0      # the allocation ran the collector, a finalizer called call_soon, and that did this already
+                return 0      # the allocation ran the collector, a finalizer called call_soon, and that did this
         self.spare = None
         if self.tail is not self.head:
             self.between.append(self.tail)
