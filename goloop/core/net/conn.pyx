@@ -212,25 +212,29 @@ cdef class Conn(DuplexHandle):
         RuntimeError on the thread of a running loop outside of a goroutine.
         """
         cdef Direction side = self.desc.reading
+        cdef Py_ssize_t have
         if n < 0:
             raise ValueError(f"read_exactly() takes a number of bytes, got {n}")
         self.prepare()
         self.desc.begin(side)
         try:
-            if n - self.available() < CHUNK:
-                return self.consume_exactly(n)
-            return self.receive_exactly(n)
+            have = self.available()
+            if n - have >= CHUNK:
+                return self.receive_exactly(n)
+            if have < n:
+                self.fill_to(n)
+            return self.consume(n)
         finally:
             self.desc.end(side)
 
-    cdef bytes consume_exactly(self, Py_ssize_t n):
-        """n bytes out of the buffer, which is filled until it has them."""
+    cdef int fill_to(self, Py_ssize_t n) except -1:
+        """Fill the buffer until it has n bytes; IncompleteReadError with what there is if the stream ends before."""
         cdef Py_ssize_t have = self.available()
         while have < n:
             if self.fill(CHUNK) == have:
                 raise IncompleteReadError(self.consume(have), n)
             have = self.available()
-        return self.consume(n)
+        return 0
 
     cdef bytes receive_exactly(self, Py_ssize_t n):
         """n bytes, more than the buffer has, received where they will stay; an error leaves what there was buffered."""
