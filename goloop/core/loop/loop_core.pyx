@@ -7,6 +7,7 @@ loop, except call_soon_threadsafe(). Which thread that is, ownership.pyx knows.
 
 import asyncio
 
+cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.math cimport isnan
@@ -70,6 +71,7 @@ cdef int tell_awaitable(object coro, object task) except -1:
     return 0
 
 
+@cython.auto_pickle(False)        # a loop is not copied: LoopIteration refuses
 cdef class LoopCore(LoopIteration):
     def __dealloc__(self):
         free(self.read_buffer)

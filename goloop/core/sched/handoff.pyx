@@ -505,7 +505,7 @@ cdef bint others_wait(LoopCore loop, Worker worker) except -1:
     cdef pollfd look
     if loop is None or loop.pollset is None or loop.pollset.ps == NULL:
         return False
-    if backlog.count or loop.count or not loop.pollset.inbox_empty():
+    if backlog.count or loop.ready.count or not loop.pollset.inbox_empty():
         return True
     if worker is not None and worker.runnable.count:
         return True
