@@ -8,6 +8,7 @@ from goloop._eventloop.loop import Loop
 from goloop.chan import Chan, ChannelClosed, async_select, recv, select, send
 from goloop.core.sched.goroutine import Goroutine, current, go, num_goroutine
 from goloop.core.sched.goroutine_api import blocking, goexit, gosched, lock_os_thread, sleep, wait
+from goloop.core.sched.timeout import timeout
 from goloop.errors import GoloopError
 from goloop.policy import install, new_event_loop, run
 from goloop.runtime.install import install as _install
@@ -51,6 +52,7 @@ __all__ = [
     "send",
     "sleep",
     "sync",
+    "timeout",
     "timer",
     "wait",
 ]

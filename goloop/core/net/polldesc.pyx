@@ -20,7 +20,7 @@ from goloop.core.poll.pollset cimport (
     EPOLLERR, EPOLLHUP, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, fork_epoch,
 )
 from goloop.core.net.wake_pipe cimport WakePipe
-from goloop.core.sched.scheduler cimport G, current_g
+from goloop.core.sched.scheduler cimport G, current_g, take_cancellation
 from goloop.core.sched.waiter cimport (
     CANCELLED, COMPLETED, WaitNode, Waiter, blocking_waiter, may_block, new_wait_node, seconds_of,
 )
@@ -181,8 +181,7 @@ cdef class PollDesc(Pollable):
             may_block(side.what, INSTEAD)
         elif side.streak >= STREAK:
             side.streak = 0           # a fast peer must not keep the worker, or a cancellation, waiting for ever
-            if g.cancelling:
-                g.cancelling = False
+            if take_cancellation(g):
                 raise asyncio.CancelledError()
             g.worker.yield_(g)
         side.streak += 1

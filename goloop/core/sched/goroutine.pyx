@@ -17,7 +17,9 @@ from contextvars import ContextVar
 
 from cpython.ref cimport PyObject, Py_XDECREF
 
-from goloop.core.sched.scheduler cimport DONE, PARKED, UNSTARTED, G, Worker, current_g, here, enqueue_new
+from goloop.core.sched.scheduler cimport (
+    DONE, PARKED, UNSTARTED, G, Worker, current_g, here, enqueue_new, take_cancellation,
+)
 from goloop.core.sched.waiter cimport (
     CANCELLED, TIMED_OUT, WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, new_wait_node, raise_outcome,
     seconds_of,
@@ -187,8 +189,7 @@ cdef class Goroutine(G):
         worker.live += 1
         worker.tasks[self.task] = self
         self.task.add_done_callback(self._task_done)
-        if self.cancelling:
-            self.cancelling = False
+        if take_cancellation(self):
             self.task.cancel()
         return 0
 
@@ -429,6 +430,7 @@ cdef class Goroutine(G):
                 except RuntimeError:
                     return False          # closed: nothing runs the task, and abandon() ends it
             return True
+        self.cancels += 1
         waiter = self.waiter
         if waiter is not None and waiter.claim(CANCELLED):
             waiter.wake()
