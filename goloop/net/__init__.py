@@ -8,6 +8,7 @@ a goroutine.
 from goloop.core.net.conn import Conn
 from goloop.core.net.listener import Listener
 from goloop.core.net.packet_conn import PacketConn
+from goloop.core.net.pipe_conn import pipe
 from goloop.core.net.tls_conn import TLSConn
 from goloop.errors import ClosedError
 from goloop.net._dial import dial
@@ -26,4 +27,5 @@ __all__ = [
     "listen",
     "listen_packet",
     "listen_tls",
+    "pipe",
 ]

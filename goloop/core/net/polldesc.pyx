@@ -122,6 +122,12 @@ cdef PollDesc new_polldesc(int fd, bint short_read_drains, str read_what, str wr
     return desc
 
 
+cdef PollDesc new_memory_desc(str read_what, str write_what):
+    cdef PollDesc desc = new_polldesc(0, False, read_what, write_what)
+    desc.fd = desc.owned = -1
+    return desc
+
+
 @cython.final
 cdef class Direction:
     pass
@@ -284,7 +290,9 @@ cdef class PollDesc(Pollable):
             seconds = -1 if until == 0 else max(until - now_s(), 0)
             if side.deadline != 0:
                 seconds = self.seconds_left(side) if seconds < 0 else min(seconds, self.seconds_left(side))
-            if seconds >= 0:
+            if self.fd < 0 and side.ready:    # in memory: poll(2) does not tell that it became ready since the look
+                ns = 0
+            elif seconds >= 0:
                 ns = <int64_t>(seconds * 1e9) + 1
             wake_pipe.become_wakeup_fd()
             with nogil:
@@ -349,6 +357,8 @@ cdef class PollDesc(Pollable):
             return 0
         if self.epoch != fork_epoch():
             self.after_fork_in_child()
+        if self.fd < 0:                   # in memory: its owner wakes
+            return 0
         if self.loop_core is not None:
             if self.reading.waiting.first is not None or self.writing.waiting.first is not None:
                 return 0

@@ -66,6 +66,8 @@ cdef class TLSConn(Conn):
             raise ValueError("a context with check_hostname needs a server_hostname: whose certificate is it to be?")
         if conn.desc.closed:
             raise closed_error()
+        if conn.desc.fd < 0:
+            raise TypeError("TLS needs a connection with a descriptor, and a pipe() has none")
         if conn.desc.reading.held or conn.desc.writing.held:
             raise RuntimeError("TLS cannot begin while the connection is being read or written")
         self.incoming = _ssl.MemoryBIO()
