@@ -35,11 +35,11 @@ BELOW = {
         ("goloop.chan", "goloop.debug", "goloop._takeover", "goloop.sync", "goloop.timer"), "goloop.runtime"
     ),
     "goloop.policy": "goloop._takeover",
-    "goloop.contrib": "goloop.policy",
     "goloop.context": "goloop.chan goloop.sync goloop.timer",
     "goloop.errgroup": "goloop.context",
     "goloop.net": "goloop.context",
     "goloop.monkey": "goloop.chan",
+    "goloop.contrib": "goloop.policy goloop.monkey goloop.sync",
     "goloop": "goloop.debug goloop.policy goloop.errgroup goloop.net goloop.monkey goloop._main_interpreter",
     "goloop.__main__": "goloop",
 }
