@@ -236,7 +236,7 @@ def test_preloaded_applications_are_patched_all_the_same(gunicorn):
 
 
 def test_handshakes_are_dropped_when_a_listener_closes_for_good():
-    from goloop.contrib.gunicorn._wsgi import refuse_handshakes
+    from goloop.contrib.gunicorn._sockets import refuse_handshakes
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         before = socket.create_connection(listener.getsockname())

@@ -8,14 +8,11 @@ While the thread of an accepting goroutine is stuck, in a driver in C or a compu
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import errno
 import importlib.util
 import os
 import select
-import socket
 import ssl
-import struct
 import time
 from functools import partial
 from pathlib import Path
@@ -26,6 +23,7 @@ from gunicorn import sock as gunicorn_sock
 from gunicorn import util
 from gunicorn.workers.base_async import AsyncWorker
 
+from goloop.contrib.gunicorn._sockets import Connection, TLSConnection, connection, refuse_handshakes
 from goloop.core.net.polldesc import PollDesc
 from goloop.core.sched.goroutine import Goroutine, go
 from goloop.core.sched.goroutine_api import gosched, sleep
@@ -41,29 +39,6 @@ _PAUSE = 0.1  # seconds until the next try when there is no descriptor, or no me
 _HANDSHAKE = 0.1  # seconds for handshakes under way when a listener closes
 _GONE = (errno.ECONNABORTED, errno.EPERM, errno.EPROTO)  # the connection that was to be accepted, accept(2) says
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_SO_ATTACH_FILTER = 26  # asm-generic/socket.h; it takes a struct sock_fprog
-_DROP_SYN = (  # code, jump if true, jump if false, value; from linux/filter.h: a program that sees the TCP header
-    (0x30, 0, 0, 13),  # load the byte with the flags
-    (0x45, 0, 1, 0x02),  # SYN?
-    (0x06, 0, 0, 0),  # drop it
-    (0x06, 0, 0, 0xFFFFFFFF),  # pass it
-)
-
-
-def refuse_handshakes(sock: socket.socket) -> bool:
-    """Let a TCP listener drop packets that begin a handshake, and finish those that have begun; False if it cannot.
-
-    The client's kernel tries again a second later, and is refused then, or has another server.
-    """
-    if sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return False
-    filter = b"".join(struct.pack("=HBBI", *instruction) for instruction in _DROP_SYN)
-    room = ctypes.create_string_buffer(filter)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_DROP_SYN), ctypes.addressof(room)))
-    except OSError:
-        return False
-    return True
 
 
 class _Patience:
@@ -160,9 +135,7 @@ class _Acceptor:
                 self.worker.log.error("No connection can be accepted: %s", exc)
                 sleep(_PAUSE)
                 return False
-        if client.gettimeout() is not None:  # socket.setdefaulttimeout()
-            client.setblocking(True)
-        self.worker._start(self.address, client, addr, slot)
+        self.worker._start(self.address, connection(client), addr, slot)
         return True
 
     def relieve(self) -> None:
@@ -238,6 +211,7 @@ class GoroutineWorker(AsyncWorker):  # type: ignore[misc]  # gunicorn has no typ
         """Called by gunicorn: serve until the worker is to stop."""
         if self.cfg.is_ssl:
             self._tls = gunicorn_sock.ssl_context(self.cfg)
+            self._tls.sslsocket_class = TLSConnection
         acceptors = [_Acceptor(self, listener) for listener in self.sockets]
         while self.alive and self._master_lives():
             self._beat()
@@ -280,8 +254,8 @@ class GoroutineWorker(AsyncWorker):  # type: ignore[misc]  # gunicorn has no typ
             return
         self.log.warning("Worker graceful timeout (pid:%s)", self.pid)
         self._cut_off = True
-        for connection in list(self._connections):
-            connection.cancel()
+        for g in list(self._connections):
+            g.cancel()
         self._ended_within(_CLEAN_UP)
 
     def _ended_within(self, seconds: float) -> bool:
@@ -307,27 +281,27 @@ class GoroutineWorker(AsyncWorker):  # type: ignore[misc]  # gunicorn has no typ
             self.log.exception("A goroutine of the worker failed")
 
     # ------------------------------------------------------------------- goroutines
-    def _start(self, address: _Address, client: socket.socket, addr: Any, slot: bool) -> None:
+    def _start(self, address: _Address, client: Connection, addr: Any, slot: bool) -> None:
         """Start the goroutine of a connection. It gives the slot back, if it has one."""
         self._serving.add(1)
         try:
-            connection = go(self._serve, address, client, addr)
+            g = go(self._serve, address, client, addr)
         except BaseException:
             self._serving.done()
             client.close()
             raise
-        self._connections[connection] = None
-        connection.add_done_callback(partial(self._ended, client, slot))
+        self._connections[g] = None
+        g.add_done_callback(partial(self._ended, client, slot))
 
-    def _ended(self, client: socket.socket, slot: bool, connection: Goroutine[None]) -> None:
+    def _ended(self, client: Connection, slot: bool, g: Goroutine[None]) -> None:
         """The connection's goroutine is done, also if it never started."""
         util.close(client)
-        self._connections.pop(connection, None)
+        self._connections.pop(g, None)
         if slot:
             self._slots.release()
         self._serving.done()
 
-    def _serve(self, address: _Address, client: socket.socket, addr: Any) -> None:
+    def _serve(self, address: _Address, client: Connection, addr: Any) -> None:
         if self._tls is not None:
             try:
                 client = self._shake_hands(self._tls, client)
@@ -336,7 +310,7 @@ class GoroutineWorker(AsyncWorker):  # type: ignore[misc]  # gunicorn has no typ
                 return
         self.handle(address, client, addr)
 
-    def _shake_hands(self, context: ssl.SSLContext, client: socket.socket) -> ssl.SSLSocket:
+    def _shake_hands(self, context: ssl.SSLContext, client: Connection) -> TLSConnection:
         with timeout(self.cfg.timeout or None):
             tls = context.wrap_socket(
                 client,
@@ -344,12 +318,21 @@ class GoroutineWorker(AsyncWorker):  # type: ignore[misc]  # gunicorn has no typ
                 do_handshake_on_connect=False,
                 suppress_ragged_eofs=self.cfg.suppress_ragged_eofs,
             )
+            assert isinstance(tls, TLSConnection)
             try:
                 tls.do_handshake()
             except BaseException:
                 tls.close()
                 raise
             return tls
+
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
+        """Called by gunicorn for each request."""
+        sock.begin_answer()
+        try:
+            return super().handle_request(listener_name, req, sock, addr)
+        finally:
+            sock.end_answer()
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Called by gunicorn for a request that fails."""
