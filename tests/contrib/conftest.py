@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import Command
 
 APPS = Path(__file__).with_name("apps")
 SECONDS = 60
@@ -76,13 +75,15 @@ class Server:
 def gunicorn(tmp_path, monkeypatch):
     """gunicorn(app, *options): a server with that application, ended after the test."""
     monkeypatch.setenv("TEST_FOLDER", str(tmp_path))
+    commands = pytest.importorskip("commands", reason="compat_tests/ is not part of an installed package")
+    pytest.importorskip("gunicorn")
     running = []
 
     def start(app="plain_app:app", *options, bind="127.0.0.1:0", workers=1, env=None):
         args = [sys.executable, "-X", "dev", "-W", "ignore:This process:DeprecationWarning", "-m", "gunicorn"]
         args += ["-k", "goloop.contrib.gunicorn.GoroutineWorker", "--bind", bind, "--workers", str(workers)]
         args += ["--no-control-socket", "--graceful-timeout", "20", *options, app]
-        command = Command(args, tmp_path, env={"PYTHONPATH": f"{APPS}:{tmp_path}", **(env or {})})
+        command = commands.Command(args, tmp_path, env={"PYTHONPATH": f"{APPS}:{tmp_path}", **(env or {})})
         running.append(command.__enter__())
         (where,) = command.wait_for(r"Listening at: (?:https?://|unix:)(\S+)")
         command.wait_for("Booting worker with pid", times=workers)

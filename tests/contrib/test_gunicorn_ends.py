@@ -15,8 +15,6 @@ from goloop import go, net
 from tests.contrib.conftest import SECONDS
 from tests.helpers.waiting import until
 
-pytest.importorskip("gunicorn")
-
 
 class Load:
     """Clients that send requests all the time, and count what becomes of them."""
@@ -113,7 +111,7 @@ def test_what_waits_in_the_listen_queue_at_a_stop_is_served(gunicorn, tmp_path):
 
 
 def _queued(address):
-    """How many connections no one has accepted: the receive queue of the listener."""
+    """How many connections no one has accepted: the receive queue of the listener. -1: there is none."""
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, _, state, queues, *_ = line.split()
         if state == "0A" and int(local.split(":")[1], 16) == address[1]:
@@ -140,7 +138,7 @@ def test_a_request_that_comes_on_an_open_connection_during_a_stop_is_answered(gu
         connection.request("GET", "/")
         connection.getresponse().read()
         running.signal(signal.SIGTERM)
-        running.wait_for("Handling signal: term")
+        until(lambda: _queued(running.address) == -1)
         connection.request("GET", "/stream/100")
         answer = connection.getresponse()
         assert answer.headers["Connection"] == "close" and len(answer.read()) == 700

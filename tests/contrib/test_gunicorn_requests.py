@@ -16,8 +16,6 @@ from goloop import go, net
 from tests.contrib.conftest import SECONDS
 from tests.helpers.waiting import until
 
-pytest.importorskip("gunicorn")
-
 
 @pytest.fixture
 def server(gunicorn):
