@@ -74,5 +74,9 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+if _environment.get("GOLOOP_MONKEY"):
+    importlib.import_module("goloop.monkey").patch_all()
+
+
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
