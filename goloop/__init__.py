@@ -16,6 +16,16 @@ from goloop.runtime.workers import gomaxprocs
 
 if TYPE_CHECKING:
     from goloop import context, debug, errgroup, monkey, net, sync, timer
+    from goloop._together import (
+        async_first,
+        async_join_all,
+        async_map,
+        async_map_unordered,
+        first,
+        join_all,
+        map,
+        map_unordered,
+    )
     from goloop.policy import EventLoopPolicy
 
 _environment.check()
@@ -30,18 +40,26 @@ __all__ = [
     "Goroutine",
     "Loop",
     "__version__",
+    "async_first",
+    "async_join_all",
+    "async_map",
+    "async_map_unordered",
     "async_select",
     "blocking",
     "context",
     "current",
     "debug",
     "errgroup",
+    "first",
     "go",
     "goexit",
     "gomaxprocs",
     "gosched",
     "install",
+    "join_all",
     "lock_os_thread",
+    "map",
+    "map_unordered",
     "monkey",
     "net",
     "new_event_loop",
@@ -59,11 +77,19 @@ __all__ = [
 
 # Imported at the first use.
 _SUBMODULES = {"context", "debug", "errgroup", "monkey", "net", "sync", "timer"}
+_TOGETHER = {
+    *("async_first", "async_join_all", "async_map", "async_map_unordered"),
+    *("first", "join_all", "map", "map_unordered"),
+}
 
 
 def __getattr__(name: str) -> Any:
     if name in _SUBMODULES:
         return importlib.import_module(f"goloop.{name}")
+    if name in _TOGETHER:
+        from goloop import _together
+
+        return globals().setdefault(name, getattr(_together, name))
     # Lazy: policies go away in Python 3.16, and only then does asking for this one fail.
     if name == "EventLoopPolicy":
         from goloop import policy

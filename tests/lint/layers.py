@@ -37,10 +37,11 @@ BELOW = {
     "goloop.policy": "goloop._takeover",
     "goloop.context": "goloop.chan goloop.sync goloop.timer",
     "goloop.errgroup": "goloop.context",
+    "goloop._together": "goloop.errgroup",
     "goloop.net": "goloop.context",
     "goloop.monkey": "goloop.chan",
     "goloop.contrib": "goloop.policy goloop.monkey goloop.sync",
-    "goloop": "goloop.debug goloop.policy goloop.errgroup goloop.net goloop.monkey goloop._main_interpreter",
+    "goloop": "goloop.debug goloop.policy goloop._together goloop.net goloop.monkey goloop._main_interpreter",
     "goloop.__main__": "goloop",
 }
 ALLOWED: dict[str, set[str]] = {}

@@ -413,7 +413,9 @@ cdef class Goroutine(G):
         """Raise asyncio.CancelledError in it, where it is parked or at its next park (asyncio: Task.cancel).
 
         From any thread. A goroutine that has not started never runs, and is done when this returns. Returns False if it
-        is done already.
+        is done already. It is always CancelledError: an exception of the canceller's choice would come out of any park,
+        where the code expects that call's own exceptions, and be taken for one. A reason is a Context's matter:
+        goloop.context.with_cancel_cause().
         """
         cdef Waiter waiter
         if self.status == DONE or self not in alive:      # not alive: the parent's, in a forked child
