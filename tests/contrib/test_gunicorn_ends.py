@@ -86,6 +86,7 @@ def test_a_reload_under_load_loses_no_request(gunicorn):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_graceful_stop_under_load_loses_no_request(gunicorn, workers):
     running = gunicorn(workers=workers)
+    running.wait_for("app: loaded", times=workers)  # a signal before that is lost on gunicorn
     load = Load(running.address, clients=30)
     until(lambda: load.answered > 300)
     running.stop()

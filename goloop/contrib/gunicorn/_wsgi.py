@@ -195,12 +195,12 @@ class GoroutineWorker(AsyncWorker):  # type: ignore[misc]  # gunicorn has no typ
         self._pulse: Goroutine[None] | None = None  # the last beat
         self._cut_off = False  # the graceful timeout is over: what is left is cancelled
 
-    def init_process(self) -> None:
-        """Called by gunicorn in the worker's process."""
+    def load_wsgi(self) -> None:
+        """Called by gunicorn in the worker's process, once that has its signal handlers."""
         patch_all()
         if importlib.util.find_spec("psycopg") is not None:
             patch_psycopg()
-        super().init_process()
+        super().load_wsgi()
 
     def timeout_ctx(self) -> _Patience:
         """Called by gunicorn where it waits for the next request."""
