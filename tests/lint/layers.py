@@ -32,8 +32,9 @@ BELOW = {
     "goloop._eventloop": "goloop.core.transports goloop.core.patch goloop.runtime.ports goloop._backoff",
     "goloop.runtime": "goloop._eventloop",
     **dict.fromkeys(
-        ("goloop.chan", "goloop.debug", "goloop._takeover", "goloop.sync", "goloop.timer"), "goloop.runtime"
+        ("goloop.chan", "goloop.debug", "goloop._local", "goloop._takeover", "goloop.timer"), "goloop.runtime"
     ),
+    "goloop.sync": "goloop._local",
     "goloop.policy": "goloop._takeover",
     "goloop.context": "goloop.chan goloop.sync goloop.timer",
     "goloop.errgroup": "goloop.context",
