@@ -12,12 +12,15 @@ from goloop.core.net.pipe_conn import pipe
 from goloop.core.net.tls_conn import TLSConn
 from goloop.errors import ClosedError
 from goloop.net._dial import dial
+from goloop.net._dialer import Dialer, ListenConfig
 from goloop.net._listen import listen, listen_packet
 from goloop.net._tls import TLSListener, dial_tls, listen_tls
 
 __all__ = [
     "ClosedError",
     "Conn",
+    "Dialer",
+    "ListenConfig",
     "Listener",
     "PacketConn",
     "TLSConn",
