@@ -6,6 +6,7 @@ a goroutine.
 """
 
 from goloop.core.net.conn import Conn
+from goloop.core.net.copy import copy
 from goloop.core.net.listener import Listener
 from goloop.core.net.packet_conn import PacketConn
 from goloop.core.net.pipe_conn import pipe
@@ -25,6 +26,7 @@ __all__ = [
     "PacketConn",
     "TLSConn",
     "TLSListener",
+    "copy",
     "dial",
     "dial_tls",
     "listen",

@@ -9,7 +9,6 @@ and plain threads are as for any other connection. Guard: the GIL, given up nowh
 import errno as _errno
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport uint32_t
 from libc.string cimport memcpy
 
 from goloop.core.net.conn cimport Conn
@@ -22,13 +21,6 @@ cdef extern from "../system/native/sealed.h":
 
 
 cdef class Stream:
-    cdef const char *data         # what its writer has at hand: NULL while there is no writer
-    cdef Py_ssize_t left          # bytes of it that nobody has read
-    cdef bint ended               # the writing end was closed, by close_write() or with everything else
-    cdef bint unread              # the reading end was closed
-    cdef uint32_t epoch           # of forks, in which `data` is true
-    cdef PollDesc writer, reader
-
     cdef int take_back(self) except -1:
         """The writer's data is its own again."""
         self.data = NULL
@@ -50,8 +42,6 @@ cdef int look_again(PollDesc desc, Direction side) except -1:
 
 cdef class PipeConn(Conn):
     """One end of a pipe; made by pipe()."""
-
-    cdef Stream into, out
 
     cdef str ends(self):
         return "pipe"

@@ -48,12 +48,6 @@ cdef class TLSConn(Conn):
     ssl_object: an attribute, to be read only: the ssl.SSLObject, to ask for certificates, version and ALPN protocol.
     """
 
-    cdef readonly object ssl_object        # the ssl.SSLObject, to ask for certificates, version, ALPN protocol
-    cdef object incoming, outgoing, lock
-    cdef bytes unsent, early
-    cdef bint shaken
-    cdef object failure                    # of the handshake: for good
-
     def __init__(self, Conn conn not None, context, *, server_side=False, server_hostname=None):
         if self.desc is not never_opened:
             raise RuntimeError("a TLSConn is made once")
