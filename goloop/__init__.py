@@ -5,7 +5,18 @@ from typing import TYPE_CHECKING, Any
 
 from goloop import _environment, _main_interpreter  # noqa: F401  (refuses subinterpreters)
 from goloop._eventloop.loop import Loop
-from goloop.chan import Chan, ChannelClosed, async_select, recv, select, send
+from goloop.chan import (
+    Chan,
+    ChannelClosed,
+    RecvChan,
+    SendChan,
+    async_choose,
+    async_select,
+    choose,
+    recv,
+    select,
+    send,
+)
 from goloop.core.sched.goroutine import Goroutine, current, go, num_goroutine
 from goloop.core.sched.goroutine_api import blocking, goexit, gosched, lock_os_thread, sleep, wait
 from goloop.core.sched.timeout import timeout
@@ -15,7 +26,7 @@ from goloop.runtime.install import install as _install
 from goloop.runtime.workers import gomaxprocs
 
 if TYPE_CHECKING:
-    from goloop import context, debug, errgroup, monkey, net, sync, timer
+    from goloop import context, debug, errgroup, monkey, net, rate, singleflight, sync, timer
     from goloop._together import (
         async_first,
         async_join_all,
@@ -39,13 +50,17 @@ __all__ = [
     "GoloopError",
     "Goroutine",
     "Loop",
+    "RecvChan",
+    "SendChan",
     "__version__",
+    "async_choose",
     "async_first",
     "async_join_all",
     "async_map",
     "async_map_unordered",
     "async_select",
     "blocking",
+    "choose",
     "context",
     "current",
     "debug",
@@ -64,10 +79,12 @@ __all__ = [
     "net",
     "new_event_loop",
     "num_goroutine",
+    "rate",
     "recv",
     "run",
     "select",
     "send",
+    "singleflight",
     "sleep",
     "sync",
     "timeout",
@@ -76,7 +93,7 @@ __all__ = [
 ]
 
 # Imported at the first use.
-_SUBMODULES = {"context", "debug", "errgroup", "monkey", "net", "sync", "timer"}
+_SUBMODULES = {"context", "debug", "errgroup", "monkey", "net", "rate", "singleflight", "sync", "timer"}
 _TOGETHER = {
     *("async_first", "async_join_all", "async_map", "async_map_unordered"),
     *("first", "join_all", "map", "map_unordered"),

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 from goloop.core.sched.goroutine import current
 
 
-def _actor() -> object | None:
+def actor() -> object | None:
     """The task or the goroutine that runs here; None: a plain thread, or a callback."""
     if events._get_running_loop() is not None:
         task = asyncio.current_task()
@@ -59,10 +59,10 @@ class Local:
 
 
 def _values(local: Local) -> dict[str, Any]:
-    actor = _actor()
-    if actor is None:
+    owner = actor()
+    if owner is None:
         of_thread: dict[str, Any] = object.__getattribute__(local, "_of_threads").__dict__
         return of_thread
     of_actors: WeakKeyDictionary[object, dict[str, Any]] = object.__getattribute__(local, "_of_actors")
-    values = of_actors.get(actor)
-    return of_actors.setdefault(actor, {}) if values is None else values
+    values = of_actors.get(owner)
+    return of_actors.setdefault(owner, {}) if values is None else values

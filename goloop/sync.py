@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from goloop._local import Local
+from goloop._shared import AtomicInt, Map, Pool
 from goloop.core.sync.cond_waitgroup_once import Cond, Once, WaitGroup
 from goloop.core.sync.event_future import Event, Future
 from goloop.core.sync.locks import Mutex, RLocker, RWMutex, Semaphore
@@ -22,12 +23,15 @@ from goloop.core.sync.locks import Mutex, RLocker, RWMutex, Semaphore
 _T = TypeVar("_T")
 
 __all__ = [
+    "AtomicInt",
     "Cond",
     "Event",
     "Future",
     "Local",
+    "Map",
     "Mutex",
     "Once",
+    "Pool",
     "RLocker",
     "RWMutex",
     "Semaphore",
