@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.scripts import PATH
+
 APPS = Path(__file__).with_name("apps")
 SECONDS = 60
 
@@ -83,7 +85,7 @@ def gunicorn(tmp_path, monkeypatch):
         args = [sys.executable, "-X", "dev", "-W", "ignore:This process:DeprecationWarning", "-m", "gunicorn"]
         args += ["-k", "goloop.contrib.gunicorn.GoroutineWorker", "--bind", bind, "--workers", str(workers)]
         args += ["--no-control-socket", "--graceful-timeout", "20", *options, app]
-        command = commands.Command(args, tmp_path, env={"PYTHONPATH": f"{APPS}:{tmp_path}", **(env or {})})
+        command = commands.Command(args, tmp_path, env={"PYTHONPATH": f"{APPS}:{PATH}", **(env or {})})
         running.append(command.__enter__())
         (where,) = command.wait_for(r"Listening at: (?:https?://|unix:)(\S+)")
         command.wait_for("Booting worker with pid", times=workers)

@@ -1,5 +1,6 @@
 """A Flask application with SQLAlchemy on sqlite."""
 
+import atexit
 import os
 import time
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ class Item(Base):
 
 
 Base.metadata.create_all(engine)
+atexit.register(engine.dispose)
 
 
 @app.before_request
