@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -248,3 +249,46 @@ def test_handshakes_are_dropped_when_a_listener_closes_for_good():
             assert accepted.recv(1) == b"x"
     with socket.socket(socket.AF_UNIX) as other:
         assert not refuse_handshakes(other)
+
+
+def test_a_listener_that_others_hold_is_left_alone():
+    from goloop.contrib.gunicorn._sockets import held_by_workers_alone
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        fd = listener.fileno()
+        assert held_by_workers_alone(fd, os.getpid())
+        other = subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[fd], env={"GUNICORN_PID": "1"})
+        with other:
+            until(lambda: Path(f"/proc/{other.pid}/comm").read_text() == "cat\n")
+            assert not held_by_workers_alone(fd, os.getpid())  # as a master that takes over
+            other.stdin.close()
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(60)
+            os._exit(0)
+        try:
+            assert held_by_workers_alone(fd, os.getpid())  # as another worker
+            assert not held_by_workers_alone(fd, os.getppid())
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def test_a_master_that_takes_over_under_load_loses_no_request(gunicorn, tmp_path):
+    """SIGUSR2 and then SIGTERM, as in a deployment: two masters have the same listener for a while."""
+    running = gunicorn("plain_app:app", "--pid", str(tmp_path / "pid"))
+    old = running.get("/")
+    load = Load(running.address)
+    until(lambda: load.answered > 100)
+    running.signal(signal.SIGUSR2)
+    running.wait_for("Booting worker with pid", times=2)
+    running.wait_for("app: loaded", times=2)
+    assert running.command.end(signal.SIGTERM) == 0
+    before = load.answered
+    until(lambda: load.answered > before + 100)
+    assert running.get("/") != old
+    load.end()
+    assert load.lost == [] and not load.refused.is_set()
+    until((tmp_path / "pid").exists)  # it is the master now
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGTERM)
+    until(lambda: _queued(running.address) == -1)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import socket
 import ssl
 import struct
+from pathlib import Path
 from typing import Any
 
 from typing_extensions import Buffer
@@ -34,6 +36,57 @@ def refuse_handshakes(sock: socket.socket) -> bool:
     except OSError:
         return False
     return True
+
+
+def held_by_workers_alone(fd: int, master: int) -> bool:
+    """Whether no process but workers of this master, which has closed it, can accept from its listener.
+
+    Others may be a master that goes on, one that takes over (SIGUSR2), systemd, or a child of the application. False as
+    well if that cannot be seen.
+    """
+    listener = os.fstat(fd)
+    mine = Path("/proc/self/environ").read_bytes()
+    if b"LISTEN_FDS=" in mine:
+        return False  # it is systemd's
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit() or int(process.name) == os.getpid():
+            continue
+        try:
+            if not _holds(process, listener):
+                continue
+            # A new master is a child of the old one, too, but was executed, with an environment of its own.
+            if _parent(process) != master or (process / "environ").read_bytes() != mine:
+                return False
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # it has ended meanwhile
+        except PermissionError:
+            if _descends(process, master):
+                return False
+    return True
+
+
+def _holds(process: Path, listener: os.stat_result) -> bool:
+    for descriptor in (process / "fd").iterdir():
+        try:
+            if os.path.samestat(descriptor.stat(), listener):
+                return True
+        except FileNotFoundError:
+            pass  # closed meanwhile
+    return False
+
+
+def _parent(process: Path) -> int:
+    return int((process / "stat").read_text().rpartition(")")[2].split()[1])
+
+
+def _descends(process: Path, ancestor: int) -> bool:
+    try:
+        pid = int(process.name)
+        while pid > 1 and pid != ancestor:
+            pid = _parent(Path("/proc", str(pid)))
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return pid == ancestor
 
 
 class Connection(socket.socket):

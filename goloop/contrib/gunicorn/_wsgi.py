@@ -15,7 +15,6 @@ import select
 import ssl
 import time
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -23,7 +22,13 @@ from gunicorn import sock as gunicorn_sock
 from gunicorn import util
 from gunicorn.workers.base_async import AsyncWorker
 
-from goloop.contrib.gunicorn._sockets import Connection, TLSConnection, connection, refuse_handshakes
+from goloop.contrib.gunicorn._sockets import (
+    Connection,
+    TLSConnection,
+    connection,
+    held_by_workers_alone,
+    refuse_handshakes,
+)
 from goloop.core.net.polldesc import PollDesc
 from goloop.core.sched.goroutine import Goroutine, go
 from goloop.core.sched.goroutine_api import gosched, sleep
@@ -140,6 +145,9 @@ class _Acceptor:
 
     def relieve(self) -> None:
         """In the main thread: accept, if the goroutine's thread is stuck in what another goroutine does there."""
+        if self.goroutine.done():
+            self.worker._end_of(self.goroutine)  # which says why
+            self.goroutine = go(self.run)
         before, self.seen = self.seen, self.turns
         if before == self.turns and select.select([self.listener.fileno()], [], [], 0)[0]:
             while self.worker._slots.try_acquire() and self.start_one():
@@ -148,26 +156,14 @@ class _Acceptor:
     def stop(self) -> None:
         """In the main thread: accept what waits in the queue, or it would be reset, and close the listener."""
         self.worker._end_of(self.goroutine)
-        leaves_soon = self.is_last() and refuse_handshakes(self.listener.sock)
+        inherited = any(isinstance(address, int) for address in self.worker.cfg.address)  # fd://…
+        for_good = not inherited and held_by_workers_alone(self.listener.fileno(), self.worker.ppid)  # no reload
+        leaves_soon = for_good and refuse_handshakes(self.listener.sock)
         while self.start(slot=False) or (
             leaves_soon and select.select([self.listener.fileno()], [], [], _HANDSHAKE)[0]
         ):
             pass
         self.listener.close()
-
-    def is_last(self) -> bool:
-        """Whether the master has closed it, so that nobody goes on listening: a stop, and no reload."""
-        mine = os.fstat(self.listener.fileno())
-        try:
-            for fd in Path(f"/proc/{self.worker.ppid}/fd").iterdir():
-                try:
-                    if os.path.samestat(mine, fd.stat()):
-                        return False
-                except FileNotFoundError:
-                    pass  # closed meanwhile
-        except OSError:
-            return False  # the master runs as another user, or has ended
-        return True
 
 
 class GoroutineWorker(AsyncWorker):  # type: ignore[misc]  # gunicorn has no types
