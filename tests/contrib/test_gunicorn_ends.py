@@ -184,9 +184,10 @@ def test_a_worker_in_which_no_goroutine_gets_to_run_for_longer_than_the_timeout_
     assert running.command.end(signal.SIGTERM) == 0
 
 
-def test_a_request_that_computes_keeps_no_new_connection_waiting(gunicorn):
+def test_a_request_that_computes_keeps_no_new_connection_waiting(gunicorn, tmp_path):
     running = gunicorn()
     spinning = go(running.raw, b"GET /spin HTTP/1.1\r\nHost: x\r\n\r\n")
+    until((tmp_path / "spinning").exists)
     for _ in range(5):
         assert running.get("/").startswith(b"pid")
     assert not spinning.done()

@@ -131,6 +131,10 @@ class Connection(socket.socket):
         self._release()
         return super().sendfile(file, offset, count)
 
+    def settimeout(self, seconds: float | None, /) -> None:
+        if seconds != self.gettimeout():  # gunicorn puts back what there is, for each request
+            super().settimeout(seconds)
+
     def shutdown(self, how: int, /) -> None:
         self._release()
         super().shutdown(how)

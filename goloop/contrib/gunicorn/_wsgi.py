@@ -56,6 +56,7 @@ class _Patience:
         self._limit = timeout(worker.cfg.keepalive)
 
     def __enter__(self) -> None:
+        gosched()  # or a client whose next request is there already would keep the others waiting
         self._limit.__enter__()
         self._worker._waiting[self] = None
         if not self._worker.alive:  # a stop says so first, and looks for those that wait then
