@@ -310,3 +310,12 @@ def test_tls(gunicorn, tmp_path, early):
         sock.sendall(b"GET /where HTTP/1.0\r\n\r\n")
         assert b"".join(iter(lambda: sock.recv(65536), b"")).endswith(b"True https True")
     running.stop()
+
+
+def test_the_package_has_both_workers_and_nothing_else():
+    from goloop.contrib import gunicorn
+
+    pytest.importorskip("gunicorn")
+    assert gunicorn.GoroutineWorker.__name__ == "GoroutineWorker"
+    with pytest.raises(AttributeError, match="has no attribute 'OtherWorker'"):
+        _ = gunicorn.OtherWorker
