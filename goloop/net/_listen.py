@@ -13,7 +13,7 @@ from goloop.core.net.polldesc import may_wait
 from goloop.core.system.socket_file import SocketFile
 from goloop.net._address import ResolvedAddress, pack, parse, resolve, unix_path
 from goloop.net._limit import Limit
-from goloop.net._options import Packet, Stream, set_options
+from goloop.net._options import Options, Packet, Stream
 
 _BACKLOG = 65535  # the kernel cuts it down to net.core.somaxconn, as Go asks for
 
@@ -32,18 +32,19 @@ def _targets(network: str, address: str | os.PathLike[str], kind: int, reuse_por
     return sorted(targets, key=lambda t: t.rank)
 
 
-def _bind(sock: socket.socket, target: ResolvedAddress, reuse_port: bool) -> None:
+def _bind(sock: socket.socket, network: str, target: ResolvedAddress, reuse_port: bool, options: Options) -> None:
     if target.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not target.dual)
     if target.kind == socket.SOCK_STREAM and target.family != socket.AF_UNIX:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    options.prepare(sock, network, target.address)
     if reuse_port:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     sock.bind(target.sockaddr)
 
 
 def _bound(
-    network: str, address: str | os.PathLike[str], kind: int, reuse_port: bool
+    network: str, address: str | os.PathLike[str], kind: int, reuse_port: bool, options: Options
 ) -> tuple[socket.socket, ResolvedAddress]:
     """A socket bound to the first of the addresses that a name has, and this address."""
     error: OSError | None = None
@@ -54,7 +55,7 @@ def _bound(
             error = error or exc
             continue
         try:
-            _bind(sock, target, reuse_port)
+            _bind(sock, network, target, reuse_port, options)
             return sock, target
         except OSError as exc:
             sock.close()
@@ -81,11 +82,15 @@ def listen(network: Stream, address: str | os.PathLike[str], *, reuse_port: bool
     From any thread, goroutine or coroutine; RuntimeError on the thread of a running loop outside of a goroutine if
     there is a name to look up.
     """
-    sock, target = _bound(network, address, socket.SOCK_STREAM, reuse_port)
+    return listen_with(Options(), network, address, reuse_port)
+
+
+def listen_with(options: Options, network: str, address: str | os.PathLike[str], reuse_port: bool) -> Listener:
+    sock, target = _bound(network, address, socket.SOCK_STREAM, reuse_port, options)
     file = _socket_file(target)
     try:
         if target.family != socket.AF_UNIX:
-            set_options(sock)  # connections inherit them
+            options.set_tcp(sock)  # connections inherit them
         sock.listen(_BACKLOG)
         return Listener(sock, unix_path(target))
     except BaseException:
@@ -103,7 +108,11 @@ def listen_packet(network: Packet, address: str | os.PathLike[str], *, reuse_por
     address, OSError when it is taken. From any thread, goroutine or coroutine; RuntimeError on the thread of a running
     loop outside of a goroutine if there is a name to look up.
     """
-    sock, target = _bound(network, address, socket.SOCK_DGRAM, reuse_port)
+    return listen_packet_with(Options(), network, address, reuse_port)
+
+
+def listen_packet_with(options: Options, network: str, address: str | os.PathLike[str], reuse_port: bool) -> PacketConn:
+    sock, target = _bound(network, address, socket.SOCK_DGRAM, reuse_port, options)
     file = _socket_file(target)
     try:
         return PacketConn(sock, partial(pack, sock.family, target.dual), None if file is None else file.unlink)

@@ -20,7 +20,7 @@ from goloop.core.poll.pollset cimport (
     EPOLLERR, EPOLLHUP, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, fork_epoch,
 )
 from goloop.core.net.wake_pipe cimport WakePipe
-from goloop.core.sched.scheduler cimport G, current_g
+from goloop.core.sched.scheduler cimport G, current_g, take_cancellation
 from goloop.core.sched.waiter cimport (
     CANCELLED, COMPLETED, WaitNode, Waiter, blocking_waiter, may_block, new_wait_node, seconds_of,
 )
@@ -132,6 +132,12 @@ cdef PollDesc new_polldesc(int fd, bint short_read_drains, str read_what, str wr
     return desc
 
 
+cdef PollDesc new_memory_desc(str read_what, str write_what):
+    cdef PollDesc desc = new_polldesc(0, False, read_what, write_what)
+    desc.fd = desc.owned = -1
+    return desc
+
+
 @cython.final
 cdef class Direction:
     pass
@@ -191,8 +197,7 @@ cdef class PollDesc(Pollable):
             may_block(side.what, INSTEAD)
         elif side.streak >= STREAK:
             side.streak = 0           # a fast peer must not keep the worker, or a cancellation, waiting for ever
-            if g.cancelling:
-                g.cancelling = False
+            if take_cancellation(g):
                 raise asyncio.CancelledError()
             g.worker.yield_(g)
         side.streak += 1
@@ -302,6 +307,8 @@ cdef class PollDesc(Pollable):
         cdef pollfd fds[2]
         cdef int64_t ns = -1 if seconds < 0 else <int64_t>(seconds * 1e9) + 1
         cdef int n
+        if self.fd < 0 and side.ready:    # in memory: poll(2) does not tell that it became ready since the look
+            ns = 0
         fds[0] = pollfd(self.fd, POLLIN if side is self.reading else POLLOUT, 0)
         fds[1] = pollfd(wake_pipe.fd, POLLIN, 0)
         with nogil:
@@ -357,6 +364,8 @@ cdef class PollDesc(Pollable):
             return 0
         if self.epoch != fork_epoch():
             self.after_fork_in_child()
+        if self.fd < 0:                   # in memory: its owner wakes
+            return 0
         if self.loop_core is not None:
             if self.reading.waiting.first is not None or self.writing.waiting.first is not None:
                 return 0

@@ -17,7 +17,9 @@ from contextvars import ContextVar
 
 from cpython.ref cimport PyObject, Py_XDECREF
 
-from goloop.core.sched.scheduler cimport DONE, PARKED, UNSTARTED, G, Worker, current_g, here, enqueue_new
+from goloop.core.sched.scheduler cimport (
+    DONE, PARKED, UNSTARTED, G, Worker, current_g, here, enqueue_new, take_cancellation,
+)
 from goloop.core.sched.waiter cimport (
     CANCELLED, TIMED_OUT, WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, new_wait_node, raise_outcome,
     seconds_of,
@@ -187,8 +189,7 @@ cdef class Goroutine(G):
         worker.live += 1
         worker.tasks[self.task] = self
         self.task.add_done_callback(self._task_done)
-        if self.cancelling:
-            self.cancelling = False
+        if take_cancellation(self):
             self.task.cancel()
         return 0
 
@@ -420,7 +421,9 @@ cdef class Goroutine(G):
         """Raise asyncio.CancelledError in it, where it is parked or at its next park (asyncio: Task.cancel).
 
         From any thread. A goroutine that has not started never runs, and is done when this returns. Returns False if it
-        is done already.
+        is done already. It is always CancelledError: an exception of the canceller's choice would come out of any park,
+        where the code expects that call's own exceptions, and be taken for one. A reason is a Context's matter:
+        goloop.context.with_cancel_cause().
         """
         cdef Waiter waiter
         if self.status == DONE or self not in alive:      # not alive: the parent's, in a forked child
@@ -437,6 +440,7 @@ cdef class Goroutine(G):
                 except RuntimeError:
                     return False          # closed: nothing runs the task, and abandon() ends it
             return True
+        self.cancels += 1
         waiter = self.waiter
         if waiter is not None and waiter.claim(CANCELLED):
             waiter.wake()

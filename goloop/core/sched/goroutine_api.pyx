@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from inspect import isawaitable
 
 from goloop.core.sched.goroutine cimport Goroutine, goroutine_here
-from goloop.core.sched.scheduler cimport G, Worker, backlog, current_g, here, wake_one
+from goloop.core.sched.scheduler cimport G, Worker, backlog, current_g, here, take_cancellation, wake_one
 from goloop.core.loop.ownership cimport LoopThread, loop_thread_here
 from goloop.core.sched.waiter cimport (
     CANCELLED, COMPLETED, TIMED_OUT, Outcome, Waiter, blocking_waiter, may_block, seconds_of,
@@ -42,8 +42,7 @@ def gosched():
     """
     cdef G g = current_g()
     if g is not None:
-        if g.cancelling:
-            g.cancelling = False
+        if take_cancellation(g):
             raise asyncio.CancelledError()
         g.worker.yield_(g)
     else:

@@ -563,6 +563,15 @@ cdef G current_g():
     return (<Worker>gl_worker).current if gl_worker != NULL else None
 
 
+cdef bint take_cancellation(G g) noexcept:
+    if not g.cancelling and g.expired == 0:
+        return False
+    g.cancelling = False
+    g.expired = 0
+    g.cancellations_taken += 1
+    return True
+
+
 cdef int ready(G g) except -1:
     cdef Worker worker = g.worker
     g.status = RUNNABLE

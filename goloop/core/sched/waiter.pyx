@@ -14,7 +14,7 @@ from asyncio import events as _events
 cimport cython
 from libc.math cimport isnan
 
-from goloop.core.sched.scheduler cimport Worker, current_g, here, in_goroutine, ready
+from goloop.core.sched.scheduler cimport Worker, current_g, here, in_goroutine, ready, take_cancellation
 
 
 cdef extern from "Python.h":
@@ -118,8 +118,8 @@ cdef class Waiter:
         if timeout >= 0:
             self.timer = worker.loop.schedule(worker.loop.now() + timeout, self._expire, (), worker.context)
         try:
-            if g.cancelling and cancellable and self.claim(CANCELLED):
-                g.cancelling = False
+            if (g.cancelling or g.expired) and cancellable and self.claim(CANCELLED):
+                take_cancellation(g)
             elif self.outcome == WAITING:
                 if cancellable:
                     g.waiter = self
