@@ -28,3 +28,10 @@ class DeadlineExceeded(GoloopError, TimeoutError):
 
     Context.err() returns it, and calls with a `ctx` raise it.
     """
+
+
+class DeadlockError(GoloopError):
+    """Nothing in a bubble of goloop.testing can go on any more, and no timer is left (Go: synctest's deadlock panic).
+
+    Its text says what each goroutine and each task of the bubble waits for, and where.
+    """

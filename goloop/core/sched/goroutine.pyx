@@ -17,7 +17,9 @@ from contextvars import ContextVar
 
 from cpython.ref cimport PyObject, Py_XDECREF
 
-from goloop.core.sched.scheduler cimport DONE, PARKED, UNSTARTED, G, Worker, current_g, here, enqueue_new
+from goloop.core.sched.scheduler cimport (
+    DONE, PARKED, RUNNABLE, UNSTARTED, G, Worker, bubble_here, bubbles, current_g, enqueue_new, here,
+)
 from goloop.core.sched.waiter cimport (
     CANCELLED, TIMED_OUT, WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, new_wait_node, raise_outcome,
     seconds_of,
@@ -118,7 +120,9 @@ cdef object origin_loop_here():
     cdef Goroutine g = goroutine_here()
     if g is not None:
         return g.origin_loop
-    return _origin_loop.get(None) if here() is not None else _events._get_running_loop()
+    if here() is None:
+        return _events._get_running_loop()
+    return _origin_loop.get(None) if bubble_here() is None else bubble_here()
 
 
 cdef Goroutine goroutine_here():
@@ -239,6 +243,8 @@ cdef class Goroutine(G):
         self.args = self.kwargs = self.context = None
         if failed and not self.cancelled_ and not self.observed:
             failures.add(weakref.ref(self, failures.discard))
+            if self.worker is not None and self.worker.failed is not None:
+                self.worker.failed.append(self)
             if not heard and panic is not None:
                 panic(outcome, self)
         return 0
@@ -288,6 +294,8 @@ cdef class Goroutine(G):
     cdef int check_here(self) except -1:
         if self not in alive:
             raise RuntimeError("this goroutine belongs to the parent process: nobody runs it after a fork")
+        if bubbles and (None if self.worker is None else self.worker.bubble) is not bubble_here():
+            raise RuntimeError(f"waiting for {self!r} crosses the edge of a bubble")
         return 0
 
     cdef int wait_done(self, str what, object timeout) except -1:
@@ -547,6 +555,24 @@ cdef Goroutine start(object function, tuple args, dict kwargs, object context, l
         if g.status == UNSTARTED:
             g.finish(asyncio.CancelledError(), True)      # go() has failed, and so it does not start later
         raise
+    return g
+
+
+cdef Goroutine adopt(Worker worker, object greenlet, str name):
+    """A goroutine of a bubble's worker for what a greenlet runs, which is not the worker's; it is ready to go on."""
+    global last_id
+    cdef Goroutine g = Goroutine.__new__(Goroutine)
+    last_id += 1
+    g.id = last_id
+    g.function = name
+    g.origin = origin_here()
+    g.origin_loop = worker.bubble
+    g.worker = worker
+    g.greenlet = greenlet
+    g.status = RUNNABLE
+    alive.add(g)
+    worker.live += 1
+    worker.runnable.push(g)
     return g
 
 

@@ -14,7 +14,7 @@ from asyncio import events as _events
 cimport cython
 from libc.math cimport isnan
 
-from goloop.core.sched.scheduler cimport Worker, current_g, here, in_goroutine, ready
+from goloop.core.sched.scheduler cimport G, Worker, bubbles, current_g, here, ready
 
 
 cdef extern from "Python.h":
@@ -175,7 +175,11 @@ cdef class Waiter:
 
 cdef int may_block(str what, str instead) except -1:
     """RuntimeError on the thread of a running loop outside of a goroutine, where waiting would stop the loop."""
-    if not in_goroutine() and (here() is not None or _events._get_running_loop() is not None):
+    cdef G g = current_g()
+    if g is not None:
+        if bubbles:                   # in a bubble, others may go first wherever it could park
+            g.worker.maybe_yield(g)
+    elif here() is not None or _events._get_running_loop() is not None:
         raise RuntimeError(f"{what} would block the event loop: use {instead} here, or call it in a goroutine")
     return 0
 

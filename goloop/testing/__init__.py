@@ -1,0 +1,10 @@
+"""Tests of concurrent code: virtual time, schedules that a seed decides, a check for what is left behind.
+
+A bubble() runs goroutines and coroutines on a clock that moves only when all of them wait (Go: testing/synctest).
+explore() looks for a seed with which a test fails, and no_leaks() for what a block leaves behind (Go: goleak).
+"""
+
+from goloop.errors import DeadlockError
+from goloop.testing._bubble import async_wait, bubble, run, wait
+
+__all__ = ["DeadlockError", "async_wait", "bubble", "run", "wait"]
