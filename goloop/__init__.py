@@ -14,7 +14,7 @@ from goloop.runtime.install import install as _install
 from goloop.runtime.workers import gomaxprocs
 
 if TYPE_CHECKING:
-    from goloop import context, debug, errgroup, monkey, net, sync, timer
+    from goloop import context, debug, errgroup, monkey, net, sync, testing, timer
     from goloop.policy import EventLoopPolicy
 
 _environment.check()
@@ -51,12 +51,13 @@ __all__ = [
     "send",
     "sleep",
     "sync",
+    "testing",
     "timer",
     "wait",
 ]
 
 # Imported at the first use.
-_SUBMODULES = {"context", "debug", "errgroup", "monkey", "net", "sync", "timer"}
+_SUBMODULES = {"context", "debug", "errgroup", "monkey", "net", "sync", "testing", "timer"}
 
 
 def __getattr__(name: str) -> Any:

@@ -5,6 +5,6 @@ explore() looks for a seed with which a test fails, and no_leaks() for what a bl
 """
 
 from goloop.errors import DeadlockError
-from goloop.testing._bubble import async_wait, bubble, run, wait
+from goloop.testing._bubble import async_wait, bubble, event_loop, run, wait
 
-__all__ = ["DeadlockError", "async_wait", "bubble", "run", "wait"]
+__all__ = ["DeadlockError", "async_wait", "bubble", "event_loop", "run", "wait"]

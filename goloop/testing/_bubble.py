@@ -14,7 +14,7 @@ from goloop.core.sched import goroutine
 from goloop.core.sched.bubble import async_settle, settle
 from goloop.core.sched.goroutine_api import wait as goloop_wait
 from goloop.errors import DeadlockError
-from goloop.testing._loop import BubbleLoop, Seed, Start, report
+from goloop.testing._loop import BubbleLoop, Seed, Start, choices, epoch, report
 
 _T = TypeVar("_T")
 _ROUNDS = 100  # cancellations that the body may swallow after a deadlock
@@ -41,7 +41,9 @@ class bubble:  # noqa: N801  (it is called like a function)
     """
 
     def __init__(self, seed: Seed = None, start: Start = None) -> None:
-        self._loop = BubbleLoop(seed, start)
+        self._choices = choices(seed)
+        self._start = epoch(start)
+        self._loop: Any = None
         self._root: Any = None
         self._hub: Any = None
         self._deadlock: DeadlockError | None = None
@@ -49,11 +51,7 @@ class bubble:  # noqa: N801  (it is called like a function)
         self._failed = False
 
     def __enter__(self) -> BubbleLoop:
-        if self._root is not None:
-            raise RuntimeError("a bubble is entered once: make another one")
-        if asyncio._get_running_loop() is not None:
-            self._loop.close()
-            raise RuntimeError("a bubble cannot be inside of a running loop: use it in a plain thread")
+        loop = self._make_loop()
         self._root = self._loop.worker.adopt(greenlet.getcurrent(), "bubble")
         self._hub = greenlet.greenlet(self._run)
         try:
@@ -62,6 +60,16 @@ class bubble:  # noqa: N801  (it is called like a function)
             self._loop.worker.disown(self._root)
             self._loop.close()
             raise
+        return loop
+
+    def _make_loop(self) -> BubbleLoop:
+        if self._loop is not None:
+            raise RuntimeError("a bubble is entered once: make another one")
+        if goroutine.current() is not None:
+            raise RuntimeError("a bubble cannot be inside of a bubble or of a goroutine: start it in a plain thread")
+        if asyncio._get_running_loop() is not None:
+            raise RuntimeError("a bubble cannot be inside of a running loop: start it in a plain thread")
+        self._loop = BubbleLoop(self._choices, self._start)
         return self._loop
 
     def __exit__(
@@ -120,19 +128,16 @@ def run(main: Any, seed: Seed = None, start: Start = None) -> Any:
     """
     if not asyncio.iscoroutine(main) and not callable(main):
         raise TypeError(f"run() takes a coroutine or a function, got {main!r}")
-    try:
-        made = bubble(seed, start)
-        if asyncio._get_running_loop() is not None:
-            made._loop.close()
-            raise RuntimeError("a bubble cannot be inside of a running loop: use it in a plain thread")
-    except BaseException:
-        if asyncio.iscoroutine(main):
-            main.close()
-        raise
+    made = bubble(seed, start)
     if asyncio.iscoroutine(main):
-        return _run_coroutine(made._loop, main)
+        try:
+            loop = made._make_loop()
+        except BaseException:
+            main.close()
+            raise
+        return _run_coroutine(loop, main)
     if inspect.iscoroutinefunction(main):
-        return _run_coroutine(made._loop, main())
+        return _run_coroutine(made._make_loop(), main())
     with made:
         result = main()
         if asyncio.iscoroutine(result):  # a function that returns one, as functools.partial() makes
@@ -159,6 +164,16 @@ def _run_coroutine(loop: BubbleLoop, coroutine: Coroutine[Any, Any, _T]) -> _T:
     if raised is not None:
         raise raised
     return result  # type: ignore[no-any-return]
+
+
+def event_loop(seed: Seed = None, start: Start = None) -> asyncio.AbstractEventLoop:
+    """Return the loop of a new bubble, for asyncio.Runner(loop_factory=…) and what else makes a loop by a function.
+
+    While a thread runs it, what it runs is in the bubble; seed, start: as for bubble(), and so are time, choices and
+    what is refused. DeadlockError comes from run_until_complete(). The caller closes it, which cancels the goroutines
+    that are left. From any thread.
+    """
+    return BubbleLoop(seed, start)
 
 
 def wait() -> None:

@@ -22,8 +22,10 @@ MIDNIGHT_2000 = 946684800.0  # Go synctest's start, in seconds of time.time()
 _ROUNDS = 100  # cancellations that a goroutine may swallow before it is left behind
 
 
-def choices(seed: Seed) -> Choices:
+def choices(seed: Seed | Choices) -> Choices:
     """Return what makes a bubble's choices: see bubble() for what a seed may be."""
+    if isinstance(seed, Choices):
+        return seed
     if seed is None:
         return Choices()
     if isinstance(seed, int):
@@ -75,9 +77,12 @@ class BubbleLoop(BubbleCore, Loop):
     goroutines that are started while it runs, run on its thread. All methods belong to the thread that runs the loop.
     """
 
-    def __init__(self, seed: Seed = None, start: Start = None) -> None:
+    def __init__(self, seed: Seed | Choices = None, start: Start = None) -> None:
         made = choices(seed)
         begin = epoch(start)
+        monkey = sys.modules.get("goloop.monkey")
+        if monkey is not None and monkey.is_patched("time"):
+            monkey._time.patch_clocks()
         super().__init__(handoff=False, watch=False)
         self._set_up(made, begin)
 
@@ -232,13 +237,3 @@ def report(loop: BubbleLoop, failure: BaseException | None, deadlock: DeadlockEr
             text = "".join(traceback.format_exception(exception)).rstrip()
             raised.add_note(f"{g!r} of the bubble had failed, and nobody received its exception:\n{text}")
     return raised
-
-
-def in_bubble_or_loop() -> bool:
-    """Return whether a loop runs in this thread, or a goroutine."""
-    return asyncio._get_running_loop() is not None or goroutine.current() is not None
-
-
-def version() -> str:
-    """Return the version of Python, for a replay line."""
-    return f"{sys.version_info.major}.{sys.version_info.minor}"

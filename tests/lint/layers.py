@@ -40,7 +40,8 @@ BELOW = {
     "goloop.errgroup": "goloop.context",
     "goloop.net": "goloop.context",
     "goloop.monkey": "goloop.chan",
-    "goloop": "goloop.debug goloop.policy goloop.errgroup goloop.net goloop.monkey goloop._main_interpreter",
+    "goloop.testing": "goloop.policy goloop.errgroup goloop.net goloop.monkey goloop.debug",
+    "goloop": "goloop.debug goloop.policy goloop.errgroup goloop.net goloop.monkey goloop.testing goloop._main_interpreter",
     "goloop.__main__": "goloop",
 }
 ALLOWED: dict[str, set[str]] = {}

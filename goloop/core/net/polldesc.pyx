@@ -20,7 +20,8 @@ from goloop.core.poll.pollset cimport (
     EPOLLERR, EPOLLHUP, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, fork_epoch,
 )
 from goloop.core.net.wake_pipe cimport WakePipe
-from goloop.core.sched.scheduler cimport G, current_g
+from goloop.core.sched.bubble cimport refuse
+from goloop.core.sched.scheduler cimport G, bubble_here, bubbles, current_g
 from goloop.core.sched.waiter cimport (
     CANCELLED, COMPLETED, WaitNode, Waiter, blocking_waiter, may_block, new_wait_node, seconds_of,
 )
@@ -114,7 +115,12 @@ cdef Direction new_direction(str what):
 
 
 cdef PollDesc new_polldesc(int fd, bint short_read_drains, str read_what, str write_what):
-    cdef PollDesc desc = PollDesc(fd)
+    cdef PollDesc desc
+    if bubbles and bubble_here() is not None:
+        with nogil:
+            close(fd)
+        refuse("a socket of goloop.net")
+    desc = PollDesc(fd)
     desc.owned = fd
     desc.short_read_drains = short_read_drains
     desc.reading.what = read_what

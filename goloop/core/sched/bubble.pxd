@@ -41,3 +41,4 @@ cdef class BubbleCore(LoopCore):
 
 cdef BubbleCore core_here()       # of the bubble that this thread runs, or None
 cdef double clock_s() noexcept    # the monotonic clock of the caller, in seconds: the bubble's, or the process's
+cdef int refuse(str what) except -1    # RuntimeError: it is real I/O

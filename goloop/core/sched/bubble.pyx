@@ -225,6 +225,9 @@ cdef class BubbleCore(LoopCore):
         """What time.time() shows in the bubble."""
         return self.epoch + self.virtual
 
+    def _wall_clock_ns(self):
+        return round(self.epoch * 1e9) + round(self.virtual * 1e9)
+
     def _advance(self, double seconds):
         """Let time pass while the caller keeps all others waiting, as a call that blocks does."""
         self.virtual += seconds

@@ -17,7 +17,7 @@ from goloop.core.sched.waiter cimport (
     CANCELLED, COMPLETED, WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, new_wait_node, raise_outcome,
     seconds_of,
 )
-from goloop.core.system.posix cimport now_s
+from goloop.core.sched.bubble cimport clock_s
 
 from goloop.core.sched.goroutine import go as _go
 from goloop.core.sync.locks import Mutex, RWMutex, obtain_async
@@ -165,11 +165,11 @@ cdef class Cond:
         held, and on the thread of a running loop outside of a goroutine: `await async_wait_for()` there.
         """
         cdef double seconds = seconds_of(timeout)
-        cdef double end = now_s() + seconds
+        cdef double end = clock_s() + seconds
         result = predicate()
         while not result:
             try:
-                self.wait(None if seconds < 0 else end - now_s())
+                self.wait(None if seconds < 0 else end - clock_s())
             except TimeoutError:
                 result = predicate()
                 if not result:
@@ -186,11 +186,11 @@ cdef class Cond:
         lock is not held. On any loop.
         """
         cdef double seconds = seconds_of(timeout)
-        cdef double end = now_s() + seconds
+        cdef double end = clock_s() + seconds
         result = predicate()
         while not result:
             try:
-                await self.async_wait(None if seconds < 0 else end - now_s())
+                await self.async_wait(None if seconds < 0 else end - clock_s())
             except TimeoutError:
                 result = predicate()
                 if not result:
