@@ -210,7 +210,9 @@ cdef class BubbleCore(LoopCore):
 
     def _set_up(self, Choices choices not None, double epoch):
         """Say who decides, and what time.time() shows now."""
-        self.choices = self.worker.choices = choices
+        self.choices = choices
+        if self.worker is not None:
+            self.worker.choices = choices
         self.epoch = epoch - self.virtual
 
     # ---------------------------------------------------------------- time
@@ -239,7 +241,7 @@ cdef class BubbleCore(LoopCore):
             return 0
         if self.settling.waiting():
             return self.settling.complete_all()
-        if self.draining and self.worker.live == 0:
+        if self.draining and (self.worker is None or self.worker.live == 0):
             self._stopping = True
         elif next < INFINITY:
             self.virtual = next
@@ -284,11 +286,14 @@ cdef class BubbleCore(LoopCore):
         """The thread begins to run the loop: the bubble's goroutines run here, too."""
         if here() is not None:
             raise RuntimeError("a bubble cannot be inside of a bubble or of a goroutine: start it in a plain thread")
+        if self.worker is None:
+            raise RuntimeError("the bubble's loop is closed")
         self.worker.take_thread()
 
     def _leave_thread(self):
         """The thread has run the loop, for now."""
-        self.worker.leave_thread()
+        if self.worker is not None and here() is self.worker:
+            self.worker.leave_thread()
 
     def _forget(self):
         """The loop is closed: it and its worker do not keep each other."""
@@ -299,7 +304,7 @@ cdef class BubbleCore(LoopCore):
 
     def _goroutine_tasks(self):
         """Return the tasks that are goroutines."""
-        return self.worker.tasks
+        return {} if self.worker is None else self.worker.tasks
 
     def _drain(self, bint on):
         """Let the loop stop as soon as all are at rest and no goroutine is left; or not."""
