@@ -6,5 +6,6 @@ explore() looks for a seed with which a test fails, and no_leaks() for what a bl
 
 from goloop.errors import DeadlockError
 from goloop.testing._bubble import async_wait, bubble, event_loop, run, wait
+from goloop.testing._explore import explore
 
-__all__ = ["DeadlockError", "async_wait", "bubble", "event_loop", "run", "wait"]
+__all__ = ["DeadlockError", "async_wait", "bubble", "event_loop", "explore", "run", "wait"]

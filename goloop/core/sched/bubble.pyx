@@ -23,6 +23,19 @@ from goloop.core.system.posix cimport now_s
 import asyncio
 from greenlet import getcurrent
 
+cdef extern from *:
+    """
+    #include <stdint.h>
+    /* splitmix64: the same on every Python and machine. */
+    static inline uint64_t gl_splitmix(uint64_t *state) {
+        uint64_t z = (*state += UINT64_C(0x9E3779B97F4A7C15));
+        z = (z ^ (z >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
+        z = (z ^ (z >> 27)) * UINT64_C(0x94D049BB133111EB);
+        return z ^ (z >> 31);
+    }
+    """
+    uint64_t gl_splitmix(uint64_t *state)
+
 cdef double START = 1.0            # the loop's time at first, in seconds: a 0 would pass for "no time" in some programs
 
 
@@ -43,25 +56,19 @@ cdef class Choices:
     def __init__(self, seed=None, planned=None, draw=None):
         self.seeded = seed is not None
         if self.seeded:
-            self.state = <uint64_t>(seed & 0xFFFFFFFFFFFFFFFF)
+            self.state = seed % 2**64
         self.planned = planned
         self.draw = draw
         self.taken = []
 
     cdef Py_ssize_t choose(self, Py_ssize_t n) noexcept:
         """A number below n; 0 is what comes first without a seed."""
-        cdef uint64_t z
         cdef Py_ssize_t chosen = 0
         if n < 2:
             return 0
         self.made += 1
-        if self.seeded:                    # splitmix64: the same on every Python and machine
-            self.state += 0x9E3779B97F4A7C15
-            z = self.state
-            z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9
-            z = (z ^ (z >> 27)) * 0x94D049BB133111EB
-            z = z ^ (z >> 31)
-            chosen = <Py_ssize_t>(((z >> 32) * <uint64_t>n) >> 32)
+        if self.seeded:
+            chosen = <Py_ssize_t>(((gl_splitmix(&self.state) >> 32) * <uint64_t>n) >> 32)
         elif self.planned is not None or self.draw is not None:
             chosen = self.ask(n)
         if chosen:
