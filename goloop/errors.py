@@ -1,4 +1,7 @@
-"""Exceptions of goloop's own. The bottom of the package: this module imports nothing."""
+"""Exceptions of goloop's own. The bottom of the package: this module imports nothing of it."""
+
+from collections.abc import Iterable
+from typing import Any
 
 
 class GoloopError(Exception):
@@ -35,3 +38,14 @@ class DeadlockError(GoloopError):
 
     Its text says what each goroutine and each task of the bubble waits for, and where.
     """
+
+
+class LeakError(GoloopError, AssertionError):
+    """A block of goloop.testing.no_leaks() has left something behind.
+
+    leaks: a list of goloop.testing.Leak, which its text shows.
+    """
+
+    def __init__(self, text: str, leaks: Iterable[Any] = ()) -> None:
+        super().__init__(text)
+        self.leaks = list(leaks)

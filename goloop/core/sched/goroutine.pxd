@@ -36,3 +36,4 @@ cdef int check_function(object function, str name) except -1
 cdef int when_done(Goroutine g, object callback) except -1
 cdef list origin_here()           # the stack of the caller, and the loop it belongs to, for start()
 cdef object origin_loop_here()
+cdef object stack_of(list origin)

@@ -115,6 +115,18 @@ cdef list origin_here():
     return frames
 
 
+cdef object stack_of(list origin):
+    """What origin_here() has remembered as a traceback.StackSummary, outermost frame first."""
+    frames = []
+    for code, instruction in reversed(origin):
+        line = code.co_firstlineno
+        for start, end, number in code.co_lines():
+            if start <= instruction < end and number is not None:
+                line = number
+        frames.append(traceback.FrameSummary(code.co_filename, line, code.co_name, lookup_line=False))
+    return traceback.StackSummary.from_list(frames)
+
+
 cdef object origin_loop_here():
     """The loop that a goroutine started here belongs to."""
     cdef Goroutine g = goroutine_here()
@@ -509,14 +521,7 @@ cdef class Goroutine(G):
     @property
     def spawn_stack(self):
         """The stack of the go() that started it, as a traceback.StackSummary, outermost frame first."""
-        frames = []
-        for code, instruction in reversed(self.origin or ()):
-            line = code.co_firstlineno
-            for start, end, number in code.co_lines():
-                if start <= instruction < end and number is not None:
-                    line = number
-            frames.append(traceback.FrameSummary(code.co_filename, line, code.co_name, lookup_line=False))
-        return traceback.StackSummary.from_list(frames)
+        return stack_of(self.origin or [])
 
 
 gl_seal(Goroutine, b"goroutines are made by go()")
@@ -653,6 +658,11 @@ def goroutines_of(loop):
         if g.origin_loop is loop:
             found.append(g)
     return found
+
+
+def task_of(Goroutine g not None):
+    """Return the task of a coroutine goroutine; None if it has none."""
+    return g.task
 
 
 def last_goroutine_id():

@@ -9,6 +9,7 @@ cdef class TimerEntry:
     cdef double when              # seconds on the monotonic clock; kept after it has fired
     cdef TimerHandle in_bubble    # what fires it in a bubble, whose loop keeps the time there; None: not set there
     cdef BubbleCore bubble        # where `in_bubble` is
+    cdef list set_at              # where it was set, as origin_here() has it; None: that is not traced
 
     cdef bint is_set(self) noexcept
     cdef int check_edge(self) except -1

@@ -15,7 +15,7 @@ from libc.math cimport floor, isinf, isnan
 
 from goloop.core.sync.chan cimport Chan
 from goloop.core.sched.waiter cimport number_of_seconds
-from goloop.core.sched.goroutine cimport check_function, origin_loop_here, origin_here, start
+from goloop.core.sched.goroutine cimport check_function, origin_here, origin_loop_here, stack_of, start
 from goloop.core.poll.timer_heap cimport TimerHeap
 from goloop.core.system.posix cimport now_s
 from goloop.core.sched.bubble cimport clock_s, core_here
@@ -42,6 +42,7 @@ cdef object wakeup = None            # a lock that the thread sleeps in; the cal
 cdef bint asleep = False
 cdef bint running = False          # the thread is there, or about to start
 cdef bint leaving = False          # it is to end as soon as there is no entry
+cdef bint tracing = False          # entries keep the stacks on which they are set
 cdef object start_thread = None    # runtime.timer_thread's
 
 
@@ -57,11 +58,16 @@ cdef class TimerEntry:
     def __cinit__(self, *args, **kwargs):
         self.heap_index = -1
 
+    def __repr__(self):
+        return f"<{type(self).__name__} {state_of(self)}>"
+
     cdef int arm(self, double when) except -1:
         """Let it fire at that time, instead of any other."""
         global asleep, running
         self.disarm()
         self.when = when
+        if tracing:
+            self.set_at = origin_here()
         if bubbles and core_here() is not None:
             self.bubble = core_here()
             self.in_bubble = self.bubble.schedule(when, self._fire_in_bubble, (), self.bubble.worker.context)
@@ -227,6 +233,22 @@ def set_starter(starter):
 def pending():
     """Return how many timers are set."""
     return timers.size
+
+
+def entries():
+    """Return what is set, for goloop.testing."""
+    return list(timers.items)
+
+
+def trace(bint on):
+    """Let entries keep the stacks on which they are set, or not. For goloop.testing."""
+    global tracing
+    tracing = on
+
+
+def origin_of(TimerEntry entry not None):
+    """Return the stack on which an entry was set, outermost frame first; None if that is not known."""
+    return None if entry.set_at is None else stack_of(entry.set_at)
 
 
 def drop():
