@@ -8,10 +8,10 @@ import types
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, overload
 
-import greenlet
+import greenlet  # type: ignore[import-untyped]
 
 from goloop.core.sched import goroutine
-from goloop.core.sched.bubble import async_settle, settle
+from goloop.core.sched.bubble import Choices, async_settle, settle
 from goloop.core.sched.goroutine_api import wait as goloop_wait
 from goloop.errors import DeadlockError
 from goloop.testing._loop import BubbleLoop, Seed, Start, choices, epoch, report
@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 _ROUNDS = 100  # cancellations that the body may swallow after a deadlock
 
 
-class bubble:  # noqa: N801  (it is called like a function)
+class bubble:
     """`with bubble() as loop:` the body runs as a goroutine in virtual time (Go: testing/synctest.Test).
 
     Inside, no time passes while a goroutine or a task can go on; when all wait, the clock jumps to the next timer. That
@@ -43,7 +43,7 @@ class bubble:  # noqa: N801  (it is called like a function)
     def __init__(self, seed: Seed = None, start: Start = None) -> None:
         self._choices = choices(seed)
         self._start = epoch(start)
-        self._loop: Any = None
+        self._loop: BubbleLoop | None = None
         self._root: Any = None
         self._hub: Any = None
         self._deadlock: DeadlockError | None = None
@@ -51,39 +51,34 @@ class bubble:  # noqa: N801  (it is called like a function)
         self._failed = False
 
     def __enter__(self) -> BubbleLoop:
-        loop = self._make_loop()
-        self._root = self._loop.worker.adopt(greenlet.getcurrent(), "bubble")
+        if self._loop is not None:
+            raise RuntimeError("a bubble is entered once: make another one")
+        loop = self._loop = _make_loop(self._choices, self._start)
+        self._root = loop.worker.adopt(greenlet.getcurrent(), "bubble")
         self._hub = greenlet.greenlet(self._run)
         try:
             self._hub.switch()  # until the loop switches to the new goroutine, which is this greenlet
         except BaseException:
-            self._loop.worker.disown(self._root)
-            self._loop.close()
+            loop.worker.disown(self._root)
+            loop.close()
             raise
         return loop
-
-    def _make_loop(self) -> BubbleLoop:
-        if self._loop is not None:
-            raise RuntimeError("a bubble is entered once: make another one")
-        if goroutine.current() is not None:
-            raise RuntimeError("a bubble cannot be inside of a bubble or of a goroutine: start it in a plain thread")
-        if asyncio._get_running_loop() is not None:
-            raise RuntimeError("a bubble cannot be inside of a running loop: start it in a plain thread")
-        self._loop = BubbleLoop(self._choices, self._start)
-        return self._loop
 
     def __exit__(
         self, kind: type[BaseException] | None, raised: BaseException | None, trace: types.TracebackType | None
     ) -> None:
-        if not self._hub.dead:
+        loop = self._loop
+        if loop is None:
+            raise RuntimeError("the bubble was not entered")
+        if self._hub.dead:
+            loop.worker.disown(self._root)
+        else:
             self._failed = raised is not None
-            self._loop.worker.release(self._root)
-            self._loop.stop()
+            loop.worker.release(self._root)
+            loop.stop()
             self._hub.switch()  # until it ends
-        elif self._deadlock is not None:
-            self._loop.worker.disown(self._root)
-        self._loop.close()
-        found = report(self._loop, raised, self._deadlock)
+        loop.close()
+        found = report(loop, raised, self._deadlock)
         failure = self._fatal or found
         if failure is not None and failure is not raised:
             raise failure from (failure.__cause__ or (None if isinstance(raised, asyncio.CancelledError) else raised))
@@ -91,9 +86,11 @@ class bubble:  # noqa: N801  (it is called like a function)
     def _run(self) -> None:
         """What the hub does: run the loop until the body has ended, and then until all others have."""
         rounds = 0
+        loop = self._loop
+        assert loop is not None
         while not self._root.done():
             try:
-                self._loop.run_forever()
+                loop.run_forever()
             except DeadlockError as exc:
                 self._deadlock = self._deadlock or exc
             except BaseException as exc:  # SystemExit and KeyboardInterrupt of a task
@@ -103,14 +100,14 @@ class bubble:  # noqa: N801  (it is called like a function)
             if rounds == 0:
                 self._root.cancel()
             else:
-                for g in goroutine.goroutines_of(self._loop):
+                for g in goroutine.goroutines_of(loop):
                     g.cancel()
-                for task in asyncio.all_tasks(self._loop):
+                for task in asyncio.all_tasks(loop):
                     task.cancel()
             rounds += 1
             if rounds > _ROUNDS:
                 raise self._fatal or self._deadlock or SystemError("a bubble has no end")
-        self._deadlock = self._loop.end(self._failed) or self._deadlock
+        self._deadlock = loop.end(self._failed) or self._deadlock
 
 
 @overload
@@ -126,23 +123,37 @@ def run(main: Any, seed: Seed = None, start: Start = None) -> Any:
     coroutine runs as a task on the bubble's loop, a function as a goroutine. seed, start: as for bubble(), which also
     says what is raised. In a plain thread, which it blocks.
     """
+    return run_with(main, choices(seed), epoch(start))
+
+
+def run_with(main: Any, made: Choices, begin: float) -> Any:
+    """run(), for explore() and the pytest plugin. made: makes the choices. begin: what time.time() shows at first."""
     if not asyncio.iscoroutine(main) and not callable(main):
         raise TypeError(f"run() takes a coroutine or a function, got {main!r}")
-    made = bubble(seed, start)
     if asyncio.iscoroutine(main):
         try:
-            loop = made._make_loop()
+            loop = _make_loop(made, begin)
         except BaseException:
             main.close()
             raise
         return _run_coroutine(loop, main)
     if inspect.iscoroutinefunction(main):
-        return _run_coroutine(made._make_loop(), main())
-    with made:
+        return _run_coroutine(_make_loop(made, begin), main())
+    inside = bubble()
+    inside._choices, inside._start = made, begin
+    with inside:
         result = main()
-        if asyncio.iscoroutine(result):  # a function that returns one, as functools.partial() makes
+        if asyncio.iscoroutine(result):  # of a function that returns one
             return goloop_wait(result)
     return result
+
+
+def _make_loop(made: Choices, begin: float) -> BubbleLoop:
+    if goroutine.current() is not None:
+        raise RuntimeError("a bubble cannot be inside of a bubble or of a goroutine: start it in a plain thread")
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError("a bubble cannot be inside of a running loop: start it in a plain thread")
+    return BubbleLoop(made, begin)
 
 
 def _run_coroutine(loop: BubbleLoop, coroutine: Coroutine[Any, Any, _T]) -> _T:

@@ -1,4 +1,4 @@
-"""explore(): run a test with many seeds; what fails is brought down to the few choices that matter, and can be replayed."""
+"""explore(): run a test with many seeds; a failure is brought down to the few choices that matter, and replayed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from goloop.core.sched.bubble import Choices
-from goloop.testing._bubble import run
-from goloop.testing._loop import Start
+from goloop.testing._bubble import run_with
+from goloop.testing._loop import Start, epoch
 
 _TRIES = 400  # runs at most that shrinking may take
 
@@ -24,8 +24,8 @@ def explore(test: Callable[[], Any], seeds: int | Iterable[int] = 1000, start: S
     for less than one. The first run is without a seed. start: as for bubble().
 
     The exception of a run that fails is raised: not of the first such run, but of one that comes from it by taking back
-    choices for as long as the same type of exception is raised, so that the fewest are left that differ from first come,
-    first served. One line says how to replay that one; it goes to the standard error output and is a note of the
+    choices for as long as the same type of exception is raised, so that few are left that differ from first come, first
+    served. One line says how to replay that one; it goes to the standard error output and is a note of the
     exception. The choices of a seed, and of a replay line, are the same on every Python. In a plain thread.
     """
     name = getattr(test, "__qualname__", None) or repr(test)
@@ -42,14 +42,15 @@ def explore_with(
         if isinstance(seeds, bool) or seeds < 1:
             raise ValueError(f"explore() takes a number of seeds of at least 1, or the seeds, got {seeds!r}")
         seeds = range(seeds)
-    failure = _attempt(test, Choices(), start)
+    begin = epoch(start)
+    failure = _attempt(test, Choices(), begin)
     if failure is not None:
         _fail(failure, "fails without a seed", replay("0:0"))
     for seed in seeds:
         choices = Choices(seed)
-        failure = _attempt(test, choices, start)
+        failure = _attempt(test, choices, begin)
         if failure is not None:
-            plan, least = _shrink(test, start, dict(choices.taken), type(failure))
+            plan, least = _shrink(test, begin, dict(choices.taken), type(failure))
             if least is None:
                 _fail(failure, f"fails with seed {seed}, but not again: it depends on more than its choices", "")
             assert least is not None
@@ -68,10 +69,10 @@ def _fail(failure: BaseException, what: str, line: str) -> None:
     raise failure
 
 
-def _attempt(test: Callable[[], Any], choices: Choices, start: Start) -> BaseException | None:
+def _attempt(test: Callable[[], Any], choices: Choices, begin: float) -> BaseException | None:
     """Run it once; return what it has raised."""
     try:
-        run(test, choices, start)
+        run_with(test, choices, begin)
     except BaseException as exc:
         if _ends_all(exc):
             raise
@@ -87,7 +88,7 @@ def _ends_all(exc: BaseException) -> bool:
 
 
 def _shrink(
-    test: Callable[[], Any], start: Start, plan: _Plan, kind: type[BaseException]
+    test: Callable[[], Any], begin: float, plan: _Plan, kind: type[BaseException]
 ) -> tuple[_Plan, BaseException | None]:
     """Return the fewest choices, and the smallest, with which it still fails, and how it fails with them."""
     best: _Plan = plan
@@ -98,7 +99,7 @@ def _shrink(
         nonlocal best, found, left
         left -= 1
         choices = Choices(planned=candidate)
-        failure = _attempt(test, choices, start)
+        failure = _attempt(test, choices, begin)
         if failure is None or type(failure) is not kind:
             return False
         best, found = dict(choices.taken), failure  # what the plan has that was not used is gone

@@ -49,7 +49,7 @@ _Found = dict[tuple[str, Any], Any]  # by kind and a key
 _Allow = str | Callable[[Leak], bool]
 
 
-class no_leaks:  # noqa: N801  (it is called like a function)
+class no_leaks:
     """`with no_leaks():` LeakError at the end if the block leaves something behind (Go: goleak.VerifyNone).
 
     Looked for are tasks of the running loop and of workers, goroutines, timers, descriptors, connections, child
@@ -269,16 +269,28 @@ def _children_by_parent() -> set[int]:
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open(f"/proc/{name}/stat") as file:
-                if int(file.read().rpartition(")")[2].split()[1]) == os.getpid():
-                    found.add(int(name))
+                parent = file.read().rpartition(")")[2].split()[1]
+            if int(parent) == os.getpid():
+                found.add(int(name))
         except (FileNotFoundError, ProcessLookupError):
             pass
     return found
 
 
 def _command(pid: int) -> tuple[str, ...]:
+    """Return the command line of a process; nothing for one that has ended."""
     try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return tuple(os.fsdecode(word) for word in file.read().split(b"\0")[:-1])
+        for _ in range(100):
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                words = file.read().split(b"\0")[:-1]
+            if words or _state(pid) in "ZX":
+                return tuple(map(os.fsdecode, words))
+            time.sleep(0.001)  # it is in execve(), and has its command line in a moment
     except OSError:
-        return ()
+        pass
+    return ()
+
+
+def _state(pid: int) -> str:
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0]

@@ -103,11 +103,13 @@ class BubbleLoop(BubbleCore, Loop):
         finally:
             self._leave_thread()
 
-    def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any, context: Any = None) -> Any:
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Any = None
+    ) -> asyncio.Handle:
         """As call_soon() (asyncio: call_soon_threadsafe). RuntimeError in another thread than the one that runs it."""
         if self._thread_id not in (None, threading.get_ident()):
             raise RuntimeError(
-                "call_soon_threadsafe() from another thread crosses the edge of a bubble, where only virtual time passes"
+                "call_soon_threadsafe() from another thread crosses the edge of a bubble, whose time is virtual"
             )
         return super().call_soon_threadsafe(callback, *args, context=context)
 
@@ -172,7 +174,7 @@ class BubbleLoop(BubbleCore, Loop):
         """Bring all to its end: tasks are cancelled, and goroutines, too, if the bubble's body has failed."""
         stuck = self.end_tasks()
         deadlock = self.end_goroutines(failed or stuck is not None) or stuck
-        if self._asyncgens:
+        if self._asyncgens:  # type: ignore[attr-defined]
             self.run_until_complete(self.shutdown_asyncgens())
         return deadlock
 
@@ -193,12 +195,13 @@ class BubbleLoop(BubbleCore, Loop):
                 yield repr(task), traceback.format_list(_awaits(task.get_coro()))
 
 
-for _name in (
-    "add_reader add_writer add_signal_handler connect_accepted_socket connect_read_pipe connect_write_pipe"
-    " create_connection create_datagram_endpoint create_server create_unix_connection create_unix_server getaddrinfo"
-    " getnameinfo run_in_executor sendfile sock_accept sock_connect sock_recv sock_recv_into sock_recvfrom"
-    " sock_recvfrom_into sock_sendall sock_sendfile sock_sendto subprocess_exec subprocess_shell"
-).split():
+_REFUSED = """
+    add_reader add_signal_handler add_writer connect_accepted_socket connect_read_pipe connect_write_pipe
+    create_connection create_datagram_endpoint create_server create_unix_connection create_unix_server getaddrinfo
+    getnameinfo run_in_executor sendfile sock_accept sock_connect sock_recv sock_recv_into sock_recvfrom
+    sock_recvfrom_into sock_sendall sock_sendfile sock_sendto subprocess_exec subprocess_shell
+"""
+for _name in _REFUSED.split():
     setattr(BubbleLoop, _name, _refused(_name))
 
 
@@ -226,14 +229,14 @@ def report(loop: BubbleLoop, failure: BaseException | None, deadlock: DeadlockEr
             alone.append((g, exception))
     if loop.choices.failure is not None:
         return loop.choices.failure
-    raised = deadlock or failure
+    raised: BaseException | None = deadlock or failure
     if raised is None and alone:
         g, raised = alone.pop(0)
         raised.add_note(f"Raised in {g!r} of the bubble, whose exception nobody received")
-    if raised is not None:
-        if raised is deadlock and alone:
-            raised.__cause__ = alone[0][1]
-        for g, exception in alone:
-            text = "".join(traceback.format_exception(exception)).rstrip()
-            raised.add_note(f"{g!r} of the bubble had failed, and nobody received its exception:\n{text}")
+    elif deadlock is not None and alone:
+        deadlock.__cause__ = alone[0][1]
+    for g, exception in alone:
+        text = "".join(traceback.format_exception(exception)).rstrip()
+        assert raised is not None
+        raised.add_note(f"{g!r} of the bubble had failed, and nobody received its exception:\n{text}")
     return raised

@@ -2,7 +2,7 @@
 
 While a block is open, an audit hook notes who opens a file, makes a socket, and starts a child process; Thread.start()
 notes who calls it; the coroutines of the block's thread keep their origin; its loop notes who sets a timer. There is no
-way to take an audit hook out, so it stays, as does the other Thread.start(), and both do nothing while no block is open.
+way to take an audit hook out: it stays, as does the other Thread.start(), and both do nothing while no block is open.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class Watch:
             del self._loop.call_at, self._loop.call_later
         if not _open:
             for notes in (_paths, _descriptors, _sockets, _commands):
-                notes.clear()  # type: ignore[attr-defined]
+                notes.clear()
 
     def _noting(self, method: Any) -> Any:
         def note(when: float, callback: Any, *args: Any, context: Any = None) -> Any:

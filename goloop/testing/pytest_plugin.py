@@ -23,9 +23,12 @@ from typing import Any
 
 import pytest
 
-import goloop
 from goloop.core.sched.bubble import Choices
-from goloop.testing._bubble import run
+from goloop.core.sched.goroutine import go
+from goloop.debug import SlowCallback, on_slow, remove_slow
+from goloop.policy import install
+from goloop.policy import run as run_on_loop
+from goloop.testing._bubble import run_with
 from goloop.testing._explore import explore_with, text_of
 from goloop.testing._leaks import no_leaks
 from goloop.testing._loop import Start, choices, epoch
@@ -88,7 +91,7 @@ def pytest_configure(config: pytest.Config) -> None:
         except ValueError as exc:
             raise pytest.UsageError(f"--goloop-seed: {exc}") from None
     if config.getoption("goloop"):
-        goloop.install()
+        install()
     if config.getoption("goloop_watch"):
         config.pluginmanager.register(_SlowCallbacks(), "goloop-watch")
 
@@ -153,11 +156,11 @@ def _run(item: pytest.Function, wanted: _Wanted, call: Callable[[], Any]) -> Non
     seed = item.config.getoption("goloop_seed")
     if not wanted.bubble:
         if inspect.iscoroutinefunction(body):
-            goloop.run(body())
+            run_on_loop(body())
         else:
-            goloop.go(body).result()
+            go(body).result()
     elif seed is not None or wanted.seeds is None:
-        run(body, seed, wanted.start)
+        run_with(body, choices(seed), epoch(wanted.start))
     else:
         explore_with(body, wanted.seeds, wanted.start, functools.partial(_replay, item))
 
@@ -177,7 +180,7 @@ def _example(item: pytest.Function, wanted: _Wanted, call: Callable[[], Any]) ->
     data = current_build_context().data
     made = Choices(draw=lambda n: data.draw(strategies.integers(0, n - 1)))
     try:
-        run(_without_leaks(call) if wanted.leaks else call, made, wanted.start)
+        run_with(_without_leaks(call) if wanted.leaks else call, made, epoch(wanted.start))
     except Exception as exc:
         exc.add_note(f"goloop.testing: replay: {_replay(item, text_of(dict(made.taken)))}")
         raise
@@ -203,11 +206,11 @@ class _SlowCallbacks:
 
     def __init__(self) -> None:
         os.environ["GOLOOP_WATCH"] = "1"
-        goloop.debug.on_slow(self._slow)
+        on_slow(self._slow)
         self._test = "before the first test"
         self._lines: dict[object, str] = {}  # by what was slow
 
-    def _slow(self, report: goloop.debug.SlowCallback) -> None:
+    def _slow(self, report: SlowCallback) -> None:
         """Called twice for each, in a thread of goloop's: while it is stuck, and, a little later, when it has ended."""
         key = report.thread, report.callback, report.task, report.goroutine, tuple(map(repr, report.stack))
         before = self._lines.get(key, f"{self._test}: ")
@@ -233,4 +236,4 @@ class _SlowCallbacks:
                 terminalreporter.write_line(line)
 
     def pytest_unconfigure(self) -> None:
-        goloop.debug.remove_slow(self._slow)
+        remove_slow(self._slow)

@@ -41,7 +41,7 @@ BELOW = {
     "goloop.net": "goloop.context",
     "goloop.monkey": "goloop.chan",
     "goloop.testing": "goloop.policy goloop.errgroup goloop.net goloop.monkey goloop.debug",
-    "goloop": "goloop.debug goloop.policy goloop.errgroup goloop.net goloop.monkey goloop.testing goloop._main_interpreter",
+    "goloop": "goloop.testing goloop._main_interpreter",
     "goloop.__main__": "goloop",
 }
 ALLOWED: dict[str, set[str]] = {}

@@ -40,7 +40,7 @@ def test_a_goroutine_is_found():
     def make_it():
         goloop.go(chan.recv)
 
-    with pytest.raises(LeakError, match="(?s)1 left behind.*goroutine: .*chan receive") as caught:
+    with pytest.raises(LeakError, match=r"(?s)1 left behind.*goroutine: .*chan receive") as caught:
         with no_leaks(patience=0):
             make_it()
     assert made_here(caught, "make_it")
@@ -97,7 +97,7 @@ def test_timers_of_goloop_are_found():
     def make_it():
         return timer.Timer(1000)
 
-    with pytest.raises(LeakError, match="timer: <ChannelTimer due in") as caught:
+    with pytest.raises(LeakError, match=r"timer: <ChannelTimer due in") as caught:
         with no_leaks(patience=0):
             kept = make_it()
     assert made_here(caught, "make_it")
@@ -225,7 +225,8 @@ def test_in_a_bubble_the_end_waits_until_all_are_at_rest():
 
     async def main():
         async with no_leaks():
-            asyncio.create_task(asyncio.sleep(0))
+            task = asyncio.create_task(asyncio.sleep(0))
+        assert task.done()
         with pytest.raises(LeakError) as caught:
             async with no_leaks():
                 task = asyncio.create_task(asyncio.sleep(1))

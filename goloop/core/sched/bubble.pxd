@@ -37,6 +37,7 @@ cdef class BubbleCore(LoopCore):
     cdef bint draining            # to stop as soon as all are at rest and no goroutine is left
 
     cdef TimerHandle take_timer(self)
+    cdef int put_back(self, double when, TimerHandle timer) except -1
 
 
 cdef BubbleCore core_here()       # of the bubble that this thread runs, or None

@@ -257,8 +257,10 @@ cdef class BubbleCore(LoopCore):
         return 0
 
     cdef int wake_due(self) except -1:
+        """Queue the timers that are due. Of one instant, the order is drawn, and whether others run in between."""
         cdef double when
         cdef list together
+        cdef TimerHandle timer
         while self.timers.size and self.timers.first() <= self.virtual:
             when = self.timers.first()
             together = [self.take_timer()]
@@ -266,6 +268,10 @@ cdef class BubbleCore(LoopCore):
                 together.append(self.take_timer())
             while len(together) > 1:
                 self.enqueue(together.pop(self.choices.choose(len(together))))
+                if self.choices.choose(2):
+                    for timer in together:
+                        self.put_back(when, timer)
+                    return 0
             self.enqueue(together[0])
         return 0
 
@@ -274,6 +280,13 @@ cdef class BubbleCore(LoopCore):
         timer.unlink_untracked()
         timer.heap = None
         return timer
+
+    cdef int put_back(self, double when, TimerHandle timer) except -1:
+        timer.heap = self.timers
+        self.timers.push(when, &timer.heap_index, timer)
+        if self.gc_untracks_handles:
+            timer.untrack()
+        return 0
 
     # -------------------------------------------------- what is not in a bubble
     cdef int collect(self) except -1:
