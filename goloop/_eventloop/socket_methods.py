@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from goloop._backoff import pauses
+from goloop.core.system.addrinfo import literal_addrinfo
 
 if TYPE_CHECKING:
     from asyncio import BaseEventLoop as _Base
@@ -33,6 +34,7 @@ class SocketMethods(_Base):
     """
 
     _debug: bool
+    _closed: bool
     if TYPE_CHECKING:  # from Loop's other bases
         _add_reader: Any
         _add_writer: Any
@@ -79,6 +81,23 @@ class SocketMethods(_Base):
                 return call()
             except _WOULD_BLOCK:
                 pass
+
+    async def getaddrinfo(
+        self, host: Any, port: Any, *, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+    ) -> list[Any]:
+        """Resolve a name in a coroutine of this loop (asyncio: getaddrinfo).
+
+        host: a name, an address, or None. port: a number, the name of a service, or None. family, type, proto, flags:
+        what to find, 0 for all. Returns the list of socket.getaddrinfo(). An address with a number is answered at
+        once, in this thread; whatever is to be looked up goes to the default executor, and in debug mode, where
+        asyncio logs the time that it takes, everything does. Raises socket.gaierror; RuntimeError if the loop is
+        closed.
+        """
+        if not (self._debug or self._closed):
+            found = literal_addrinfo(host, port, family, type, proto, flags)
+            if found is not None:
+                return found
+        return await super().getaddrinfo(host, port, family=family, type=type, proto=proto, flags=flags)
 
     async def sock_recv(self, sock: socket.socket, nbytes: int) -> bytes:
         """Receive from a socket in a coroutine of this loop (asyncio: sock_recv).

@@ -43,4 +43,5 @@ def install() -> None:
     handoff.set_runtime(substitutes.request, watch.tell, watch.abandoned)
     ports.set_runtime(_Runtime())
     shutdown.set_steps(workers.stop, helper_threads.stop, last=(unhandled.report_held,))
+    shutdown.install()
     fork.install()

@@ -7,10 +7,14 @@ for the end at exit when it starts its first thread.
 from __future__ import annotations
 
 import atexit
+import functools
+import os
 import time
 from collections.abc import Callable
+from typing import Any
 
 from goloop import _environment
+from goloop.core.poll.pollset import send_collected
 
 # Seconds that cancelled goroutines have for their finally blocks, once, when their loop closes or at exit.
 SHUTDOWN_TIMEOUT: float = _environment.get("GOLOOP_SHUTDOWN_TIMEOUT")
@@ -52,3 +56,18 @@ def _exit() -> None:
     finally:
         for action in _last:
             action()
+
+
+def install() -> None:
+    """See that what loops have collected to send is sent before an end of the process that runs no handler. Once."""
+    for name in ("_exit", "execv", "execve"):
+        setattr(os, name, _after_sending(getattr(os, name)))
+
+
+def _after_sending(end: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(end)
+    def send_and_end(*args: Any, **kwargs: Any) -> Any:
+        send_collected()
+        return end(*args, **kwargs)
+
+    return send_and_end

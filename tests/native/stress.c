@@ -16,9 +16,12 @@
 #define STRESS_SPINS 12
 #include "stress_common.h"
 
+#define GL_SHORT_MS 1
+#define GL_UNMINDED 3
 #define GL_CHUNK 4
 #define GL_EVENTS 2
 #include "netpoll.c"
+#include "outbox.c"
 
 /* In a forked child the threads are gone that hold an inbox and no poll set to it yet, or any more: where there will be
  * forks, these are kept here as well, or valgrind takes them for lost. Elsewhere not, as the mutex would hide races. */

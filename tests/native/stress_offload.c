@@ -43,6 +43,8 @@ static int cut(struct msghdr *msg, uint32_t most) { /* make it `most` bytes at m
 static ssize_t faulty_recv(int fd, struct msghdr *msg);
 static ssize_t faulty_send(int fd, struct msghdr *msg);
 
+#define GL_SHORT_MS 1
+#define GL_UNMINDED 3
 #define GL_CHUNK 4
 #define GL_EVENTS 2
 #define GL_RING 32
@@ -52,6 +54,7 @@ static ssize_t faulty_send(int fd, struct msghdr *msg);
 #define GL_RECV(fd, msg) faulty_recv(fd, msg)
 #define GL_SEND(fd, msg) faulty_send(fd, msg)
 #include "netpoll.c"
+#include "outbox.c"
 #include "stream_offload.c"
 
 static __thread int runs_a_loop; /* else it is the netpoller that receives and sends */
@@ -130,6 +133,7 @@ typedef struct wire {
 
 typedef struct world {
     gl_pollset *ps;
+    uint32_t kicks; /* that the netpoller was not nudged for */
     wire wires[WIRES];
     int count;
 } world;
@@ -279,6 +283,7 @@ static void write_some(wire *l) {
     if (l->offloaded && want <= gl_offload_ops.room(l->conn)) {
         gl_offload_ops.put(l->conn, data, want);
         gl_offload_ops.kick(l->conn);
+        l->world->kicks++; /* it is told of them later */
     } else {
         int error = l->offloaded ? take_back(l) : 0;
         CHECK(error == 0, "sending failed with %d", error);
@@ -411,6 +416,9 @@ static void run_loop(world *w) {
             }
             if (!idle || !open || again)
                 break;
+            if (w->kicks)
+                gl_netpoller_nudge();
+            w->kicks = 0;
             if (rnd(2)) {
                 n = gl_poll(w->ps, -1, events, 3);
                 CHECK(n >= 0 || n == -EINTR, "gl_poll: %d", n);
@@ -422,6 +430,10 @@ static void run_loop(world *w) {
         }
         for (int i = 0; i < w->count; i++)
             turn(&w->wires[i]);
+        if (w->kicks && rnd(3) == 0) { /* at the end of a batch */
+            w->kicks = 0;
+            gl_netpoller_nudge();
+        }
     }
 }
 
@@ -505,6 +517,7 @@ static void *close_early(void *arg) {
                 gl_offload_ops.kick(conns[i]);
             }
         }
+        gl_netpoller_nudge();
         stress_yield();
         for (i = 0; i < n; i++)
             if (rnd(2)) {

@@ -1,4 +1,4 @@
-"""stress.c, monitor_stress.c and stress_offload.c under ThreadSanitizer, plain, and under valgrind.
+"""stress.c, monitor_stress.c, stress_offload.c and stress_outbox.c under ThreadSanitizer, plain, and under valgrind.
 
 Each run has its own seed. helgrind is left out: it does not know C's atomics and takes each of them for
 a race, while ThreadSanitizer knows them and checks the orderings.
@@ -185,3 +185,37 @@ def test_offload_valgrind(offload):
     # In a forked child the stacks of the parent's threads are "possibly lost".
     options += ["--show-leak-kinds=definite", "--errors-for-leak-kinds=definite"]
     check_offload([valgrind, *options, *offload], 6, 200)
+
+
+@pytest.fixture(scope="module")
+def outbox(plain_build):
+    return plain_build("stress_outbox.c")
+
+
+@pytest.fixture(scope="module")
+def sanitized_outbox(sanitized_build):
+    return sanitized_build("stress_outbox.c")
+
+
+def check_outbox(command, seed, milliseconds):
+    status, output = run([*command, str(seed), str(milliseconds)])
+    assert status == 0, output
+    assert "WARNING: ThreadSanitizer" not in output
+    assert output.startswith("ok: ")
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_outbox_thread_sanitizer(sanitized_outbox, seed):
+    check_outbox(sanitized_outbox, seed, 800)
+
+
+@pytest.mark.parametrize("seed", [4, 5])
+def test_outbox_plain(outbox, seed):
+    check_outbox(outbox, seed, 800)
+
+
+def test_outbox_valgrind(outbox):
+    valgrind = shutil.which("valgrind")
+    if valgrind is None:
+        pytest.skip("valgrind is not installed")
+    check_outbox([valgrind, "-q", "--error-exitcode=9", "--leak-check=full", "--fair-sched=try", *outbox], 6, 500)

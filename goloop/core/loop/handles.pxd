@@ -1,4 +1,4 @@
-from goloop.core.poll.pollset cimport gl_node
+from goloop.core.poll.pollset cimport gl_node, gl_write
 from goloop.core.poll.timer_heap cimport TimerHeap
 
 
@@ -8,9 +8,11 @@ cdef class Pollable:
     cdef unsigned int events                 # collected since the last run
     cdef bint queued                         # stands in the ready queue
     cdef bint prompt                         # run() is called as soon as events are collected, and raises nothing
+    cdef unsigned int collected              # the place of what it has written in the loop's outbox, from 1; 0: nothing
     cdef bint slow                           # may take its time: goroutines, which may block their thread
     cdef object run(self)                    # lets only SystemExit and KeyboardInterrupt through
     cdef object loop_closed(self)            # the poll set that it owned a descriptor of is closed
+    cdef int not_sent(self, gl_write *w) except -1  # the kernel did not take all that was collected
     cdef int take_back_conn(self) except -1  # the loop closes: take back from the netpoller what it has of this
 
 

@@ -49,6 +49,9 @@ cdef class Pollable:
     cdef object loop_closed(self):
         return None
 
+    cdef int not_sent(self, gl_write *w) except -1:
+        raise SystemError("Pollable.not_sent() is abstract")
+
     cdef int take_back_conn(self) except -1:
         return 0
 

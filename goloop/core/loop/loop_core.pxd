@@ -3,6 +3,7 @@ from libc.stdint cimport int64_t
 from goloop.core.loop.handles cimport Handle, Pollable, TimerHandle
 from goloop.core.poll.pollset cimport PollSet, Side, epoll_event
 from goloop.core.loop.offload_policy cimport OffloadPolicy
+from goloop.core.loop.outbox cimport Outbox
 from goloop.core.poll.timer_heap cimport TimerHeap
 from goloop.core.loop.ownership cimport LoopOwnership
 
@@ -11,6 +12,7 @@ cdef class LoopCore:
     cdef PollSet pollset          # None once closed
     cdef TimerHeap timers
     cdef OffloadPolicy offload_policy  # whether the netpoller receives and sends for this loop's streams
+    cdef Outbox outbox                 # what its streams have written in this iteration
     cdef list ring                     # the ready queue: a ring of handles and pollables, grown by doubling
     cdef Py_ssize_t head
     cdef Py_ssize_t count
@@ -43,6 +45,7 @@ cdef class LoopCore:
     cdef int sleep_on_futex(self, int64_t deadline) except -1
     cdef int run_once(self) except -1
     cdef int run_ready(self) except -1
+    cdef int run_items(self) except -1
     cdef int iterate(self) except -1
     cdef int run_timed(self, object item) except -1
     cdef Handle soon(self, object callback, object args, object context)

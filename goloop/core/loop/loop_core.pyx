@@ -73,6 +73,7 @@ cdef class LoopCore:
         self.ownership = LoopOwnership(self, self.pollset)
         self.timers = TimerHeap()
         self.offload_policy = OffloadPolicy()
+        self.outbox = Outbox(self.pollset)
         self.ring = [None] * RING_START
         self.capacity = RING_START
         self.slow = 0.1
@@ -275,6 +276,16 @@ cdef class LoopCore:
         return PyErr_CheckSignals()
 
     cdef int run_ready(self) except -1:
+        """Run what the iteration has to run, then send what that has written."""
+        cdef LoopThread loop_thread = self.ownership.holder
+        try:
+            self.run_items()
+        finally:
+            if self.outbox.waiting and self.ownership.holder is loop_thread:
+                self.outbox.flush()
+        return 0
+
+    cdef int run_items(self) except -1:
         """Run what the iteration has to run; a thread that gets ownership in the middle of one goes on with it."""
         cdef object item
         cdef PyObject **cell
@@ -308,6 +319,8 @@ cdef class LoopCore:
                 ownership.safepoint(loop_thread)
                 if loop_thread.state != RUNNING or ownership.iteration != iteration:
                     break             # others ran iterations meanwhile, and this one is over
+            if self.outbox.waiting:
+                self.outbox.flush_if_due()
         item = None
         if self.count == 0:
             self.todo = 0

@@ -582,6 +582,7 @@ cdef class LoopOwnership:
             if not self.is_monitored:
                 hooks.region(loop_thread)
             loop_thread.state = REGION
+            self.pollset.send_collected()
             self.safepoint_requested = True  # to see at the end of the callback that it was left
             self.stall.beat += 1
             self.stall.mode = GL_REGION

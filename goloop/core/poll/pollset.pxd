@@ -22,6 +22,38 @@ cdef extern from "sys/epoll.h" nogil:
     int epoll_wait(int epfd, epoll_event *events, int maxevents, int timeout)
 
 
+cdef extern from "sys/uio.h" nogil:
+    ctypedef struct iovec "struct iovec":
+        void *iov_base
+        size_t iov_len
+
+
+cdef extern from "../poll/native/outbox.h" nogil:
+    enum:
+        GL_WRITES
+        GL_PIECES
+        GL_BY_NETPOLLER
+    ctypedef struct gl_write:
+        int fd
+        int done
+        Py_ssize_t sent
+        int error
+        int pieces
+        size_t length
+        void *owner
+        iovec *iov
+        void **held
+    ctypedef struct gl_outbox:
+        uint32_t count
+        uint32_t batch
+        gl_write *writes
+    uint32_t gl_outbox_add(
+        gl_outbox *box, uint32_t place, int fd, void *owner, void *held, const void *data, size_t length, size_t most
+    )
+    void gl_outbox_begin(gl_outbox *box)
+    void gl_outbox_empty(gl_outbox *box)
+
+
 cdef extern from "../poll/native/netpoll.h" nogil:
     ctypedef struct gl_node:
         gl_node *next
@@ -31,6 +63,7 @@ cdef extern from "../poll/native/netpoll.h" nogil:
     ctypedef struct gl_pollset:
         int epfd
         gl_inbox completions
+        gl_outbox *outbox
         uint64_t parks
     ctypedef struct gl_stats:
         uint64_t fires
@@ -51,6 +84,13 @@ cdef extern from "../poll/native/netpoll.h" nogil:
     int gl_poll(gl_pollset *ps, int64_t deadline, epoll_event *events, int room)
     void gl_unpark(gl_pollset *ps)
     uint32_t gl_fork_epoch()
+    gl_outbox *gl_pollset_outbox(gl_pollset *ps)
+    int gl_netpoller_tick()
+    void gl_netpoller_nudge()
+    void gl_send_collected()
+    void gl_outbox_send(gl_outbox *box)
+    void gl_outbox_send_one(gl_outbox *box, uint32_t i)
+    void gl_outbox_send_for(gl_outbox *box)
     void gl_get_stats(gl_stats *out)
 
 
@@ -119,6 +159,14 @@ cdef class PollSet:
     cdef int park(self, int64_t deadline) noexcept nogil
     cdef int poll(self, int64_t deadline, epoll_event *events, int room) noexcept nogil
     cdef void unpark(self) noexcept nogil
+
+    # the outbox, as functions for the same reason; see loop/outbox.pyx
+    cdef gl_outbox *open_outbox(self) noexcept nogil        # NULL: no memory
+    cdef int begin_batch(self) noexcept nogil               # 0, or the error with which the netpoller cannot be started
+    cdef void nudge(self) noexcept nogil                    # the netpoller has something to do
+    cdef void send_batch(self, gl_outbox *box) noexcept nogil
+    cdef void send_one(self, gl_outbox *box, uint32_t i) noexcept nogil
+    cdef void send_collected(self) noexcept nogil           # in the loop's place; any thread
     cdef int harvest(self, epoll_event *events, int room) noexcept nogil
     cdef bint foreign(self) noexcept nogil
     cdef int check_not_foreign(self) except -1

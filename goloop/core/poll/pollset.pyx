@@ -47,6 +47,12 @@ def stats():
     }
 
 
+def send_collected():
+    """Send what all loops have collected to send, as far as the kernel takes it. Any thread."""
+    with nogil:
+        gl_send_collected()
+
+
 @cython.final
 cdef class PollSet:
     def __cinit__(self):
@@ -114,6 +120,26 @@ cdef class PollSet:
         cdef gl_pollset *ps = self.ps
         if ps != NULL:
             gl_unpark(ps)
+
+    cdef gl_outbox *open_outbox(self) noexcept nogil:
+        return gl_pollset_outbox(self.ps)
+
+    cdef int begin_batch(self) noexcept nogil:
+        return gl_netpoller_tick()
+
+    cdef void nudge(self) noexcept nogil:
+        gl_netpoller_nudge()
+
+    cdef void send_batch(self, gl_outbox *box) noexcept nogil:
+        gl_outbox_send(box)
+
+    cdef void send_one(self, gl_outbox *box, uint32_t i) noexcept nogil:
+        gl_outbox_send_one(box, i)
+
+    cdef void send_collected(self) noexcept nogil:
+        cdef gl_pollset *ps = self.ps
+        if ps != NULL and ps.outbox != NULL:
+            gl_outbox_send_for(ps.outbox)
 
     cdef int harvest(self, epoll_event *events, int room) noexcept nogil:
         return epoll_wait(self.ps.epfd, events, room, 0)

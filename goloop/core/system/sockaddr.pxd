@@ -3,6 +3,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 cdef extern from "sys/socket.h" nogil:
     enum:
+        AF_UNSPEC
         AF_INET
         AF_INET6
         AF_UNIX
@@ -32,6 +33,8 @@ cdef int raw_kind(object sock) except -2
 cdef int raw_proto(object sock) except -2
 cdef bint known(int family) noexcept
 cdef object unpack(Address *address)
+# Write a numeric address of IPv4 or IPv6 as inet_pton() knows it; False if the text is none of that family.
+cdef bint fill(const char *host, int port, int family, Address *address) noexcept
 cdef bint pack(object value, int family, Address *address) except -1
 cdef bytes sockaddr_of(int fd, bint peer)       # one end's address as the kernel gives it; b"" for none
 # As Go writes it: 127.0.0.1:80, [::1]:80, a path, @name for an abstract one; "" for none.

@@ -159,10 +159,24 @@ cdef str format_go(bytes raw):
     return ""
 
 
-cdef bint pack(object value, int family, Address *address) except -1:
-    """True if value was a numeric address of the family, and is now in `address`; else the socket module must do it."""
+cdef bint fill(const char *host, int port, int family, Address *address) noexcept:
     cdef sockaddr_in *v4 = <sockaddr_in *>&address.storage
     cdef sockaddr_in6 *v6 = <sockaddr_in6 *>&address.storage
+    if family == AF_INET:
+        memset(v4, 0, sizeof(sockaddr_in))
+        v4.sin_family = AF_INET
+        v4.sin_port = htons(<uint16_t>port)
+        address.length = sizeof(sockaddr_in)
+        return inet_pton(AF_INET, host, &v4.sin_addr) == 1
+    memset(v6, 0, sizeof(sockaddr_in6))
+    v6.sin6_family = AF_INET6
+    v6.sin6_port = htons(<uint16_t>port)
+    address.length = sizeof(sockaddr_in6)
+    return inet_pton(AF_INET6, host, &v6.sin6_addr) == 1
+
+
+cdef bint pack(object value, int family, Address *address) except -1:
+    """True if value was a numeric address of the family, and is now in `address`; else the socket module must do it."""
     cdef Py_ssize_t size = 0
     cdef const char *host
     cdef object port
@@ -172,19 +186,7 @@ cdef bint pack(object value, int family, Address *address) except -1:
     if type((<tuple>value)[0]) is not str or type(port) is not int or not 0 <= port <= 0xffff:
         return False
     host = PyUnicode_AsUTF8AndSize((<tuple>value)[0], &size)
-    if strlen(host) != <size_t>size:
-        return False
-    if family == AF_INET:
-        memset(v4, 0, sizeof(sockaddr_in))
-        v4.sin_family = AF_INET
-        v4.sin_port = htons(<uint16_t><int>port)
-        address.length = sizeof(sockaddr_in)
-        return inet_pton(AF_INET, host, &v4.sin_addr) == 1
-    memset(v6, 0, sizeof(sockaddr_in6))
-    v6.sin6_family = AF_INET6
-    v6.sin6_port = htons(<uint16_t><int>port)
-    address.length = sizeof(sockaddr_in6)
-    return inet_pton(AF_INET6, host, &v6.sin6_addr) == 1
+    return strlen(host) == <size_t>size and fill(host, port, family, address)
 
 
 def is_numeric_host(host not None):

@@ -1,23 +1,16 @@
 from libc.stdint cimport uint32_t
 
 from goloop.core.poll.pollset cimport gl_conn
-from goloop.core.transports.base cimport Transport
+from goloop.core.transports.stream_output cimport StreamOutput
 
 
-cdef class StreamTransport(Transport):
-    cdef list buffer              # bytes objects that wait to be sent, oldest first; None: none ever did
-    cdef Py_ssize_t first         # index of the oldest in `buffer`
-    cdef Py_ssize_t offset        # of it, what was sent already
-    cdef Py_ssize_t size          # bytes that wait
+cdef class StreamTransport(StreamOutput):
     cdef bint buffered            # the protocol is a BufferedProtocol
     cdef bint readable            # a read may find something: the edge was seen, and not read dry
     cdef int bulk                 # bytes that the next read may well bring, if that is much; 0: little
     cdef bint short_read_drains   # a read that fills less than its buffer has left nothing behind
     cdef bint tcp                 # over TCP. Only then can a close tell the peer that we leave something unread
     cdef bint ended               # EOF was received
-    cdef bint eof                 # write_eof() was called
-    cdef object empty_waiter      # sendfile() waits for the buffer to empty
-    cdef object writable_waiter   # sendfile() waits for room in the socket
 
     cdef gl_conn *conn            # stands for the socket while offloaded, and after that while bytes are left in it
     cdef uint32_t conn_generation
@@ -43,9 +36,5 @@ cdef class StreamTransport(Transport):
     cdef int got_eof(self) except -1
     cdef bint write_offloaded(self, const void *data, Py_ssize_t length) except -1
     cdef int follow_policy(self) except -1
-    cdef int push(self, object data, Py_ssize_t skip) except -1
     cdef bint put_all(self, list pieces) except -1
-    cdef int flush(self) except -1
-    cdef int sent(self, Py_ssize_t n, bint room) except -1
-    cdef int write_failed(self, object exc) except -1
-    cdef int check_writable(self, str method) except -1
+    cdef int kick(self) except -1

@@ -1,8 +1,9 @@
-import asyncio
 from typing import Any, final
 
+from goloop.core.transports.stream_output import StreamOutput
+
 @final
-class StreamTransport(asyncio.Transport):
+class StreamTransport(StreamOutput):
     max_size: int
     def __init__(
         self,
@@ -14,6 +15,3 @@ class StreamTransport(asyncio.Transport):
         server: Any = None,
         context: Any = None,
     ) -> None: ...
-    def _make_empty_waiter(self) -> asyncio.Future[None]: ...
-    def _reset_empty_waiter(self) -> None: ...
-    def _make_writable_waiter(self) -> asyncio.Future[None]: ...

@@ -15,7 +15,6 @@ from asyncio import selector_events as _selector_events
 from asyncio import transports as _transports
 from asyncio import trsock as _trsock
 from asyncio.log import logger as _logger
-from socket import SHUT_WR
 from socket import socket as _Socket
 from sys import version_info
 
@@ -44,12 +43,6 @@ cdef extern from "Python.h":
     int _PyBytes_Resize(PyObject **data, Py_ssize_t size) except -1
 
 cdef extern from "sys/socket.h" nogil:
-    struct iovec:
-        void *iov_base
-        size_t iov_len
-    struct msghdr:
-        iovec *msg_iov
-        size_t msg_iovlen
     enum:
         SOL_SOCKET
         SO_LINGER
@@ -59,17 +52,12 @@ cdef extern from "sys/socket.h" nogil:
     int setsockopt(int fd, int level, int name, const void *value, socklen_t length)
     ssize_t recv(int fd, void *buf, size_t n, int flags)
     ssize_t send(int fd, const void *buf, size_t n, int flags)
-    ssize_t sendmsg(int fd, const msghdr *msg, int flags)
 
 cdef extern from "netinet/tcp.h" nogil:
     enum:
         TCP_NODELAY
 
-cdef extern from "string.h" nogil:
-    void *memset(void *where, int byte, size_t n)
-
 cdef enum:
-    IOV = 64                # buffers per sendmsg
     BULK = 32768            # bytes in one read: such a stream had better copy once, from the kernel. It stays inline
     BULK_INLINE_TURNS = 32  # for that many turns
     FOREVER = 0x7fffffff    # turns: for ever
@@ -95,7 +83,7 @@ cdef object wrong_type(object data):
 
 
 @cython.final
-cdef class StreamTransport(Transport):
+cdef class StreamTransport(StreamOutput):
     """A connection over a stream socket, as asyncio.Transport."""
 
     _start_tls_compatible = True
@@ -170,6 +158,7 @@ cdef class StreamTransport(Transport):
 
     @property
     def _sock(self):
+        self.settle()
         return self.file
 
     @_sock.setter
@@ -204,6 +193,7 @@ cdef class StreamTransport(Transport):
     # ------------------------------------------------------------------ events
     cdef object run(self):
         cdef unsigned int events = self.events
+        self.settle()              # a write that fails comes before the end of the stream that it fails for
         if self.lost or self.busy:
             return None
         self.events = 0
@@ -259,7 +249,7 @@ cdef class StreamTransport(Transport):
         cdef gl_conn *conn
         if not self.tcp or not self.started or self.closing or self.paused or self.ended or self.eof:
             return 0
-        if self.readable or self.size or self.queued:
+        if self.readable or self.size or self.queued or self.collected:
             return 0
         if self.empty_waiter is not None or self.writable_waiter is not None:
             return 0
@@ -502,23 +492,14 @@ cdef class StreamTransport(Transport):
             _logger.debug("%r resumes reading", self)
 
     # ----------------------------------------------------------------- writing
-    cdef Py_ssize_t pending(self) except -1:
-        return self.size
-
     cdef int discard(self) except -1:
         if self.offloaded:
             self.take_back()
+        self.settle()      # it was written before, and may go as far as the kernel takes it
         self.buffer = None
         self.first = 0
         self.offset = 0
         self.size = 0
-        return 0
-
-    cdef int check_writable(self, str method) except -1:
-        if self.eof:
-            raise RuntimeError(f"Cannot call {method}() after write_eof()")
-        if self.empty_waiter is not None:
-            raise RuntimeError(f"unable to {method}; sendfile is in progress")
         return 0
 
     def write(self, data):
@@ -540,6 +521,10 @@ cdef class StreamTransport(Transport):
                 self.ignored_write("socket.send() raised exception.")
                 return
             if self.offloaded and self.write_offloaded(view.buf, length):
+                return
+            if (self.loop_core.todo or self.collected) and self.size == 0 and self.collect(data, view.buf, length):
+                return
+            if self.lost:
                 return
             if self.size == 0:
                 n = send(self.fd, view.buf, length, MSG_NOSIGNAL)
@@ -566,21 +551,11 @@ cdef class StreamTransport(Transport):
         """Give it to the netpoller. False: it has no room, and the socket is the loop's again."""
         if <size_t>length <= io.room(self.conn):
             io.put(self.conn, data, length)
-            io.kick(self.conn)
+            self.kick()
             return True
         self.take_back_conn()
         self.inline_turns_left = BULK_INLINE_TURNS
         return self.lost
-
-    cdef int push(self, object data, Py_ssize_t skip) except -1:
-        """Buffer a bytes object; `skip` bytes of it were sent, and nothing else waits if that is not 0."""
-        if skip:
-            self.offset = skip
-        if self.buffer is None:
-            self.buffer = []
-        self.buffer.append(data)
-        self.size += PyBytes_GET_SIZE(data) - skip
-        return 0
 
     def writelines(self, list_of_data):
         """Send an iterable of bytes-like objects, in one system call as far as the socket takes them."""
@@ -605,6 +580,12 @@ cdef class StreamTransport(Transport):
             if self.lost:
                 return
             idle = self.size == 0
+        if idle and (self.loop_core.todo or self.collected):
+            while pieces and self.collect(pieces[0], PyBytes_AS_STRING(pieces[0]), PyBytes_GET_SIZE(pieces[0])):
+                del pieces[0]
+            if self.lost or not pieces:
+                return
+            idle = self.size == 0
         for data in pieces:
             self.push(data, 0)
         if idle:
@@ -622,127 +603,14 @@ cdef class StreamTransport(Transport):
             room -= PyBytes_GET_SIZE(data)
         for data in pieces:
             io.put(self.conn, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+        self.kick()
+        return True
+
+    cdef inline int kick(self) except -1:
+        """The netpoller has something to send."""
         io.kick(self.conn)
-        return True
-
-    cdef int flush(self) except -1:
-        """Send what is buffered, as much as goes in one call."""
-        cdef iovec iov[IOV]
-        cdef msghdr msg
-        cdef Py_ssize_t i, n, wanted = 0, skip = self.offset, count = min(len(self.buffer) - self.first, IOV)
-        cdef object data
-        memset(&msg, 0, sizeof(msg))
-        for i in range(count):
-            data = self.buffer[self.first + i]
-            iov[i].iov_base = PyBytes_AS_STRING(data) + skip
-            iov[i].iov_len = PyBytes_GET_SIZE(data) - skip
-            wanted += PyBytes_GET_SIZE(data) - skip
-            skip = 0
-        msg.msg_iov = iov
-        msg.msg_iovlen = count
-        n = sendmsg(self.fd, &msg, MSG_NOSIGNAL)
-        if n < 0:
-            if errno == EAGAIN:
-                return 0
-            if errno != EINTR:
-                return self.write_failed(os_error(errno))
-            n = wanted = 0
-        return self.sent(n, n == wanted)
-
-    cdef int sent(self, Py_ssize_t n, bint room) except -1:
-        """Account for n bytes sent. room: the socket took all it was given, so no edge will come."""
-        cdef Py_ssize_t left
-        self.size -= n
-        while n:
-            left = PyBytes_GET_SIZE(self.buffer[self.first]) - self.offset
-            if n < left:
-                self.offset += n
-                break
-            n -= left
-            self.offset = 0
-            self.buffer[self.first] = None
-            self.first += 1
-        if self.size == 0:
-            self.buffer.clear()
-            self.first = 0
-        elif self.first > 256:
-            del self.buffer[:self.first]
-            self.first = 0
-        if self.size and room:
-            self.events |= EPOLLOUT
-            self.loop_core.queue(self)
-        self.maybe_resume()      # may write
-        if self.size == 0 and not self.lost:
-            if self.empty_waiter is not None and not self.empty_waiter.done():
-                self.empty_waiter.set_result(None)
-            if self.closing:
-                self.lose_soon(None)
-            elif self.eof:
-                try:
-                    self.file.shutdown(SHUT_WR)
-                except OSError as exc:
-                    self.fail(exc, "Fatal error on socket transport")
-        return 0
-
-    cdef int write_failed(self, object exc) except -1:
-        self.fail(exc, "Fatal write error on socket transport")
-        if self.empty_waiter is not None and not self.empty_waiter.done():
-            self.empty_waiter.set_exception(exc)
-        return 0
-
-    def write_eof(self):
-        """Close the write side once what is buffered has been sent; reading goes on."""
-        if self.closing or self.eof:
-            return
-        self.take_back_conn()
-        if self.lost:
-            return
-        self.eof = True
-        if self.size == 0:
-            self.file.shutdown(SHUT_WR)
-
-    def can_write_eof(self):
-        """Return True: a stream socket can be half closed."""
-        return True
-
-    # ---------------------------------------------------------------- sendfile
-    def _make_empty_waiter(self):
-        """A future that is done when nothing waits to be sent; until _reset_empty_waiter(), write() fails."""
-        if self.empty_waiter is not None:
-            raise RuntimeError("Empty waiter is already set")
-        self.take_back_conn()
-        self.empty_waiter = self.loop_core.create_future()
-        if self.size == 0:
-            self.empty_waiter.set_result(None)
-        return self.empty_waiter
-
-    def _reset_empty_waiter(self):
-        self.empty_waiter = None
-
-    def _make_writable_waiter(self):
-        """A future that is done when the socket, found full, has room again or the connection is lost."""
-        self.writable_waiter = self.loop_core.create_future()
-        if self.lost:
-            self._wake_writable()
-        return self.writable_waiter
-
-    def _wake_writable(self):
-        waiter = self.writable_waiter
-        self.writable_waiter = None
-        if not waiter.done():
-            waiter.set_result(None)
-
-    def close(self):
-        """Close when what is buffered has been written; connection_lost(None) is called after that."""
-        self.take_back_conn()
-        Transport.close(self)
-
-    cdef int lose(self, object exc) except -1:
-        try:
-            Transport.lose(self, exc)
-        finally:
-            if self.empty_waiter is not None and not self.empty_waiter.done():
-                self.empty_waiter.set_exception(ConnectionError("Connection is closed by peer"))
-            if self.writable_waiter is not None:
-                self._wake_writable()
+        if self.loop_core.todo:
+            self.loop_core.outbox.kick()
+        else:
+            self.loop_core.outbox.tell_netpoller()
         return 0

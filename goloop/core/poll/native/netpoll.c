@@ -121,6 +121,11 @@ static uint32_t netpoller_running;        /* atomic; stored under table_lock, lo
 static uint32_t fork_epoch;               /* atomic; written in a forked child, before it has other threads */
 static uint64_t count_fires, count_stale; /* atomic, relaxed */
 
+static uint32_t minding;      /* atomic; loops sleep in their poll sets, and the netpoller looks whether for long */
+static int64_t next_look;     /* the netpoller's; when, on the coarse clock */
+static uint32_t ticking;      /* atomic; loops collect writes, and the netpoller looks after them */
+static int64_t next_tick;     /* the netpoller's; monotonic nanoseconds */
+static uint32_t idle_ticks;   /* the netpoller's */
 static const gl_guest *guest; /* constant once the library is loaded */
 static int doorbell = -1;     /* an eventfd in the master, edge-triggered and never read; guarded as `master` */
 static uint32_t dozing;       /* atomic; the netpoller sleeps, or is about to look whether it may */
@@ -156,6 +161,10 @@ void gl_unpark(gl_pollset *ps) {
     errno = saved;
 }
 
+#define SHORT_NS (GL_SHORT_MS * INT64_C(1000000))
+
+static int64_t coarse_ns(void) { return gl_clock_ns(CLOCK_MONOTONIC_COARSE); } /* a jiffy behind at most, and cheap */
+
 static uint64_t epoll_key(const gl_pollset *ps, uint32_t generation) { return (uint64_t)generation << 32 | ps->index; }
 
 static int netpoller_ensure(void);
@@ -173,6 +182,8 @@ static void netpoller_fired(uint64_t key) {
     __atomic_store_n(&ps->armed, 0, __ATOMIC_SEQ_CST);
     GL_YIELD();
     gl_unpark(ps);
+    if (!__atomic_exchange_n(&minding, 1, __ATOMIC_SEQ_CST)) /* so that the loop need not wake us for it */
+        next_look = coarse_ns() + SHORT_NS;
 }
 
 void gl_netpoller_host(const gl_guest *g) { guest = g; }
@@ -202,22 +213,127 @@ int gl_netpoller_add(int fd, uint32_t mask, uint64_t key) {
 
 void gl_netpoller_remove(int fd) { epoll_ctl(master, EPOLL_CTL_DEL, fd, NULL); }
 
+gl_outbox *gl_pollset_outbox(gl_pollset *ps) {
+    gl_outbox *box = __atomic_load_n(&ps->outbox, __ATOMIC_RELAXED);
+    if (box == NULL && (box = calloc(1, sizeof *box)) != NULL)
+        __atomic_store_n(&ps->outbox, box, __ATOMIC_RELEASE); /* pairs with each_outbox */
+    return box;
+}
+
+/* Calls f for the outbox of each poll set, also of those that are not open: theirs are empty. The sum of the results. */
+static int each_outbox(int (*f)(gl_outbox *box)) {
+    int sum = 0;
+    for (uint32_t i = 0;; i++) {
+        gl_pollset *ps = table_at(i);
+        gl_outbox *box;
+        if (ps == NULL)
+            return sum;
+        box = __atomic_load_n(&ps->outbox, __ATOMIC_ACQUIRE);
+        if (box != NULL)
+            sum += f(box);
+    }
+}
+
+static int send_for(gl_outbox *box) {
+    gl_outbox_send_for(box);
+    return 0;
+}
+
+static int in_use(gl_outbox *box) { return __atomic_load_n(&box->count, __ATOMIC_SEQ_CST) != 0; }
+
+void gl_send_collected(void) { each_outbox(send_for); }
+
+int gl_netpoller_tick(void) {
+    uint32_t no = 0;
+    int error = 0;
+    /* seq_cst: comes after the store of the count; pairs with tick(), which stores 0 here and then looks at counts. */
+    if (__atomic_load_n(&ticking, __ATOMIC_SEQ_CST) ||
+        !__atomic_compare_exchange_n(&ticking, &no, 1, 0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+        return 0;
+    if (!__atomic_load_n(&netpoller_running, __ATOMIC_SEQ_CST)) /* pairs with before_fork, as in gl_park */
+        error = netpoller_ensure();
+    if (error)
+        __atomic_store_n(&ticking, 0, __ATOMIC_SEQ_CST);
+    else
+        gl_netpoller_nudge();
+    return error;
+}
+
+/* Let the loop whose sleep in its poll set has become long park on the futex instead: it does so by itself when it wakes.
+ * Returns when to look next, on the coarse clock; 0: no loop sleeps in its poll set. */
+static int64_t look_at_sleepers(int64_t now) {
+    int64_t next = 0;
+    for (uint32_t i = 0;; i++) {
+        gl_pollset *ps = table_at(i);
+        int64_t due;
+        if (ps == NULL)
+            return next;
+        if (__atomic_load_n(&ps->state, __ATOMIC_SEQ_CST) != GL_POLLING)
+            continue;
+        due = __atomic_load_n(&ps->since, __ATOMIC_RELAXED) + SHORT_NS;
+        if (due > now) {
+            next = next == 0 || due < next ? due : next;
+        } else {
+            __atomic_store_n(&ps->long_wait, 1, __ATOMIC_SEQ_CST);
+            GL_YIELD();
+            gl_unpark(ps);
+        }
+    }
+}
+
+static void mind(void) {
+    int64_t now = coarse_ns();
+    if (now < next_look)
+        return;
+    next_look = look_at_sleepers(now);
+    if (next_look)
+        return;
+    __atomic_store_n(&minding, 0,
+                     __ATOMIC_SEQ_CST); /* pairs with ask_to_mind: a loop says that it sleeps, then looks */
+    GL_YIELD();
+    next_look = look_at_sleepers(now);
+    if (next_look)
+        __atomic_store_n(&minding, 1, __ATOMIC_SEQ_CST);
+}
+
+static void tick(void) {
+    int64_t now = gl_monotonic_ns();
+    if (now < next_tick)
+        return;
+    next_tick = now + GL_TICK_MS * 1000000;
+    idle_ticks = each_outbox(gl_outbox_look) ? 0 : idle_ticks + 1;
+    if (idle_ticks < GL_IDLE_TICKS)
+        return;
+    idle_ticks = 0;
+    GL_YIELD();
+    __atomic_store_n(&ticking, 0, __ATOMIC_SEQ_CST);
+    GL_YIELD();
+    if (each_outbox(in_use)) /* it may have seen the 1 */
+        __atomic_store_n(&ticking, 1, __ATOMIC_SEQ_CST);
+}
+
+/* How long the netpoller may sleep: milliseconds, or -1. */
+static int time_to_sleep(void) {
+    if (guest != NULL && guest->round())
+        return 0;
+    __atomic_store_n(&dozing, 1, __ATOMIC_SEQ_CST);
+    GL_YIELD();
+    if (guest != NULL && !guest->idle())
+        return 0;
+    if (__atomic_load_n(&ticking, __ATOMIC_SEQ_CST)) /* pairs with gl_netpoller_tick */
+        return GL_TICK_MS;
+    if (__atomic_load_n(&minding, __ATOMIC_SEQ_CST)) { /* pairs with ask_to_mind */
+        int64_t left = next_look - coarse_ns();
+        return left > 0 ? (int)(left / 1000000) + 1 : 0;
+    }
+    return -1;
+}
+
 static void *netpoller_main(void *arg) {
     int epfd = (int)(intptr_t)arg, stop = 0;
     struct epoll_event events[GL_EVENTS];
     while (!stop) {
-        int n, timeout = -1;
-        if (guest != NULL) {
-            if (guest->round()) {
-                timeout = 0;
-            } else {
-                __atomic_store_n(&dozing, 1, __ATOMIC_SEQ_CST);
-                GL_YIELD();
-                if (!guest->idle())
-                    timeout = 0;
-            }
-        }
-        n = epoll_wait(epfd, events, GL_EVENTS, timeout);
+        int n = epoll_wait(epfd, events, GL_EVENTS, time_to_sleep());
         if (n < 0 && errno != EINTR)
             gl_fatal("netpoller: epoll_wait");
         __atomic_store_n(&dozing, 0, __ATOMIC_SEQ_CST);
@@ -227,6 +343,10 @@ static void *netpoller_main(void *arg) {
             else if (events[i].data.u64 != DOORBELL_MARK &&
                      (guest == NULL || !guest->event(events[i].data.u64, events[i].events)))
                 netpoller_fired(events[i].data.u64);
+        if (__atomic_load_n(&ticking, __ATOMIC_RELAXED))
+            tick();
+        if (__atomic_load_n(&minding, __ATOMIC_RELAXED))
+            mind();
     }
     return NULL;
 }
@@ -289,6 +409,7 @@ static void master_close(void) { /* under table_lock; keeps errno */
 static void before_fork(void) {
     pthread_mutex_lock(&table_lock);
     netpoller_stop();
+    gl_send_collected(); /* as without an outbox: what was written before the fork comes before what the child writes */
     if (guest != NULL)
         guest->before_fork();
 }
@@ -296,7 +417,8 @@ static void before_fork(void) {
 static void after_fork_parent(void) {
     /* gl_park says that it sleeps, then looks whether the netpoller runs; before_fork said that it does not
      * run, and here we look whether anybody sleeps. So either the loop starts it, or we do. */
-    int needed = guest != NULL && guest->needed();
+    int needed = __atomic_load_n(&ticking, __ATOMIC_SEQ_CST) || __atomic_load_n(&minding, __ATOMIC_SEQ_CST) ||
+                 (guest != NULL && guest->needed());
     for (uint32_t i = 0; i < table_size && !needed; i++)
         needed = __atomic_load_n(&table_at(i)->state, __ATOMIC_SEQ_CST) == GL_PARKED;
     if (needed && (errno = netpoller_start()) != 0)
@@ -310,11 +432,15 @@ static void after_fork_child(void) {
     /* The master epoll is the parent's. Poll sets opened before stay foreign for ever; the first one opened
      * here makes a master of this process's own. */
     __atomic_fetch_add(&fork_epoch, 1, __ATOMIC_RELAXED);
-    for (uint32_t i = 0; i < table_size; i++) /* the threads that were ringing are not here */
-        __atomic_store_n(&table_at(i)->ringers, 0, __ATOMIC_RELAXED);
+    for (uint32_t i = 0; i < table_size; i++) {
+        __atomic_store_n(&table_at(i)->ringers, 0, __ATOMIC_RELAXED);   /* the threads that were ringing are not here */
+        __atomic_store_n(&table_at(i)->outbox, NULL, __ATOMIC_RELAXED); /* the parent's loop keeps it, sent as it is */
+    }
     master_close();
     open_count = 0;
     __atomic_store_n(&dozing, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&ticking, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&minding, 0, __ATOMIC_RELAXED);
     if (guest != NULL)
         guest->after_fork_child();
     pthread_mutex_unlock(&table_lock);
@@ -363,6 +489,7 @@ static void pollset_init(gl_pollset *ps, int epfd, int bell, gl_inbox *inbox) {
     ps->bell = bell;
     ps->epoch = gl_fork_epoch();
     ps->inbox = inbox;
+    ps->patient = 0;
     __atomic_store_n(&ps->parks, 0, __ATOMIC_RELAXED);
     gl_inbox_open(inbox);
     gl_inbox_open(&ps->completions);
@@ -414,6 +541,8 @@ void gl_pollset_close(gl_pollset *ps) {
     table_put(ps);
     if (open_count == 0) {
         netpoller_stop();
+        __atomic_store_n(&ticking, 0, __ATOMIC_SEQ_CST); /* all outboxes are empty: their loops are closed */
+        __atomic_store_n(&minding, 0, __ATOMIC_SEQ_CST);
         master_close();
     }
     pthread_mutex_unlock(&table_lock);
@@ -486,25 +615,73 @@ static int wait_for(int epfd, struct epoll_event *events, int room, int64_t ns) 
     return epoll_wait(epfd, events, room, ms < INT_MAX ? (int)ms : INT_MAX);
 }
 
+/* Have the netpoller see when a sleep in the poll set becomes long. Returns 0 if it does, and 1 if the loop has to look
+ * at the clock itself, which costs more: in a process that has slept but a few times, it is not started for that. */
+static int ask_to_mind(void) {
+    static uint32_t unminded; /* atomic, relaxed; sleeps */
+    uint32_t no = 0;
+    /* seq_cst: comes after the store of POLLING; pairs with mind(), which stores 0 and then looks at the states. */
+    if (__atomic_load_n(&minding, __ATOMIC_SEQ_CST))
+        return 0;
+    if (!__atomic_load_n(&netpoller_running, __ATOMIC_SEQ_CST)) { /* pairs with before_fork, as in gl_park */
+        if (__atomic_add_fetch(&unminded, 1, __ATOMIC_RELAXED) < GL_UNMINDED || netpoller_ensure())
+            return 1;
+    }
+    if (__atomic_compare_exchange_n(&minding, &no, 1, 0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+        gl_netpoller_nudge();
+    return 0;
+}
+
+/* Sleep in the poll set. Returns what epoll_wait returns; *was_long: that took, or takes, so long that a futex is
+ * better. */
+static int sleep_in_pollset(gl_pollset *ps, int64_t deadline, struct epoll_event *events, int room, int *was_long) {
+    int n, self = ask_to_mind();
+    if (deadline >= 0) {
+        int64_t left = deadline - gl_monotonic_ns();
+        if (self && left > SHORT_NS)
+            left = SHORT_NS;
+        else
+            self = 0;
+        n = wait_for(ps->epfd, events, room, left > 0 ? left : 0);
+    } else {
+        n = epoll_wait(ps->epfd, events, room, self ? GL_SHORT_MS : -1);
+    }
+    *was_long = n == 0 && self;
+    return n;
+}
+
+static int is_bell(int n, const struct epoll_event *events) { return n == 1 && events[0].data.u64 == GL_BELL; }
+
+/* The sleep is long: go on as gl_park. Returns as gl_poll does. */
+static int park_and_harvest(gl_pollset *ps, int64_t deadline, struct epoll_event *events, int room) {
+    int n, error = gl_park(ps, deadline);
+    ps->patient = error == ETIMEDOUT;
+    if (error == EINTR)
+        return -EINTR;
+    n = epoll_wait(ps->epfd, events, room, 0);
+    return n < 0 ? -errno : n;
+}
+
 int gl_poll(gl_pollset *ps, int64_t deadline, struct epoll_event *events, int room) {
-    int n, error;
+    int n = 0, error = 0, was_long = 0;
     if (gl_pollset_foreign(ps))
         return -EPERM;
+    if (ps->patient)
+        return park_and_harvest(ps, deadline, events, room);
     __atomic_fetch_add(&ps->parks, 1, __ATOMIC_RELAXED);
+    __atomic_store_n(&ps->since, coarse_ns(), __ATOMIC_RELAXED);
+    __atomic_store_n(&ps->long_wait, 0, __ATOMIC_RELAXED);
     /* seq_cst: "I sleep" comes before the look at the inbox. Pairs with gl_inbox_push + gl_unpark. Descriptors need
      * no such look: epoll itself keeps what became ready since the last harvest. */
     __atomic_store_n(&ps->state, GL_POLLING, __ATOMIC_SEQ_CST);
     GL_YIELD();
-    if (!gl_inbox_empty(ps->inbox) || !gl_inbox_empty(&ps->completions)) {
-        n = 0;
-    } else if (deadline < 0) {
-        n = epoll_wait(ps->epfd, events, room, -1);
-    } else {
-        int64_t left = deadline - gl_monotonic_ns();
-        n = wait_for(ps->epfd, events, room, left > 0 ? left : 0);
+    if (gl_inbox_empty(ps->inbox) && gl_inbox_empty(&ps->completions)) {
+        n = sleep_in_pollset(ps, deadline, events, room, &was_long);
+        error = errno;
     }
-    error = errno;
     __atomic_store_n(&ps->state, GL_RUNNING, __ATOMIC_SEQ_CST);
+    if (was_long || (is_bell(n, events) && __atomic_load_n(&ps->long_wait, __ATOMIC_SEQ_CST)))
+        return park_and_harvest(ps, deadline, events, room);
     return n < 0 ? -error : n;
 }
 

@@ -7,12 +7,16 @@
 #ifndef GOLOOP_NETPOLL_H
 #define GOLOOP_NETPOLL_H
 
+#include "outbox.h"
+
 #include <stdint.h>
 #include <sys/epoll.h>
 
 /* A stress build shrinks the capacities and yields at every step of a protocol. */
 #ifndef GL_YIELD
 #define GL_YIELD() ((void)0)
+#endif
+#ifndef GL_CHUNK
 #define GL_CHUNK 64  /* poll sets allocated at a time */
 #define GL_EVENTS 64 /* events taken from the master at a time */
 #endif
@@ -57,10 +61,14 @@ typedef struct gl_pollset {
     uint32_t ringers;    /* atomic; threads that may be about to write to the bell: close waits for them */
     uint32_t armed;      /* atomic; the entry in the master epoll will fire */
     uint32_t epoch;      /* fork epoch in which it was opened; constant while in use */
+    int64_t since;       /* atomic; when it began to sleep in its poll set, on the coarse clock; owner stores */
+    uint32_t long_wait;  /* atomic; the netpoller has rung the bell because the sleep was long */
+    uint32_t patient;    /* owner's: the last sleep was long, and ended with its deadline */
     /* Looked at by gl_park; constant while in use. Not part of this memory, because a push that comes late must find it
      * closed, not another loop's. */
     gl_inbox *inbox;
     gl_inbox completions;         /* of connections that the netpoller serves; only it pushes, see stream_offload.c */
+    gl_outbox *outbox;            /* atomic; the owner stores it once (release), and the next owner takes it over */
     uint64_t parks;               /* atomic, relaxed: statistics; owner counts */
     struct gl_pollset *next_free; /* guarded by the table's mutex */
 } gl_pollset;
@@ -70,19 +78,36 @@ void gl_pollset_close(gl_pollset *ps);        /* owner only, once; stops the net
 int gl_pollset_foreign(const gl_pollset *ps); /* opened by the parent of this forked process */
 
 /* Both sleep until woken, or until `deadline` (CLOCK_MONOTONIC nanoseconds, negative: none). Which one is better
- * depends on who will wake the loop: descriptors or threads. See HACKING.md.
+ * depends on who will wake the loop, descriptors or threads, and how soon. See HACKING.md.
  *
  * gl_park sleeps on a futex and leaves the poll set to the netpoller. Returns 0 when woken or when there was no need to
  * sleep, ETIMEDOUT, EINTR after a signal, EPERM for a foreign poll set, or the error with which the netpoller could
  * not be started.
  *
- * gl_poll sleeps in the poll set and takes what is ready there. Returns the number of events, the bell's among them;
- * 0 when the time is over or there was no need to sleep; or an error as a negative number, EINTR and EPERM as above. */
+ * gl_poll sleeps in the poll set and takes what is ready there; from GL_SHORT_MS on it goes on as gl_park does. Returns
+ * the number of events, the bell's among them; 0 when the time is over or there was no need to sleep; or an error as a
+ * negative number, EINTR and EPERM as above. */
+#ifndef GL_SHORT_MS
+#define GL_SHORT_MS 100 /* a hop through the netpoller is less than a thousandth of a sleep that is longer */
+#define GL_UNMINDED 50  /* sleeps that do without the netpoller before it is started to look after them */
+#endif
 int gl_park(gl_pollset *ps, int64_t deadline);
 int gl_poll(gl_pollset *ps, int64_t deadline, struct epoll_event *events, int room);
 /* Wake it if it sleeps; any thread, also a signal handler. A wake-up of a loop that runs is not remembered:
  * whoever calls has put something where the loop looks before it sleeps (the inbox, a descriptor). */
 void gl_unpark(gl_pollset *ps);
+
+/* ----------------------------------------------------------------- outbox
+ * The netpoller looks at the outboxes every GL_TICK_MS while some are in use, and sends what has been collected for
+ * more than a tick: its loop is stuck in a callback. */
+#ifndef GL_TICK_MS
+#define GL_TICK_MS 2
+#define GL_IDLE_TICKS 8 /* without a batch; then it sleeps until the next one begins */
+#endif
+
+gl_outbox *gl_pollset_outbox(gl_pollset *ps); /* made at the first call; the owner. NULL: no memory */
+int gl_netpoller_tick(void);                  /* a batch begins: see to it that the netpoller ticks; 0 or an error */
+void gl_send_collected(void); /* send what all loops have collected; any thread. At a fork, or an end of the process */
 
 /* ------------------------------------------------------------------ guest
  * stream_offload.c lives in the netpoller's thread; these are the doors between the two. The guest's calls run in that

@@ -359,13 +359,13 @@ static gl_conn *conn_open(gl_pollset *ps, int fd, void *owner, int short_read_dr
     return c;
 }
 
+/* The netpoller sees it when it looks next. If it sleeps, the loop still has to nudge it, after some more of them. */
 static void conn_kick(gl_conn *c) {
     /* seq_cst: what was put in comes before the exchange; pairs with netpoller_round, which clears, then looks. */
     if (__atomic_exchange_n(&c->kicked, 1, __ATOMIC_SEQ_CST))
         return;
     GL_YIELD();
-    if (gl_inbox_push(&kicks, &c->kick) == GL_INBOX_FIRST)
-        gl_netpoller_nudge();
+    gl_inbox_push(&kicks, &c->kick); /* seq_cst: before the look at `dozing` by gl_netpoller_nudge */
 }
 
 static ssize_t conn_recv(gl_conn *c, void *room, size_t length) {
@@ -387,8 +387,10 @@ static ssize_t conn_recv(gl_conn *c, void *room, size_t length) {
     store(&c->rx.head, head + have); /* release: we have read the bytes; seq_cst: comes before the look, see receive */
     if (load(&c->rx_stalled) && ring_used(&c->rx) <= GL_RING / 2 &&
         __atomic_exchange_n(&c->rx_stalled, 0, __ATOMIC_SEQ_CST) &&
-        __atomic_load_n(&c->word, __ATOMIC_RELAXED) != GL_CONN_LOOP)
+        __atomic_load_n(&c->word, __ATOMIC_RELAXED) != GL_CONN_LOOP) {
         conn_kick(c);
+        gl_netpoller_nudge();
+    }
     return have;
 }
 

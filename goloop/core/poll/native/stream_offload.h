@@ -64,8 +64,8 @@ typedef struct gl_offload {
     void (*look)(gl_conn *c);                                 /* call before looking at what has completed */
     size_t (*room)(gl_conn *c);                               /* bytes that put() takes; 0 once sending has failed */
     void (*put)(gl_conn *c, const void *data, size_t length); /* length: at most room() */
-    void (*kick)(gl_conn *c);                                 /* have sent what was put in */
-    int (*failed)(gl_conn *c);                                /* errno with which sending ended, 0: none */
+    void (*kick)(gl_conn *c);  /* have sent what was put in, at the netpoller's next look; see gl_netpoller_nudge */
+    int (*failed)(gl_conn *c); /* errno with which sending ended, 0: none */
     /* Take it back. Nonzero: done; 0: the netpoller is inside, try again. Then try to send what is in tx; what is left,
      * or the error, is for the loop. The socket is in no epoll. */
     int (*take_back)(gl_conn *c);
