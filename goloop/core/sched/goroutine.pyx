@@ -539,8 +539,14 @@ def go(function, /, *args, **kwargs):
     return start(function, args, kwargs, PyContext_CopyCurrent(), origin_here(), origin_loop_here())
 
 
-cdef Goroutine start(object function, tuple args, dict kwargs, object context, list origin, object origin_loop):
-    """go(), on behalf of the caller whose context, origin_here() and origin_loop_here() these are."""
+cdef Goroutine start(
+    object function, tuple args, dict kwargs, object context, list origin, object origin_loop, object on_end=None,
+):
+    """go(), on behalf of the caller whose context, origin_here() and origin_loop_here() these are.
+
+    on_end(goroutine) is called in the thread that ends it. It is there before the goroutine starts: that may end, with
+    an exception, before the caller goes on.
+    """
     global last_id
     cdef Goroutine g
     check_function(function, "go")
@@ -553,10 +559,13 @@ cdef Goroutine start(object function, tuple args, dict kwargs, object context, l
     g.context = context
     g.origin = origin
     g.origin_loop = origin_loop
+    if on_end is not None:
+        g.callbacks = [(on_end, None, PyContext_CopyCurrent())]
     alive.add(g)
     try:
         enqueue_new(g)
     except BaseException:
+        g.callbacks = None
         if g.status == UNSTARTED:
             g.finish(asyncio.CancelledError(), True)      # go() has failed, and so it does not start later
         raise
@@ -590,15 +599,9 @@ cdef int check_function(object function, str name) except -1:
     raise TypeError(f"{name}() takes a function, got {function!r}")
 
 
-cdef int when_done(Goroutine g, object callback) except -1:
-    """Call callback(g) in the thread that ends it; at once if it is done."""
-    g.call_when_done(callback, None, PyContext_CopyCurrent())
-    return 0
-
-
-def on_end(Goroutine g not None, callback):
-    """For errgroup: when_done()."""
-    when_done(g, callback)
+def go_then(on_end, function, tuple args not None, dict kwargs not None):
+    """For errgroup: go(function, *args, **kwargs); on_end(goroutine) is called in the thread that ends it."""
+    return start(function, args, kwargs, PyContext_CopyCurrent(), origin_here(), origin_loop_here(), on_end)
 
 
 def failure(Goroutine g not None):

@@ -9,7 +9,7 @@ import asyncio
 from asyncio import events as _events
 from inspect import isawaitable, iscoroutinefunction
 
-from goloop.core.sched.goroutine cimport Goroutine, when_done
+from goloop.core.sched.goroutine cimport Goroutine
 from goloop.core.sync.locks cimport EXCLUSIVE, SHARED, RLocker
 from goloop.core.sync.orphans cimport awaiting_frames
 from goloop.core.sched.scheduler cimport current_g
@@ -19,7 +19,7 @@ from goloop.core.sched.waiter cimport (
 )
 from goloop.core.sched.bubble cimport clock_s
 
-from goloop.core.sched.goroutine import go as _go
+from goloop.core.sched.goroutine import go_then
 from goloop.core.sync.locks import Mutex, RWMutex, obtain_async
 
 
@@ -306,11 +306,10 @@ cdef class WaitGroup:
         cdef Goroutine g
         self.change(1)
         try:
-            g = _go(function, *args, **kwargs)
+            g = go_then(self._ended, function, args, kwargs)
         except BaseException:
             self.change(-1)
             raise
-        when_done(g, self._ended)
         return g
 
     def _ended(self, g):
