@@ -130,6 +130,7 @@ cdef object bubble_here()             # the loop of the bubble that this thread 
 cdef Queue backlog                # goroutines that no worker has started
 cdef Worker here()                # the worker of this thread, or None
 cdef G current_g()                    # the goroutine that runs here, or None
+cdef bint in_goroutine() noexcept     # whether there is one
 cdef int ready(G g) except -1     # let a parked goroutine go on; any thread, once for each park
 # Put a new goroutine into the backlog and see that a worker looks there. An exception: there is no worker, and none
 # could be started.

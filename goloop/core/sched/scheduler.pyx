@@ -586,6 +586,10 @@ cdef Worker here():
     return <Worker>gl_worker if gl_worker != NULL else None
 
 
+cdef bint in_goroutine() noexcept:
+    return gl_worker != NULL and (<Worker>gl_worker).current is not None
+
+
 cdef G current_g():
     return (<Worker>gl_worker).current if gl_worker != NULL else None
 

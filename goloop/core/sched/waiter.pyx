@@ -14,7 +14,7 @@ from asyncio import events as _events
 cimport cython
 from libc.math cimport isnan
 
-from goloop.core.sched.scheduler cimport G, Worker, bubbles, current_g, here, ready
+from goloop.core.sched.scheduler cimport Worker, bubbles, current_g, here, in_goroutine, ready
 
 
 cdef extern from "Python.h":
@@ -175,10 +175,9 @@ cdef class Waiter:
 
 cdef int may_block(str what, str instead) except -1:
     """RuntimeError on the thread of a running loop outside of a goroutine, where waiting would stop the loop."""
-    cdef G g = current_g()
-    if g is not None:
+    if in_goroutine():
         if bubbles:                   # in a bubble, others may go first wherever it could park
-            g.worker.maybe_yield(g)
+            here().maybe_yield(current_g())
     elif here() is not None or _events._get_running_loop() is not None:
         raise RuntimeError(f"{what} would block the event loop: use {instead} here, or call it in a goroutine")
     return 0
