@@ -20,12 +20,12 @@ from goloop.core.poll.pollset cimport (
     EPOLLERR, EPOLLHUP, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, fork_epoch,
 )
 from goloop.core.net.wake_pipe cimport WakePipe
-from goloop.core.sched.bubble cimport refuse
+from goloop.core.sched.bubble cimport clock_s, refuse
 from goloop.core.sched.scheduler cimport G, bubble_here, bubbles, current_g
 from goloop.core.sched.waiter cimport (
     CANCELLED, COMPLETED, WaitNode, Waiter, blocking_waiter, may_block, new_wait_node, seconds_of,
 )
-from goloop.core.system.posix cimport fd_of, now_s
+from goloop.core.system.posix cimport fd_of
 
 from goloop.errors import ClosedError, DeadlineExceeded
 
@@ -99,7 +99,7 @@ cdef double deadline_in(object seconds) except -1:
             f"a deadline is a number of seconds from now, and {seconds!r} is more than 30 years: for a time of the "
             "clock subtract time.time()"
         )
-    return now_s() + wanted
+    return clock_s() + wanted
 
 
 cdef object closed_error():
@@ -114,13 +114,17 @@ cdef Direction new_direction(str what):
     return side
 
 
-cdef PollDesc new_polldesc(int fd, bint short_read_drains, str read_what, str write_what):
-    cdef PollDesc desc
+cdef int outside_of_bubbles(int fd) except? -1:
+    """The descriptor of a new socket; in a bubble it is closed, and RuntimeError raised."""
     if bubbles and bubble_here() is not None:
         with nogil:
             close(fd)
         refuse("a socket of goloop.net")
-    desc = PollDesc(fd)
+    return fd
+
+
+cdef PollDesc new_polldesc(int fd, bint short_read_drains, str read_what, str write_what):
+    cdef PollDesc desc = PollDesc(fd)
     desc.owned = fd
     desc.short_read_drains = short_read_drains
     desc.reading.what = read_what
@@ -168,7 +172,7 @@ cdef class PollDesc(Pollable):
     cdef int check(self, Direction side) except -1:
         if self.closed:
             raise closed_error()
-        if side.deadline != 0 and now_s() + SLACK >= side.deadline:
+        if side.deadline != 0 and clock_s() + SLACK >= side.deadline:
             self.raise_passed(side)
         return 0
 
@@ -257,7 +261,7 @@ cdef class PollDesc(Pollable):
             return self.check(side)   # in the meantime: what is above may run Python code
         side.waiting.join(node)
         try:
-            seconds = -1 if until == 0 else max(until - now_s(), 0)
+            seconds = -1 if until == 0 else max(until - clock_s(), 0)
             if side.deadline != 0:
                 if self.loop_core is g.worker.loop:
                     self.arm(side)
@@ -288,7 +292,7 @@ cdef class PollDesc(Pollable):
         self.begin_use()
         side.waiting.join(node)
         try:
-            seconds = -1 if until == 0 else max(until - now_s(), 0)
+            seconds = -1 if until == 0 else max(until - clock_s(), 0)
             if side.deadline != 0:
                 seconds = self.seconds_left(side) if seconds < 0 else min(seconds, self.seconds_left(side))
             if seconds >= 0:
@@ -408,7 +412,7 @@ cdef class PollDesc(Pollable):
     # sets one for each; going off, it looks where the deadline is by then. Who waits on another loop has its own timer.
     cdef double seconds_left(self, Direction side) except? -2:
         """Seconds to the deadline, -1 for none."""
-        return -1 if side.deadline == 0 else max(side.deadline - now_s(), 0)
+        return -1 if side.deadline == 0 else max(side.deadline - clock_s(), 0)
 
     cdef int set_deadline(self, Direction side, object deadline) except -1:
         """Set it to so many seconds from now, or to the end of a Context; None: none. Absolute, and there until it is
@@ -442,7 +446,7 @@ cdef class PollDesc(Pollable):
     def _context_ended(self, Direction side not None, context):
         """A Context that is a deadline was cancelled. On whatever thread did that."""
         if side.context is context and not self.closed:
-            side.deadline = now_s()
+            side.deadline = clock_s()
             self.wake(side)
 
     cdef int arm(self, Direction side) except -1:
@@ -458,7 +462,7 @@ cdef class PollDesc(Pollable):
         side.timer = None
         if side.deadline == 0 or side.waiting.first is None:
             return
-        if now_s() + SLACK >= side.deadline:
+        if clock_s() + SLACK >= side.deadline:
             side.waiting.complete_all()
         else:
             self.arm(side)
@@ -511,7 +515,7 @@ cdef class PollDesc(Pollable):
 
     # ------------------------------------------------------------- waiting only
     cdef int wait_for(self, Direction side, double seconds) except -1:
-        cdef double until = 0 if seconds < 0 else now_s() + seconds
+        cdef double until = 0 if seconds < 0 else clock_s() + seconds
         cdef pollfd look
         may_block(side.what, "add_reader() or add_writer()")
         while True:
@@ -525,7 +529,7 @@ cdef class PollDesc(Pollable):
                 if look.revents & POLLNVAL:
                     raise OSError(EBADF, "Bad file descriptor")
                 return 0
-            if until != 0 and now_s() + SLACK >= until:
+            if until != 0 and clock_s() + SLACK >= until:
                 raise TimeoutError(f"{side.what}: timed out")
             self.park(side, until)
 
