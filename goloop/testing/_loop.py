@@ -77,6 +77,8 @@ class BubbleLoop(BubbleCore, Loop):
     goroutines that are started while it runs, run on its thread. All methods belong to the thread that runs the loop.
     """
 
+    _is_bubble = True
+
     def __init__(self, seed: Seed | Choices = None, start: Start = None) -> None:
         made = choices(seed)
         begin = epoch(start)

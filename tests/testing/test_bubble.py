@@ -450,6 +450,14 @@ def test_a_bubble_is_refused_in_a_bubble_in_a_goroutine_and_where_a_loop_runs():
         goloop.go(bubble().__enter__).result()
 
 
+def test_no_other_loop_runs_in_a_bubble():
+    with bubble():
+        coroutine = asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="no other one can run in it"):
+            goloop.run(coroutine)
+        coroutine.close()
+
+
 def test_a_bubble_is_entered_once():
     made = bubble()
     with made:
