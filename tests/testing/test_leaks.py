@@ -12,6 +12,14 @@ import pytest
 import goloop
 from goloop import context, testing, timer
 from goloop.testing import LeakError, bubble, no_leaks, run
+from tests.helpers.waiting import until
+
+
+def receiver(chan):
+    """A goroutine that waits for a value."""
+    g = goloop.go(chan.recv)
+    until(lambda: g.state == "chan receive")
+    return g
 
 
 def kinds(caught):
@@ -38,7 +46,7 @@ def test_a_goroutine_is_found():
     chan = goloop.Chan()
 
     def make_it():
-        goloop.go(chan.recv)
+        receiver(chan)
 
     with pytest.raises(LeakError, match=r"(?s)1 left behind.*goroutine: .*chan receive") as caught:
         with no_leaks(patience=0):
@@ -192,12 +200,12 @@ def test_a_child_process_is_found():
 def test_what_is_allowed_passes():
     chan = goloop.Chan()
     with no_leaks(patience=0, allow=["chan receive"]):
-        goloop.go(chan.recv)
+        receiver(chan)
     with no_leaks(patience=0, allow=[lambda leak: leak.kind == "goroutine"]):
-        goloop.go(chan.recv)
+        receiver(chan)
     with pytest.raises(LeakError):
         with no_leaks(patience=0, allow=["nothing like it"]):
-            goloop.go(chan.recv)
+            receiver(chan)
     chan.close()
     with pytest.raises(TypeError):
         no_leaks(allow=[3])
@@ -207,7 +215,7 @@ def test_a_block_that_raises_is_not_looked_at():
     chan = goloop.Chan()
     with pytest.raises(KeyError):
         with no_leaks():
-            goloop.go(chan.recv)
+            receiver(chan)
             raise KeyError
     chan.close()
 
