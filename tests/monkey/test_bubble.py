@@ -75,3 +75,25 @@ def test_outside_of_a_bubble_the_clocks_are_the_process_s():
         time.sleep(10_000)
     assert done == [(True, True)]
     assert 0 <= time.monotonic() - begun < 1000
+
+
+def test_a_lock_of_the_standard_library_goes_to_any_waiter_with_a_seed():
+    def order(seed):
+        got = []
+        with bubble(seed):
+            lock = threading.Lock()
+            lock.acquire()
+
+            def take(n):
+                goloop.sleep(n)  # so that they wait in this order
+                with lock:
+                    got.append(n)
+
+            for n in range(3):
+                goloop.go(take, n)
+            goloop.sleep(10)
+            lock.release()
+        return tuple(got)
+
+    assert order(None) == (0, 1, 2)
+    assert len({order(seed) for seed in range(100)}) > 2

@@ -3,6 +3,7 @@
 import asyncio
 import datetime
 import gc
+import os
 import threading
 import time
 
@@ -155,6 +156,25 @@ def test_a_timer_that_nothing_refers_to_does_not_keep_a_bubble_going():
         timer.after(1000)
         gc.collect()
         assert loop._stats()["timers"] == 0
+
+
+def test_a_century_may_pass():
+    century = 100 * 365.25 * 24 * 3600
+    with bubble() as loop:
+        goloop.sleep(2 * century)
+        assert elapsed(loop) == 2 * century
+        timer.after(3 * century).recv()
+        assert elapsed(loop) == 5 * century
+        with pytest.raises(TimeoutError):
+            goloop.Chan().recv(timeout=century)
+
+
+def test_what_is_due_never_does_not_come_before_the_deadlock():
+    async def main():
+        await asyncio.sleep(float("inf"))
+
+    with pytest.raises(DeadlockError):
+        run(main)
 
 
 def test_start_says_what_the_wall_clock_shows():
@@ -605,6 +625,21 @@ def test_waiting_for_a_goroutine_from_outside_is_an_error():
             goloop.wait(asyncio.wait_for(outside, 1))
     chan.send(1)
     assert outside.result() == 1
+
+
+def test_a_child_of_a_fork_in_a_bubble_is_outside_of_it():
+    with bubble():
+        inside = goloop.Chan(1)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                chan = goloop.Chan(1)
+                chan.send(1)
+                ok = chan.recv() == 1 and inside.try_send(1)
+                ok = ok and time.monotonic() != 1
+            finally:
+                os._exit(0 if ok else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def test_two_bubbles_in_two_threads_have_their_own_times():

@@ -3,7 +3,7 @@ from libc.stdint cimport uint64_t
 from goloop.core.loop.handles cimport TimerHandle
 from goloop.core.loop.loop_core cimport LoopCore
 from goloop.core.sched.scheduler cimport G, Worker
-from goloop.core.sched.waiter cimport WaitQueue
+from goloop.core.sched.waiter cimport WaitNode, WaitQueue
 
 
 # Decides what is free: which of several goes first. Guard of all here: the thread that runs the bubble.
@@ -42,4 +42,5 @@ cdef class BubbleCore(LoopCore):
 
 cdef BubbleCore core_here()       # of the bubble that this thread runs, or None
 cdef double clock_s() noexcept    # the monotonic clock of the caller, in seconds: the bubble's, or the process's
+cdef WaitNode claim_drawn(WaitQueue queue)   # WaitQueue.claim_first() where no order is promised
 cdef int refuse(str what) except -1    # RuntimeError: it is real I/O

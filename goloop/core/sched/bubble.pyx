@@ -16,7 +16,7 @@ from goloop.core.poll.pollset cimport Side
 from goloop.core.sched.goroutine cimport Goroutine, adopt
 from goloop.core.sched.scheduler cimport DONE, RUNNING, UNSTARTED, G, Queue, bubble_here, bubbles, current_g, here
 from goloop.core.sched.waiter cimport (
-    CANCELLED, WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, new_wait_node, raise_outcome,
+    CANCELLED, COMPLETED, WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, new_wait_node, raise_outcome,
 )
 from goloop.core.system.posix cimport now_s
 
@@ -357,6 +357,27 @@ def monotonic():
 def bubble():
     """Return the loop of the bubble that calls, None outside."""
     return bubble_here()
+
+
+cdef WaitNode claim_drawn(WaitQueue queue):
+    """WaitQueue.claim_first() where no order is promised: in a bubble it is drawn who is first."""
+    cdef BubbleCore core = core_here()
+    cdef WaitNode node = queue.first
+    cdef list waiting
+    if core is None:
+        return queue.claim_first()
+    waiting = []
+    while node is not None:
+        if node.waiter.waits():
+            waiting.append(node)
+        node = node.after
+    if not waiting:
+        return None
+    node = waiting[core.choices.choose(len(waiting))]
+    node.unlink()
+    node.waiter.claim(COMPLETED)
+    node.waiter.index = node.index
+    return node
 
 
 cdef BubbleCore settle_here():

@@ -765,10 +765,12 @@ def after_fork_in_child():
 
     The goroutine that forked goes on as what a plain thread runs; its worker only brings it to its end.
     """
-    global gl_worker
+    global gl_worker, bubbles
     cdef Worker worker = here()
     workers.clear()
+    bubbles = 0
     if worker is not None:
+        worker.bubble = None
         gl_worker = NULL
         worker.retired = True
         worker.current = None

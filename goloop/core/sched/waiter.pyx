@@ -14,7 +14,7 @@ from asyncio import events as _events
 cimport cython
 from libc.math cimport isnan
 
-from goloop.core.sched.scheduler cimport Worker, bubbles, current_g, here, in_goroutine, ready
+from goloop.core.sched.scheduler cimport Worker, bubble_here, bubbles, current_g, here, in_goroutine, ready
 
 
 cdef extern from "Python.h":
@@ -43,7 +43,9 @@ cdef double seconds_of(object timeout) except -2:
     seconds = number_of_seconds(timeout)
     if isnan(seconds):
         raise ValueError("a timeout cannot be NaN")
-    return 0 if seconds < 0 else min(seconds, LONGEST)
+    if seconds > LONGEST and (not bubbles or bubble_here() is None):
+        return LONGEST                # of virtual time any amount may pass
+    return 0 if seconds < 0 else seconds
 
 
 cdef int raise_outcome(Outcome outcome, str what) except -1:

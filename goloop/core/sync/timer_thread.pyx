@@ -51,7 +51,9 @@ cdef double time_in(object seconds) except? -1:
     cdef double delay = number_of_seconds(seconds)
     if isnan(delay):
         raise ValueError("a number of seconds cannot be NaN")
-    return clock_s() + max(min(delay, LONGEST), 0)
+    if delay > LONGEST and (not bubbles or core_here() is None):
+        delay = LONGEST               # of virtual time any amount may pass
+    return clock_s() + max(delay, 0)
 
 
 cdef class TimerEntry:
@@ -121,7 +123,7 @@ cdef class CallbackTimer(TimerEntry):
 
     def set(self, double when):
         """Call it at that time, in seconds on the monotonic clock, unless clear() comes before."""
-        self.arm(min(when, clock_s() + LONGEST))
+        self.arm(when if bubbles and core_here() is not None else min(when, now_s() + LONGEST))
 
     def clear(self):
         """Do not call it; returns whether it was set."""
