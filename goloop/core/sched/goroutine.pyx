@@ -599,6 +599,11 @@ cdef int check_function(object function, str name) except -1:
     raise TypeError(f"{name}() takes a function, got {function!r}")
 
 
+def on_end(Goroutine g not None, callback):
+    """Call callback(g) in the thread that ends it; at once if it is done. For those that take goroutines of others."""
+    g.call_when_done(callback, None, PyContext_CopyCurrent())
+
+
 def go_then(on_end, function, tuple args not None, dict kwargs not None):
     """For errgroup: go(function, *args, **kwargs); on_end(goroutine) is called in the thread that ends it."""
     return start(function, args, kwargs, PyContext_CopyCurrent(), origin_here(), origin_loop_here(), on_end)
