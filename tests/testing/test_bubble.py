@@ -4,6 +4,7 @@ import asyncio
 import datetime
 import gc
 import os
+import signal
 import threading
 import time
 
@@ -668,3 +669,38 @@ def test_the_loop_of_a_bubble_serves_asyncio_s_runner():
         g, seconds = runner.run(main())
         assert seconds == 100
     assert g.done() and g.cancelled()
+
+
+@pytest.mark.parametrize("form", ["coroutine", "goroutine", "body"])
+def test_ctrl_c_ends_a_bubble_whose_time_runs_for_ever(form):
+    ended = []
+
+    async def ticks():
+        try:
+            while True:
+                await asyncio.sleep(1)
+        finally:
+            ended.append(form)
+
+    def naps():
+        try:
+            while True:
+                goloop.sleep(1)
+        finally:
+            ended.append(form)
+
+    def body():
+        goloop.go(naps).join()
+
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run({"coroutine": ticks, "goroutine": body, "body": naps}[form])
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert ended == [form]
+    with bubble() as loop:  # and the thread is as it was
+        goloop.sleep(1)
+        assert elapsed(loop) == 1
