@@ -26,6 +26,7 @@ from goloop._eventloop.signals import SignalMethods
 from goloop._eventloop.socket_methods import SocketMethods
 from goloop._eventloop.subprocesses import SubprocessTransport, spawn
 from goloop.core.loop.loop_core import LoopCore
+from goloop.core.sched.bubble import bubble
 from goloop.core.transports.acceptor import Acceptor
 from goloop.core.transports.datagram import DatagramTransport
 from goloop.core.transports.pipes import ReadPipeTransport, WritePipeTransport
@@ -67,6 +68,8 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
     no bool. RuntimeError where handing off is not possible.
     """
 
+    _is_bubble = False  # of goloop.testing
+
     def __init__(
         self,
         selector: selectors.BaseSelector | None = None,
@@ -97,6 +100,8 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
         self._check_closed()
         self._check_running()
         self._check_not_foreign()
+        if bubble() is not None and not self._is_bubble:
+            raise RuntimeError("a bubble has one loop, whose time is virtual: no other one can run in it")
         self._set_coroutine_origin_tracking(self._debug)
         self._old_agen_hooks: Any = sys.get_asyncgen_hooks()
         self._thread_id = threading.get_ident()

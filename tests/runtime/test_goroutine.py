@@ -12,6 +12,7 @@ import pytest
 import goloop
 from goloop import Chan, go
 from tests.helpers.waiting import async_until, parked
+from goloop.testing import async_wait, run
 
 
 def held():
@@ -428,25 +429,31 @@ def test_a_goroutine_s_answer_to_the_cancellation_is_the_outcome_as_with_a_task(
 
 
 def test_a_cancelled_coroutine_that_waits_for_a_goroutine_which_goes_on_says_so(caplog):
-    go_on = threading.Event()
-
-    def blocks():
-        go_on.wait(30)
-        return "kept"
-
     async def main():
-        g = go(blocks)
-        task = await parked(g._join())
-        await async_until(lambda: g.state == "running")
+        go_on = Chan()
+
+        def goes_on():
+            while True:
+                try:
+                    return go_on.recv()
+                except asyncio.CancelledError:
+                    pass
+
+        task = asyncio.create_task(go(goes_on)._join())
+        await async_wait()
         task.cancel()
-        await async_until(lambda: caplog.records)
-        assert not task.done()
-        go_on.set()
+        await asyncio.sleep(0.99)
+        assert not caplog.records
+        await asyncio.sleep(0.02)
+        assert len(caplog.records) == 1 and not task.done()
+        await asyncio.sleep(100)
+        assert len(caplog.records) == 1
+        await go_on.async_send("kept")
         return await task
 
-    assert goloop.run(main()) == "kept"
+    assert run(main) == "kept"
     assert "a cancelled coroutine waits for a goroutine, which has not ended either" in caplog.text
-    assert "in blocks" in caplog.text
+    assert "in goes_on" in caplog.text
 
 
 @LOOPS

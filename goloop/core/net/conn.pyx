@@ -16,7 +16,7 @@ from libc.stdlib cimport malloc
 from libc.string cimport memchr, memcpy
 
 from goloop.core.net.net_handle cimport DuplexHandle
-from goloop.core.net.polldesc cimport Direction, PollDesc, closed_error, never_opened, new_polldesc
+from goloop.core.net.polldesc cimport Direction, PollDesc, closed_error, never_opened, new_polldesc, outside_of_bubbles
 from goloop.core.system.posix cimport os_error
 from goloop.core.system.sockaddr cimport MSG_NOSIGNAL, format_go, sockaddr_of
 
@@ -62,7 +62,9 @@ cdef class Conn(DuplexHandle):
         if not isinstance(sock, _socket.socket) or sock.type != _socket.SOCK_STREAM:
             raise TypeError(f"a connected stream socket is needed, got {sock!r}")
         sock.setblocking(False)
-        self.desc = new_polldesc(sock.detach(), sock.family != _socket.AF_UNIX, "Conn.read()", "Conn.write()")
+        short_read_drains = sock.family != _socket.AF_UNIX
+        fd = outside_of_bubbles(sock.detach())
+        self.desc = new_polldesc(fd, short_read_drains, "Conn.read()", "Conn.write()")
         self.remote = sockaddr_of(self.desc.fd, True)
 
     cdef int abandon(self) except -1:
@@ -354,6 +356,6 @@ cdef class Conn(DuplexHandle):
 
 cdef Conn new_conn(int fd, bytes remote, bint short_read_drains):
     cdef Conn conn = Conn.__new__(Conn)
-    conn.desc = new_polldesc(fd, short_read_drains, "Conn.read()", "Conn.write()")
+    conn.desc = new_polldesc(outside_of_bubbles(fd), short_read_drains, "Conn.read()", "Conn.write()")
     conn.remote = remote
     return conn

@@ -10,7 +10,7 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdlib cimport malloc
 
 from goloop.core.net.net_handle cimport DuplexHandle
-from goloop.core.net.polldesc cimport Direction, PollDesc, closed_error, never_opened, new_polldesc
+from goloop.core.net.polldesc cimport Direction, PollDesc, closed_error, never_opened, new_polldesc, outside_of_bubbles
 from goloop.core.system.posix cimport os_error
 from goloop.core.system.sockaddr cimport format_go, sockaddr_of
 
@@ -60,7 +60,7 @@ cdef class PacketConn(DuplexHandle):
         sock.setblocking(False)
         self.pack = pack
         self.unlink = unlink
-        self.desc = new_polldesc(sock.detach(), False, "PacketConn.read()", "PacketConn.write()")
+        self.desc = new_polldesc(outside_of_bubbles(sock.detach()), False, "PacketConn.read()", "PacketConn.write()")
 
     cdef str ends(self):
         return f"{self.local_addr} -> {self.remote_addr or 'any'}"

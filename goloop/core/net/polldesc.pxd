@@ -58,6 +58,7 @@ cdef class PollDesc(Pollable):
 
 cdef PollDesc never_opened        # closed: what a connection has until __init__() gives it another one
 
+cdef int outside_of_bubbles(int fd) except? -1
 cdef PollDesc new_polldesc(int fd, bint short_read_drains, str read_what, str write_what)       # owns the descriptor
 # Without a descriptor: the owner sets `ready`, and wakes what is waiting.
 cdef PollDesc new_memory_desc(str read_what, str write_what)

@@ -20,11 +20,12 @@ from goloop.core.poll.pollset cimport (
     EPOLLERR, EPOLLHUP, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, fork_epoch,
 )
 from goloop.core.net.wake_pipe cimport WakePipe
-from goloop.core.sched.scheduler cimport G, current_g, take_cancellation
+from goloop.core.sched.bubble cimport clock_s, refuse
+from goloop.core.sched.scheduler cimport G, bubble_here, bubbles, current_g, take_cancellation
 from goloop.core.sched.waiter cimport (
     CANCELLED, COMPLETED, WaitNode, Waiter, blocking_waiter, may_block, new_wait_node, seconds_of,
 )
-from goloop.core.system.posix cimport fd_of, now_s
+from goloop.core.system.posix cimport fd_of
 
 from goloop.errors import ClosedError, DeadlineExceeded
 
@@ -98,7 +99,7 @@ cdef double deadline_in(object seconds) except -1:
             f"a deadline is a number of seconds from now, and {seconds!r} is more than 30 years: for a time of the "
             "clock subtract time.time()"
         )
-    return now_s() + wanted
+    return clock_s() + wanted
 
 
 cdef double earlier(double a, double b) noexcept:
@@ -108,7 +109,7 @@ cdef double earlier(double a, double b) noexcept:
 
 cdef double seconds_left(double deadline) noexcept:
     """Seconds to a deadline, -1 for none."""
-    return -1 if deadline == 0 else max(deadline - now_s(), 0)
+    return -1 if deadline == 0 else max(deadline - clock_s(), 0)
 
 
 cdef object closed_error():
@@ -121,6 +122,15 @@ cdef Direction new_direction(str what):
     side.ready = True
     side.waiting = WaitQueue()
     return side
+
+
+cdef int outside_of_bubbles(int fd) except? -1:
+    """The descriptor of a new socket; in a bubble it is closed, and RuntimeError raised."""
+    if bubbles and bubble_here() is not None:
+        with nogil:
+            close(fd)
+        refuse("a socket of goloop.net")
+    return fd
 
 
 cdef PollDesc new_polldesc(int fd, bint short_read_drains, str read_what, str write_what):
@@ -178,7 +188,7 @@ cdef class PollDesc(Pollable):
     cdef int check(self, Direction side) except -1:
         if self.closed:
             raise closed_error()
-        if side.deadline != 0 and now_s() + SLACK >= side.deadline:
+        if side.deadline != 0 and clock_s() + SLACK >= side.deadline:
             self.raise_passed(side)
         return 0
 
@@ -448,7 +458,7 @@ cdef class PollDesc(Pollable):
     def _context_ended(self, Direction side not None, context):
         """A Context that is a deadline was cancelled. On whatever thread did that."""
         if side.context is context and not self.closed:
-            side.deadline = now_s()
+            side.deadline = clock_s()
             self.wake(side)
 
     cdef int arm(self, Direction side) except -1:
@@ -464,7 +474,7 @@ cdef class PollDesc(Pollable):
         side.timer = None
         if side.deadline == 0 or side.waiting.first is None:
             return
-        if now_s() + SLACK >= side.deadline:
+        if clock_s() + SLACK >= side.deadline:
             side.waiting.complete_all()
         else:
             self.arm(side)
@@ -517,7 +527,7 @@ cdef class PollDesc(Pollable):
 
     # ------------------------------------------------------------- waiting only
     cdef int wait_for(self, Direction side, double seconds) except -1:
-        cdef double until = 0 if seconds < 0 else now_s() + seconds
+        cdef double until = 0 if seconds < 0 else clock_s() + seconds
         cdef pollfd look
         may_block(side.what, "add_reader() or add_writer()")
         while True:
@@ -531,7 +541,7 @@ cdef class PollDesc(Pollable):
                 if look.revents & POLLNVAL:
                     raise OSError(EBADF, "Bad file descriptor")
                 return 0
-            if until != 0 and now_s() + SLACK >= until:
+            if until != 0 and clock_s() + SLACK >= until:
                 raise TimeoutError(f"{side.what}: timed out")
             self.park(side, until)
 

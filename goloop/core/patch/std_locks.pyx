@@ -22,7 +22,8 @@ from libc.stdint cimport uintptr_t
 
 from goloop.core.patch.hook cimport cooperative, install
 from goloop.core.loop.loop_core cimport LoopCore
-from goloop.core.sched.scheduler cimport G, current_g
+from goloop.core.sched.bubble cimport claim_drawn
+from goloop.core.sched.scheduler cimport G, bubbles, current_g
 from goloop.core.sched.waiter cimport CANCELLED, TIMED_OUT, WaitNode, WaitQueue, Waiter, blocking_waiter, new_wait_node
 
 cdef extern from "Python.h":
@@ -72,11 +73,11 @@ cdef int leave(uintptr_t address, WaitNode node) except -1:
 
 
 cdef int wake_first(uintptr_t address) except -1:
-    """Let the goroutine that has waited longest try again."""
+    """Let the goroutine that has waited longest try again; in a bubble any one, as the standard library says nothing."""
     cdef WaitQueue places = queue_of(address)
     cdef WaitNode node
     if places is not None:
-        node = places.claim_first()
+        node = claim_drawn(places) if bubbles else places.claim_first()
         if node is not None:
             node.waiter.wake()
     return 0

@@ -14,7 +14,9 @@ from asyncio import events as _events
 cimport cython
 from libc.math cimport isnan
 
-from goloop.core.sched.scheduler cimport Worker, current_g, here, in_goroutine, ready, take_cancellation
+from goloop.core.sched.scheduler cimport (
+    Worker, bubble_here, bubbles, current_g, here, in_goroutine, ready, take_cancellation,
+)
 
 
 cdef extern from "Python.h":
@@ -43,7 +45,9 @@ cdef double seconds_of(object timeout) except -2:
     seconds = number_of_seconds(timeout)
     if isnan(seconds):
         raise ValueError("a timeout cannot be NaN")
-    return 0 if seconds < 0 else min(seconds, LONGEST)
+    if seconds > LONGEST and (not bubbles or bubble_here() is None):
+        return LONGEST                # of virtual time any amount may pass
+    return 0 if seconds < 0 else seconds
 
 
 cdef int raise_outcome(Outcome outcome, str what) except -1:
@@ -175,7 +179,10 @@ cdef class Waiter:
 
 cdef int may_block(str what, str instead) except -1:
     """RuntimeError on the thread of a running loop outside of a goroutine, where waiting would stop the loop."""
-    if not in_goroutine() and (here() is not None or _events._get_running_loop() is not None):
+    if in_goroutine():
+        if bubbles:                   # in a bubble, others may go first wherever it could park
+            here().maybe_yield(current_g())
+    elif here() is not None or _events._get_running_loop() is not None:
         raise RuntimeError(f"{what} would block the event loop: use {instead} here, or call it in a goroutine")
     return 0
 
