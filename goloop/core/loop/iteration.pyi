@@ -7,6 +7,7 @@ from goloop.core.loop.ownership import LoopOwnership
 # methods have the types that asyncio gives them.
 class LoopIteration(asyncio.BaseEventLoop):
     _debug: bool
+    _look_ns: int
     _closed: bool
     _stopping: bool
     slow_callback_duration: float

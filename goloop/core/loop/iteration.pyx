@@ -47,6 +47,7 @@ cdef class LoopIteration:
         self.outbox = Outbox(self.pollset)
         self.ready = ReadyQueue()
         self.slow = 0.1
+        self._look_ns = LOOK_NS
         self.own_clock = type(self).time is _clock
 
     cdef int check_closed(self) except -1:
@@ -109,7 +110,7 @@ cdef class LoopIteration:
             self.unlooked = 0
             return True
         now = now_ns()
-        if self.unlooked < LOOK_ITERATIONS and now - self.looked < LOOK_NS and not self.pollset.changed:
+        if self.unlooked < LOOK_ITERATIONS and now - self.looked < self._look_ns and not self.pollset.changed:
             return False
         self.unlooked = 0
         self.looked = now
