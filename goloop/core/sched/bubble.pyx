@@ -316,8 +316,13 @@ cdef class BubbleCore(LoopCore):
             self.worker.leave_thread()
 
     def _forget(self):
-        """The loop is closed: it and its worker do not keep each other."""
+        """The loop is closed: it does not keep its worker and its goroutines, which keep it."""
+        cdef BubbleWorker worker = self.worker
         self.worker = None
+        self.failed = []
+        if worker is not None:
+            worker.notice = None
+            worker.firstiter = worker.finalizer = None
 
     def _has_goroutines(self):
         return self.worker is not None and (self.worker.live > 0 or self.worker.runnable.count > 0)
