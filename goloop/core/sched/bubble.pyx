@@ -364,6 +364,12 @@ def bubble():
     return bubble_here()
 
 
+def refuse_in_bubble(what):
+    """RuntimeError in a bubble: it is real I/O."""
+    if bubbles and bubble_here() is not None:
+        refuse(what)
+
+
 cdef WaitNode claim_drawn(WaitQueue queue):
     """WaitQueue.claim_first() where no order is promised: in a bubble it is drawn who is first."""
     cdef BubbleCore core = core_here()
