@@ -77,9 +77,8 @@ class bubble:
             loop.worker.release(self._root)
             loop.stop()
             self._hub.switch()  # until it ends
+        failure = self._fatal or report(loop, raised, self._deadlock)
         loop.close()
-        found = report(loop, raised, self._deadlock)
-        failure = self._fatal or found
         if failure is not None and failure is not raised:
             raise failure from (failure.__cause__ or (None if isinstance(raised, asyncio.CancelledError) else raised))
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import queue
+import select
+import socket
 import threading
 import time
 
@@ -56,6 +58,18 @@ def test_a_queue_carries_values_between_goroutines_of_a_bubble():
         producer = goloop.go(lambda: [values.put(n) for n in range(5)])
         assert [values.get() for _ in range(5)] == list(range(5))
         producer.join()
+
+
+def test_real_io_in_a_bubble_is_an_error_that_says_so():
+    ours, theirs = socket.socketpair()
+    with ours, theirs, bubble():
+        for call in (
+            lambda: socket.getaddrinfo("localhost", 80),
+            lambda: ours.recv(1),
+            lambda: select.select([ours], [], [], 1),
+        ):
+            with pytest.raises(RuntimeError, match="not possible in a bubble"):
+                call()
 
 
 def test_outside_of_a_bubble_the_clocks_are_the_process_s():

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -438,6 +439,24 @@ def test_systemexit_of_a_task_ends_the_bubble():
         loop = goloop.go(leave)
         goloop.sleep(1)
         loop.join()
+
+
+def test_a_bubble_that_is_over_is_freed_without_the_collector():
+    def body():
+        goloop.go(goloop.sleep, 1).join()
+        goloop.go(asyncio.sleep, 1)
+        timer.after(1).recv()
+
+    gc.collect()
+    gc.disable()
+    try:
+        with bubble() as loop:
+            body()
+        gone = weakref.ref(loop)
+        del loop
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_run_returns_the_result_of_every_kind_of_main():

@@ -317,8 +317,13 @@ cdef class BubbleCore(LoopCore):
             self.worker.leave_thread()
 
     def _forget(self):
-        """The loop is closed: it and its worker do not keep each other."""
+        """The loop is closed: it does not keep its worker and its goroutines, which keep it."""
+        cdef BubbleWorker worker = self.worker
         self.worker = None
+        self.failed = []
+        if worker is not None:
+            worker.notice = None
+            worker.firstiter = worker.finalizer = None
 
     def _has_goroutines(self):
         return self.worker is not None and (self.worker.live > 0 or self.worker.runnable.count > 0)
@@ -358,6 +363,12 @@ def monotonic():
 def bubble():
     """Return the loop of the bubble that calls, None outside."""
     return bubble_here()
+
+
+def refuse_in_bubble(what):
+    """RuntimeError in a bubble: it is real I/O."""
+    if bubbles and bubble_here() is not None:
+        refuse(what)
 
 
 cdef WaitNode claim_drawn(WaitQueue queue):
