@@ -11,8 +11,8 @@ import pytest
 
 import goloop
 from goloop import Chan, go
-from tests.helpers.waiting import async_until, parked
 from goloop.testing import async_wait, run
+from tests.helpers.waiting import async_until, parked
 
 
 def held():
