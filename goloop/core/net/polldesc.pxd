@@ -11,9 +11,9 @@ from goloop.core.sched.waiter cimport WaitQueue
 cdef class Direction:
     cdef str what                 # the operation, for errors
     cdef bint ready               # the latch: an operation may succeed. Means something only while registered
-    cdef bint held                # an operation is under way; it has the turn until end()
+    cdef bint held                # an operation is under way; it has the direction's lock until end()
     cdef int streak               # operations since one last had to wait
-    cdef WaitQueue lock_queue     # operations that wait for their turn, each woken with waiter.success; None: never any
+    cdef WaitQueue lock_queue     # operations that wait for the lock, each woken with waiter.success; None: never any
     cdef WaitQueue waiting        # waiters for an edge; woken to look again
     cdef double deadline          # seconds on the monotonic clock; 0: none
     cdef object context           # the Context whose end it is; None: it is a time alone,

@@ -174,7 +174,12 @@ cdef class PollSet:
 
     cdef int find(self, int fd) noexcept
     cdef int reserve(self, int fd) except -1
+    cdef int grow_by_fd(self, int fd) except -1
+    cdef int grow_slots(self) except -1
+    cdef uint32_t wanted_mask(self, int index) noexcept
     cdef int update(self, int index) except -1
+    cdef int register(self, int index, uint32_t mask) except -1
+    cdef int control(self, int op, int index, uint32_t mask) noexcept
     cdef int release_slot(self, int index) except -1
     cdef object add_watcher(self, int fd, Side side, object handle, object fileobj)
     cdef object remove_watcher(self, int fd, Side side)

@@ -181,37 +181,16 @@ cdef class PollSet:
         return self.by_fd[fd] if 0 <= fd < self.by_fd_len else -1
 
     cdef int reserve(self, int fd) except -1:
-        cdef int i, index = self.find(fd)
-        cdef Py_ssize_t want
-        cdef Slot *slots
-        cdef int *by_fd
+        """The index of the descriptor's slot, which is taken now if it has none."""
+        cdef int index = self.find(fd)
         if index >= 0:
             return index
         if fd >= self.by_fd_len:
             if fcntl(fd, F_GETFD) < 0:
                 raise os_error(errno)      # no such descriptor: do not make the table that long for it
-            want = max(<Py_ssize_t>fd + 1, 2 * self.by_fd_len, 64)
-            by_fd = <int *>realloc(self.by_fd, want * sizeof(int))
-            if by_fd == NULL:
-                raise MemoryError
-            self.by_fd = by_fd
-            for i in range(self.by_fd_len, want):
-                by_fd[i] = -1
-            self.by_fd_len = <int>want
+            self.grow_by_fd(fd)
         if self.free_slot < 0:
-            want = max(2 * self.slot_count, 16)
-            slots = <Slot *>realloc(self.slots, want * sizeof(Slot))
-            if slots == NULL:
-                raise MemoryError
-            self.slots = slots
-            for i in range(self.slot_count, want):
-                slots[i] = Slot(-1, 1, 0, i + 1 if i + 1 < want else -1)     # the new part of the free list
-                self.readers.append(None)
-                self.writers.append(None)
-                self.owners.append(None)
-                self.fileobjs.append(None)
-            self.free_slot = self.slot_count
-            self.slot_count = <int>want
+            self.grow_slots()
         index = self.free_slot
         self.free_slot = self.slots[index].next_free
         self.slots[index].fd = fd
@@ -220,44 +199,82 @@ cdef class PollSet:
         self.used += 1
         return index
 
-    cdef int update(self, int index) except -1:
-        """Tell the kernel what the slot wants now; free the slot when that is nothing."""
-        cdef Slot *slot = &self.slots[index]
-        cdef epoll_event event
-        cdef uint32_t mask = 0
-        cdef int op
-        if self.owners[index] is not None:
-            mask = OWNED
+    cdef int grow_by_fd(self, int fd) except -1:
+        cdef Py_ssize_t i, want = max(<Py_ssize_t>fd + 1, 2 * self.by_fd_len, 64)
+        cdef int *by_fd = <int *>realloc(self.by_fd, want * sizeof(int))
+        if by_fd == NULL:
+            raise MemoryError
+        self.by_fd = by_fd
+        for i in range(self.by_fd_len, want):
+            by_fd[i] = -1
+        self.by_fd_len = <int>want
+        return 0
+
+    cdef int grow_slots(self) except -1:
+        cdef int i, want = max(2 * self.slot_count, 16)
+        cdef Slot *slots = <Slot *>realloc(self.slots, want * sizeof(Slot))
+        if slots == NULL:
+            raise MemoryError
+        self.slots = slots
+        for i in range(self.slot_count, want):
+            slots[i] = Slot(-1, 1, 0, i + 1 if i + 1 < want else -1)     # the new part of the free list
+            self.readers.append(None)
+            self.writers.append(None)
+            self.owners.append(None)
+            self.fileobjs.append(None)
+        self.free_slot = self.slot_count
+        self.slot_count = want
+        return 0
+
+    cdef uint32_t wanted_mask(self, int index) noexcept:
+        """What the owner and the watchers of a slot want to know; 0: nothing."""
+        cdef uint32_t mask = OWNED if self.owners[index] is not None else 0
         if self.readers[index] is not None or self.writers[index] is not None:
             mask &= ~<uint32_t>EPOLLET   # a watcher's contract is level-triggered; an owner bears it
             if self.readers[index] is not None and self.is_enabled(self.readers[index]):
                 mask |= EPOLLIN
             if self.writers[index] is not None and self.is_enabled(self.writers[index]):
                 mask |= EPOLLOUT
-            if mask == 0:
-                return self.unregister_disabled(slot)
+        return mask
+
+    cdef int update(self, int index) except -1:
+        """Tell the kernel what the slot wants now; free the slot when that is nothing."""
+        cdef Slot *slot = &self.slots[index]
+        cdef uint32_t mask = self.wanted_mask(index)
         if mask == 0:
+            if self.readers[index] is not None or self.writers[index] is not None:
+                return self.unregister_disabled(slot)
             return self.release_slot(index)
         self.check_not_foreign()
-        op = EPOLL_CTL_MOD if slot.mask else EPOLL_CTL_ADD
-        event.events = mask
-        event.data.u64 = (<uint64_t>slot.generation << 32) | <uint32_t>index
-        if epoll_ctl(self.ps.epfd, op, slot.fd, &event) < 0:
-            # The descriptor was closed and used again behind our back (the kernel forgot the old file),
-            # or it was registered under this number before (a duplicate keeps the file alive).
-            if errno == ENOENT and op == EPOLL_CTL_MOD:
-                op = EPOLL_CTL_ADD
-            elif errno == EEXIST and op == EPOLL_CTL_ADD:
-                op = EPOLL_CTL_MOD
-            else:
-                raise os_error(errno)
-            slot.generation += 1
-            event.data.u64 = (<uint64_t>slot.generation << 32) | <uint32_t>index
-            if epoll_ctl(self.ps.epfd, op, slot.fd, &event) < 0:
-                raise os_error(errno)
+        self.register(index, mask)
         slot.mask = mask
         self.changed = True
         return 0
+
+    cdef int register(self, int index, uint32_t mask) except -1:
+        cdef Slot *slot = &self.slots[index]
+        cdef int op = EPOLL_CTL_MOD if slot.mask else EPOLL_CTL_ADD
+        if self.control(op, index, mask) == 0:
+            return 0
+        # The descriptor was closed and used again behind our back (the kernel forgot the old file),
+        # or it was registered under this number before (a duplicate keeps the file alive).
+        if errno == ENOENT and op == EPOLL_CTL_MOD:
+            op = EPOLL_CTL_ADD
+        elif errno == EEXIST and op == EPOLL_CTL_ADD:
+            op = EPOLL_CTL_MOD
+        else:
+            raise os_error(errno)
+        slot.generation += 1
+        if self.control(op, index, mask) < 0:
+            raise os_error(errno)
+        return 0
+
+    cdef int control(self, int op, int index, uint32_t mask) noexcept:
+        """One epoll_ctl; 0, or -1 with errno."""
+        cdef epoll_event event
+        event.events = mask
+        event.data.u64 = (<uint64_t>self.slots[index].generation << 32) | <uint32_t>index
+        return epoll_ctl(self.ps.epfd, op, self.slots[index].fd, &event)
 
     cdef int release_slot(self, int index) except -1:
         cdef Slot *slot = &self.slots[index]

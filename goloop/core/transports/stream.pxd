@@ -34,6 +34,7 @@ cdef class StreamTransport(StreamOutput):
     cdef int set_nodelay(self, int proto) except -1
     cdef int keep_open(self, object sock) except -1
     cdef int got_eof(self) except -1
+    cdef int send_or_buffer(self, object data, const char *start, Py_ssize_t length) except -1
     cdef bint write_offloaded(self, const void *data, Py_ssize_t length) except -1
     cdef int follow_policy(self) except -1
     cdef bint put_all(self, list pieces) except -1

@@ -505,8 +505,6 @@ cdef class StreamTransport(StreamOutput):
     def write(self, data):
         """Send data (bytes, bytearray or memoryview): now as far as the socket takes it, the rest later."""
         cdef Py_buffer view
-        cdef Py_ssize_t n = 0, length
-        cdef int error = 0
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise wrong_type(data)
         self.check_writable("write")
@@ -514,38 +512,41 @@ cdef class StreamTransport(StreamOutput):
             data = bytes(data)
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
-            length = view.len
-            if length == 0:
+            if view.len == 0:
                 return
             if self.lost:
                 self.ignored_write("socket.send() raised exception.")
                 return
-            if self.offloaded and self.write_offloaded(view.buf, length):
+            if self.offloaded and self.write_offloaded(view.buf, view.len):
                 return
-            if (self.loop_core.todo or self.collected) and self.size == 0 and self.collect(data, view.buf, length):
+            if (self.loop_core.todo or self.collected) and self.size == 0 and self.collect(data, view.buf, view.len):
                 return
-            if self.lost:
-                return
-            if self.size == 0:
-                n = send(self.fd, view.buf, length, MSG_NOSIGNAL)
-                if n < 0:
-                    error = errno
-                    n = 0
-            if error and error != EAGAIN and error != EINTR:
-                self.fail(os_error(error), "Fatal write error on socket transport")
-                return
-            if n < length:
-                if type(data) is bytes:
-                    self.push(data, n)
-                else:
-                    self.push(PyBytes_FromStringAndSize(<char *>view.buf + n, length - n), 0)
+            if not self.lost:
+                self.send_or_buffer(data, view.buf, view.len)
         finally:
             PyBuffer_Release(&view)
-        if self.size:
-            if error == EINTR:
-                self.events |= EPOLLOUT      # nothing will tell that there is room: try again
-                self.loop_core.queue(self)
-            self.maybe_pause()
+
+    cdef int send_or_buffer(self, object data, const char *start, Py_ssize_t length) except -1:
+        """Send now, unless something waits already; buffer what is left."""
+        cdef Py_ssize_t n = 0
+        cdef int error = 0
+        if self.size == 0:
+            n = send(self.fd, start, length, MSG_NOSIGNAL)
+            if n < 0:
+                error = errno
+                n = 0
+        if error and error != EAGAIN and error != EINTR:
+            return self.fail(os_error(error), "Fatal write error on socket transport")
+        if n == length:
+            return 0
+        if type(data) is bytes:
+            self.push(data, n)
+        else:
+            self.push(PyBytes_FromStringAndSize(start + n, length - n), 0)
+        if error == EINTR:
+            self.events |= EPOLLOUT      # nothing will tell that there is room: try again
+            self.loop_core.queue(self)
+        return self.maybe_pause()
 
     cdef inline bint write_offloaded(self, const void *data, Py_ssize_t length) except -1:
         """Give it to the netpoller. False: it has no room, and the socket is the loop's again."""

@@ -15,5 +15,7 @@ cdef class StreamOutput(Transport):
     cdef int push(self, object data, Py_ssize_t skip) except -1
     cdef int flush(self) except -1
     cdef int sent(self, Py_ssize_t n, bint room) except -1
+    cdef int advance(self, Py_ssize_t n) except -1
+    cdef int emptied(self) except -1
     cdef int write_failed(self, object exc) except -1
     cdef int check_writable(self, str method) except -1

@@ -124,6 +124,17 @@ cdef class StreamOutput(Transport):
 
     cdef int sent(self, Py_ssize_t n, bint room) except -1:
         """Account for n bytes sent. room: the socket took all it was given, so no edge will come."""
+        self.advance(n)
+        if self.size and room:
+            self.events |= EPOLLOUT
+            self.loop_core.queue(self)
+        self.maybe_resume()      # may write
+        if self.size == 0 and not self.lost:
+            self.emptied()
+        return 0
+
+    cdef int advance(self, Py_ssize_t n) except -1:
+        """Take n bytes out of the buffer."""
         cdef Py_ssize_t left
         self.size -= n
         while n:
@@ -141,20 +152,19 @@ cdef class StreamOutput(Transport):
         elif self.first > 256:
             del self.buffer[:self.first]
             self.first = 0
-        if self.size and room:
-            self.events |= EPOLLOUT
-            self.loop_core.queue(self)
-        self.maybe_resume()      # may write
-        if self.size == 0 and not self.lost:
-            if self.empty_waiter is not None and not self.empty_waiter.done():
-                self.empty_waiter.set_result(None)
-            if self.closing:
-                self.lose_soon(None)
-            elif self.eof:
-                try:
-                    self.file.shutdown(_SHUT_WR)
-                except OSError as exc:
-                    self.fail(exc, "Fatal error on socket transport")
+        return 0
+
+    cdef int emptied(self) except -1:
+        """All is sent: do what waited for that."""
+        if self.empty_waiter is not None and not self.empty_waiter.done():
+            self.empty_waiter.set_result(None)
+        if self.closing:
+            self.lose_soon(None)
+        elif self.eof:
+            try:
+                self.file.shutdown(_SHUT_WR)
+            except OSError as exc:
+                self.fail(exc, "Fatal error on socket transport")
         return 0
 
     cdef int write_failed(self, object exc) except -1:

@@ -138,25 +138,30 @@ static void conn_post(gl_conn *c) {
         gl_unpark(c->ps);
 }
 
+/* Room in the receive ring; 0: the netpoller stops reading, until the loop has made room and kicks. */
+static uint32_t room_or_stall(gl_conn *c) {
+    uint32_t room = ring_room(&c->rx);
+    if (room)
+        return room;
+    store(&c->rx_stalled, 1);
+    GL_YIELD();
+    /* seq_cst: "I stalled" comes before this second look. Pairs with conn_recv, which makes room, then looks
+     * whether we stalled. */
+    room = ring_room(&c->rx);
+    if (room < GL_RING / 2)
+        return 0;
+    store(&c->rx_stalled, 0);
+    return room;
+}
+
 /* One recvmsg. Returns 1 if it completed something; *again: there may be more. */
 static int receive(gl_conn *c, int *again) {
     struct iovec iov[2];
     struct msghdr msg = {.msg_iov = iov};
     uint32_t room, tail = __atomic_load_n(&c->rx.tail, __ATOMIC_RELAXED);
     ssize_t n;
-    if (!c->rx_ready || c->rx_end)
+    if (!c->rx_ready || c->rx_end || (room = room_or_stall(c)) == 0)
         return 0;
-    room = ring_room(&c->rx);
-    if (room == 0) {
-        store(&c->rx_stalled, 1);
-        GL_YIELD();
-        /* seq_cst: "I stalled" comes before this second look. Pairs with conn_recv, which makes room, then looks
-         * whether we stalled. */
-        room = ring_room(&c->rx);
-        if (room < GL_RING / 2)
-            return 0;
-        store(&c->rx_stalled, 0);
-    }
     msg.msg_iovlen = ring_pieces(&c->rx, tail, room, iov);
     n = GL_RECV(c->fd, &msg);
     if (n > 0) {
