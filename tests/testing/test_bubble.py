@@ -4,6 +4,7 @@ import asyncio
 import datetime
 import gc
 import os
+import re
 import signal
 import threading
 import time
@@ -291,6 +292,8 @@ def test_a_goroutine_that_waits_for_ever_is_a_deadlock_and_the_dump_says_where()
     text = str(caught.value)
     assert "at 2 s of its time" in text
     assert "consumer" in text and "chan.recv()" in text
+    here = "in test_a_goroutine_that_waits_for_ever_is_a_deadlock_and_the_dump_says_where"
+    assert text.count("started at") == 2 and len(re.findall(rf"started at .*test_bubble.py:\d+ {here}", text)) == 2
     assert "bubble [chan receive]" in text and "goloop.Chan().recv()" in text
 
 

@@ -73,7 +73,7 @@ cdef int leave(uintptr_t address, WaitNode node) except -1:
 
 
 cdef int wake_first(uintptr_t address) except -1:
-    """Let the goroutine that has waited longest try again; in a bubble any one, as the standard library says nothing."""
+    """Let the goroutine that has waited longest try again; in a bubble any one: no order is promised."""
     cdef WaitQueue places = queue_of(address)
     cdef WaitNode node
     if places is not None:
