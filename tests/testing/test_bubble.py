@@ -462,6 +462,24 @@ def test_a_bubble_that_is_over_is_freed_without_the_collector():
         gc.enable()
 
 
+def test_goexit_ends_the_body_and_is_no_error():
+    ended = []
+
+    def body():
+        goloop.go(lambda: (goloop.sleep(1), ended.append(1)))
+        goloop.goexit()
+
+    async def main():
+        g = goloop.go(lambda: (goloop.sleep(1), ended.append(2)))
+        goloop.go(goloop.goexit)
+        await g
+
+    assert run(body) is None
+    assert ended == [1]
+    run(main)
+    assert ended == [1, 2]
+
+
 def test_run_returns_the_result_of_every_kind_of_main():
     async def coroutine():
         return 1
