@@ -66,10 +66,13 @@ class bubble:
 
     def __exit__(
         self, kind: type[BaseException] | None, raised: BaseException | None, trace: types.TracebackType | None
-    ) -> None:
+    ) -> bool:
         loop = self._loop
         if loop is None:
             raise RuntimeError("the bubble was not entered")
+        exits = isinstance(raised, goroutine.GoExit)  # goexit() is no error
+        if exits:
+            raised = None
         if self._hub.dead:
             loop.worker.disown(self._root)
         else:
@@ -81,6 +84,7 @@ class bubble:
         loop.close()
         if failure is not None and failure is not raised:
             raise failure from (failure.__cause__ or (None if isinstance(raised, asyncio.CancelledError) else raised))
+        return exits
 
     def _run(self) -> None:
         """What the hub does: run the loop until the body has ended, and then until all others have."""
@@ -140,6 +144,7 @@ def run_with(main: Any, made: Choices, begin: float) -> Any:
         return _run_coroutine(_make_loop(made, begin), main())
     inside = bubble()
     inside._choices, inside._start = made, begin
+    result = None
     with inside:
         result = main()
         if asyncio.iscoroutine(result):  # of a function that returns one
@@ -164,6 +169,8 @@ def _run_coroutine(loop: BubbleLoop, coroutine: Coroutine[Any, Any, _T]) -> _T:
             result = loop.run_until_complete(coroutine)
         except DeadlockError as exc:
             deadlock = exc
+        except goroutine.GoExit:
+            pass
         except BaseException as exc:
             failure = exc
         ended = loop.end(failure is not None or deadlock is not None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import os
 import sys
 import threading
 import traceback
@@ -19,6 +20,7 @@ Seed = int | str | Callable[[int], int] | None
 Start = float | datetime.datetime | None
 
 MIDNIGHT_2000 = 946684800.0  # Go synctest's start, in seconds of time.time()
+_HERE = os.path.dirname(__file__) + os.sep
 _ROUNDS = 100  # cancellations that a goroutine may swallow before it is left behind
 
 
@@ -190,7 +192,9 @@ class BubbleLoop(BubbleCore, Loop):
 
     def _who_waits(self) -> Iterator[tuple[str, list[str]]]:
         for g in goroutine.goroutines_of(self):
-            yield repr(g), traceback.format_list(g.stack())
+            made = [frame for frame in g.spawn_stack if not frame.filename.startswith(_HERE)]
+            where = f", started at {made[-1].filename}:{made[-1].lineno} in {made[-1].name}" if made else ""
+            yield f"{g!r}{where}", traceback.format_list(g.stack())
         own = self._goroutine_tasks()
         for task in sorted(asyncio.all_tasks(self), key=lambda task: task.get_name()):
             if task not in own:

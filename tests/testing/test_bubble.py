@@ -4,6 +4,7 @@ import asyncio
 import datetime
 import gc
 import os
+import re
 import signal
 import threading
 import time
@@ -291,6 +292,8 @@ def test_a_goroutine_that_waits_for_ever_is_a_deadlock_and_the_dump_says_where()
     text = str(caught.value)
     assert "at 2 s of its time" in text
     assert "consumer" in text and "chan.recv()" in text
+    here = "in test_a_goroutine_that_waits_for_ever_is_a_deadlock_and_the_dump_says_where"
+    assert text.count("started at") == 2 and len(re.findall(rf"started at .*test_bubble.py:\d+ {here}", text)) == 2
     assert "bubble [chan receive]" in text and "goloop.Chan().recv()" in text
 
 
@@ -457,6 +460,24 @@ def test_a_bubble_that_is_over_is_freed_without_the_collector():
         assert gone() is None
     finally:
         gc.enable()
+
+
+def test_goexit_ends_the_body_and_is_no_error():
+    ended = []
+
+    def body():
+        goloop.go(lambda: (goloop.sleep(1), ended.append(1)))
+        goloop.goexit()
+
+    async def main():
+        g = goloop.go(lambda: (goloop.sleep(1), ended.append(2)))
+        goloop.go(goloop.goexit)
+        await g
+
+    assert run(body) is None
+    assert ended == [1]
+    run(main)
+    assert ended == [1, 2]
 
 
 def test_run_returns_the_result_of_every_kind_of_main():
