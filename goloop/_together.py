@@ -169,9 +169,9 @@ def map(function: Callable[[Any], Any], items: Iterable[Any], *, limit: int | No
     function: a plain function or a coroutine function; TypeError for anything else. items: an iterable, which is read
     as far as calls start. limit: how many run at a time, an int of at least 1 (else TypeError, ValueError); None: all.
     Returns a list. The first exception of a call, or of items, cancels the calls under way, waits for their end, and
-    is raised. Parks a goroutine, which raises asyncio.CancelledError when it is cancelled, and the calls with it;
-    blocks a plain thread. RuntimeError on the thread of a running loop outside of a goroutine: `await async_map()`
-    there.
+    is raised; what others raise after it is dropped. Parks a goroutine, which raises asyncio.CancelledError when it is
+    cancelled, and the calls with it; blocks a plain thread. RuntimeError on the thread of a running loop outside of a
+    goroutine: `await async_map()` there.
     """
     may_wait("map()", "await async_map()")
     return _in_order(dict(_each(_Calls(_checked("map", function, items, limit), limit))))
@@ -189,7 +189,7 @@ async def async_map(function: Callable[[Any], Any], items: Iterable[Any], *, lim
     function: a plain function or a coroutine function; TypeError for anything else. items: an iterable, which is read
     as far as calls start. limit: how many run at a time, an int of at least 1 (else TypeError, ValueError); None: all.
     Returns a list. The first exception of a call, or of items, or a cancellation, cancels the calls under way, waits
-    for their end, and is raised. On any loop.
+    for their end, and is raised; what others raise after it is dropped. On any loop.
     """
     calls: _Calls[Any] = _Calls(_checked("async_map", function, items, limit), limit)
     return _in_order({index: value async for index, value in _async_each(calls)})

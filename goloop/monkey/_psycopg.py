@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import select
 from typing import Any
@@ -12,7 +13,9 @@ from goloop.core.patch.hook import is_cooperative
 def patch_psycopg() -> None:
     """Let psycopg (3) wait by the select module in goroutines, which patch_select() makes park. From any thread.
 
-    Plain threads and coroutines wait as before. A second call does nothing. ImportError where psycopg is not installed.
+    Plain threads and coroutines wait as before. A goroutine that is cancelled in a query, by goloop.timeout() for one,
+    cancels the query, and its connection can be used again. A second call does nothing. ImportError where psycopg is
+    not installed.
     """
     waiting: Any = importlib.import_module("psycopg.waiting")
     before = waiting.wait
@@ -24,6 +27,11 @@ def patch_psycopg() -> None:
 
     wait.goloop = True  # type: ignore[attr-defined]
     waiting.wait = wait
+    # What psycopg takes for Ctrl-C: it cancels the query, waits for that, and raises it again.
+    connection: Any = importlib.import_module("psycopg.connection")
+    interrupted = getattr(connection, "_INTERRUPTED", None)
+    if isinstance(interrupted, tuple):
+        connection._INTERRUPTED = (*interrupted, asyncio.CancelledError)
 
 
 def patch_psycopg2() -> None:

@@ -159,6 +159,22 @@ def test_a_client_that_expects_100_continue_gets_it(server):
         assert sock.recv(1000).startswith(b"HTTP/1.1 200 OK")
 
 
+def test_early_hints_are_sent_at_once(server):
+    with server.connect() as sock:
+        sock.sendall(b"GET /hints HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert sock.recv(1000) == b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n"
+        sock.sendall(b"x")
+        assert sock.recv(1000).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_an_application_that_takes_the_connection_is_not_held_up(server):
+    with server.connect() as sock:
+        sock.sendall(b"GET /hijack HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert sock.recv(1000).endswith(b"\r\n\r\nfirst")
+        sock.sendall(b"second")
+        assert sock.recv(1000) == b"got second"
+
+
 # ------------------------------------------------------------------- slow clients
 def test_slow_senders_and_slow_readers_keep_nobody_waiting(gunicorn):
     running = gunicorn("plain_app:app", "--keep-alive", "30")

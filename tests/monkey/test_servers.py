@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+import goloop
 from goloop import go, monkey
 
 trustme = pytest.importorskip("trustme")
@@ -154,6 +155,19 @@ def test_psycopg(postgres, overlap):
 
     assert overlap(body) == list(range(8))
     assert body(5) == 5
+
+
+def test_a_timeout_ends_a_query_of_psycopg(postgres):
+    psycopg = pytest.importorskip("psycopg")
+    monkey.patch_psycopg()
+
+    def body():
+        with psycopg.connect(postgres.url, autocommit=True) as connection:
+            with pytest.raises(TimeoutError), goloop.timeout(0.05):
+                connection.execute("SELECT pg_sleep(1000)")
+            return connection.execute("SELECT 42").fetchone()  # the connection can be used again
+
+    assert go(body).result(60) == (42,)
 
 
 def test_psycopg2(postgres, overlap):

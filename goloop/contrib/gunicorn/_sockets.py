@@ -127,6 +127,11 @@ class Connection(socket.socket):
         self._release()
         return super().send(data, flags)
 
+    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
+        if self._held:
+            self._release()  # the client may answer to it
+        return super().recv(buflen, flags)
+
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
         self._release()
         return super().sendfile(file, offset, count)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from gunicorn.workers.base_async import ALREADY_HANDLED
+
 import goloop
 
 sleep = time.sleep  # taken before any request
@@ -78,6 +80,15 @@ def app(environ: dict[str, Any], start_response: Callable[..., object]) -> Itera
         (FOLDER / "spinning").touch()
         while True:
             pass
+    elif kind == "hints":
+        environ["wsgi.early_hints"]([("Link", "</style.css>")])
+        environ["gunicorn.socket"].recv(1)  # until the client has seen them
+        body = "hinted"
+    elif kind == "hijack":  # the application speaks for itself
+        sock = environ["gunicorn.socket"]
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst")
+        sock.sendall(b"got " + sock.recv(100))
+        return ALREADY_HANDLED  # type: ignore[no-any-return]
     elif kind == "where":
         body = f"{goloop.current() is not None} {environ['wsgi.url_scheme']} {environ['wsgi.multithread']}"
     elif kind == "peer":
