@@ -522,7 +522,7 @@ cdef class StreamTransport(StreamOutput):
             if (self.loop_core.todo or self.collected) and self.size == 0 and self.collect(data, view.buf, view.len):
                 return
             if not self.lost:
-                self.send_or_buffer(data, view.buf, view.len)
+                self.send_or_buffer(data, <const char *>view.buf, view.len)
         finally:
             PyBuffer_Release(&view)
 
