@@ -35,7 +35,8 @@ lint: build
 	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
 	$(BIN)/mypy
 	for folder in benchmarks compat_tests examples tests; do $(BIN)/mypy $$folder || exit; done
-	$(BIN)/stubtest goloop --ignore-disjoint-bases --allowlist tests/lint/stubtest.txt
+	$(BIN)/stubtest goloop --ignore-disjoint-bases --allowlist tests/lint/stubtest.txt \
+		--mypy-config-file pyproject.toml
 	$(BIN)/python tests/lint/layers.py .
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions .github/actions/*/action.yml

@@ -29,9 +29,12 @@ def main() -> None:
         (options.handoff, "GOLOOP_HANDOFF"),
         (options.watch, "GOLOOP_WATCH"),
         (options.debug, "PYTHONASYNCIODEBUG"),
+        (options.monkey, "GOLOOP_MONKEY"),
     ):
         if wanted:
             os.environ[variable] = "1"
+    if options.monkey:
+        goloop.monkey.patch_all()  # the import of goloop was before
     _takeover.report_at_exit()
     goloop.install()
     program_main = _new_main_module()
@@ -72,13 +75,15 @@ def _parse(args: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m goloop",
         description="Run a Python program, unchanged, with goloop as its asyncio event loop.",
-        usage="%(prog)s [-h] [--version] [--handoff] [--watch] [--debug] (PROGRAM | -m MODULE | -c CODE) [ARGUMENTS]",
+        usage="%(prog)s [-h] [--version] [--handoff] [--monkey] [--watch] [--debug]"
+        " (PROGRAM | -m MODULE | -c CODE) [ARGUMENTS]",
         epilog=_environment.describe(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"goloop {goloop.__version__}")
     parser.add_argument("--handoff", action="store_true", help="as GOLOOP_HANDOFF=1")
+    parser.add_argument("--monkey", action="store_true", help="as GOLOOP_MONKEY=1")
     parser.add_argument("--watch", action="store_true", help="as GOLOOP_WATCH=1")
     parser.add_argument("--debug", action="store_true", help="asyncio's debug mode, as PYTHONASYNCIODEBUG=1")
     program = parser.add_mutually_exclusive_group(required=True)

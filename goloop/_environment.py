@@ -65,6 +65,10 @@ VARIABLES = {
         "is a number of threads, at least 1",
         "How many threads goloop starts at most for goroutines and stuck loops. Default: 512. Read at the import.",
     ),
+    "GOLOOP_MONKEY": _switch(
+        "1: patch the standard library, so that it parks goroutines instead of blocking their threads "
+        "(goloop.monkey.patch_all()). Default: 0. Read at the import."
+    ),
     "GOLOOP_PANIC": Variable(
         _one_of("report", "crash"),
         "report",

@@ -15,10 +15,11 @@ import math
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
+from goloop._on_signal import call_on
 from goloop.core.sched.bubble import monotonic
 from goloop.core.sync.chan import Chan, check_edge, use_anywhere
 from goloop.core.sync.timer_thread import CallbackTimer, GoroutineTimer
-from goloop.errors import Canceled, ChannelClosed, DeadlineExceeded
+from goloop.errors import Canceled, ChannelClosed, DeadlineExceeded, SignalReceived
 
 __all__ = [
     "CancelCauseFunc",
@@ -26,11 +27,13 @@ __all__ = [
     "Canceled",
     "Context",
     "DeadlineExceeded",
+    "SignalReceived",
     "WithCancel",
     "WithCancelCause",
     "after_func",
     "background",
     "cause",
+    "notify",
     "todo",
     "with_cancel",
     "with_cancel_cause",
@@ -471,6 +474,42 @@ def with_value(parent: Context, key: object, value: object) -> Context:
     if key is None:
         raise TypeError("a context's key cannot be None")
     return Context(parent, f"with_value({key!r})", parent._scope, parent._deadline, key, value)
+
+
+class _NotifyCancelFunc(CancelFunc):
+    __slots__ = ("_leave",)
+
+    def __init__(self, scope: _Scope, leave: Callable[[], None]) -> None:
+        super().__init__(scope)
+        self._leave = leave
+
+    def __call__(self) -> None:
+        self._leave()
+        super().__call__()
+
+    def __exit__(self, *exc: object) -> None:
+        self()
+
+
+def notify(parent: Context, *signals: int) -> WithCancel:
+    """Return a context made from parent that is cancelled when a signal comes (Go: signal.NotifyContext).
+
+    parent: a Context (else TypeError), with which the new one is cancelled, too. signals: one or more of signal.SIGINT,
+    signal.SIGTERM and others; TypeError for none and for what is no number, ValueError for what is no signal, OSError
+    for one that cannot be handled. cause(ctx) is SignalReceived then, with the number. Returns a WithCancel; its cancel
+    function, or the end of `with`, gives the signals back to the handlers that they had before. Until then these do not
+    see them: SIGINT raises no KeyboardInterrupt. Call it in the main thread, as Python sets signal handlers there alone
+    (RuntimeError elsewhere); the context and the cancel function are for any thread, goroutine or coroutine. Called
+    elsewhere, the cancel function lets a handler come back with the next signal, which it gets.
+    """
+    _check(parent)
+    if not signals or not all(isinstance(signum, int) for signum in signals):
+        raise TypeError(f"notify() takes a context and the numbers of signals, got {signals!r}")
+    scope = _Scope()
+    context = Context(parent, "notify", scope, parent._deadline)
+    leave = call_on(signals, lambda signum: _cancel(scope, Canceled, SignalReceived(signum)))
+    scope.join(parent._scope)
+    return WithCancel(context, _NotifyCancelFunc(scope, leave))
 
 
 def without_cancel(parent: Context) -> Context:

@@ -1,6 +1,6 @@
 """Go's golang.org/x/sync/errgroup: goroutines that work on parts of one task, and the first error of any of them.
 
-A goroutine's error stays with it, unobserved, until a caller waits for the group: an error that nobody waits for is
+A goroutine's error stays with it, unobserved, until a caller waits for the group: an error that is not waited for is
 reported as any goroutine's exception is.
 """
 
@@ -35,7 +35,7 @@ class Group:
     does. An exception of the body, or one that interrupts this wait (a cancellation, a timeout around it, Ctrl-C), ends
     the goroutines first, as in asyncio.TaskGroup: the context is cancelled with it as the cause, each goroutine is
     cancelled and waited for, and the exception goes on. Their own exceptions are in errors(), or else reported. Without
-    such an exception nobody is cancelled, as in Go and unlike asyncio.TaskGroup.
+    such an exception no goroutine is cancelled, as in Go and unlike asyncio.TaskGroup.
     """
 
     def __init__(self) -> None:

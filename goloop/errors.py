@@ -26,6 +26,17 @@ class Canceled(GoloopError):
     """
 
 
+class SignalReceived(GoloopError):
+    """The cause of a context that context.notify() made and a signal has cancelled. signum: its number (int)."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+    def __str__(self) -> str:
+        return f"signal {self.signum} was received"
+
+
 class DeadlineExceeded(GoloopError, TimeoutError):
     """A context's deadline has passed (Go: context.DeadlineExceeded).
 

@@ -1,7 +1,9 @@
-"""Go's sync and golang.org/x/sync/semaphore, for goroutines, coroutines and plain threads alike.
+"""Go's sync and golang.org/x/sync/semaphore, and gevent's Event, AsyncResult and local: for goroutines, coroutines and
+plain threads alike.
 
 The colour is in the name, as with channels: lock() parks a goroutine or blocks a plain thread, `await async_lock()` is
-for coroutines.
+for coroutines. The queue for all of them is goloop.Chan: closed when there is nothing more to come, of a capacity that
+makes senders wait; Chan(sys.maxsize) never does.
 """
 
 from __future__ import annotations
@@ -12,15 +14,24 @@ from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
+from goloop._local import Local
+from goloop._shared import AtomicInt, Map, Pool
 from goloop.core.sync.cond_waitgroup_once import Cond, Once, WaitGroup
+from goloop.core.sync.event_future import Event, Future
 from goloop.core.sync.locks import Mutex, RLocker, RWMutex, Semaphore
 
 _T = TypeVar("_T")
 
 __all__ = [
+    "AtomicInt",
     "Cond",
+    "Event",
+    "Future",
+    "Local",
+    "Map",
     "Mutex",
     "Once",
+    "Pool",
     "RLocker",
     "RWMutex",
     "Semaphore",

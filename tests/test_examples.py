@@ -1,11 +1,20 @@
 """The examples, each run as a program, do what they say."""
 
+import contextlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+import pytest
+
+import goloop
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -94,3 +103,112 @@ def test_chat():
     finally:
         server.kill()
         server.communicate()
+
+
+# ------------------------------------------------------------------- coming from
+COMING = EXAMPLES / "coming_from"
+
+
+class Site(BaseHTTPRequestHandler):
+    """Numbered pages: page n links to 2n+1 and 2n+2."""
+
+    def do_GET(self):
+        n = int(self.path.strip("/") or 0)
+        links = "".join(f'<a href="/{m}">' for m in (2 * n + 1, 2 * n + 2) if m < 60)
+        body = f"<title>page {n:02}</title>{links}".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.mark.parametrize("name", ["gevent_before.py", "gevent_after.py"])
+def test_the_crawler_before_and_after(name):
+    if "before" in name:
+        pytest.importorskip("gevent")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Site) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        done = subprocess.run(
+            [sys.executable, COMING / name, f"http://127.0.0.1:{server.server_port}/"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        server.shutdown()
+        thread.join()
+    assert (done.stdout, done.stderr) == ("60 pages, from 'page 00' to 'page 59'\n", "")
+
+
+@contextlib.contextmanager
+def listening(*args, signum):
+    """A program that says where it listens; it ends with the signal, and says bye."""
+    program = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        host, port = program.stdout.readline().split()[-1].rsplit(":", 1)
+        yield lambda: socket.create_connection((host, int(port)), 20)
+        program.send_signal(signum)
+        out, err = program.communicate(timeout=20)
+        assert (program.returncode, out, err) == (0, "bye\n", "")
+    finally:
+        program.kill()
+        program.communicate()
+
+
+def ask(connect, *questions):
+    with connect() as sock, sock.makefile("rw") as file:
+        answers = []
+        for question in questions:
+            file.write(question + "\n")
+            file.flush()
+            answers.append(file.readline().rstrip("\n"))
+        return answers
+
+
+@pytest.fixture(params=["go_before.go", "go_after.py"])
+def worker_pool(request, tmp_path):
+    if request.param.endswith(".py"):
+        return [sys.executable, "-W", "error", COMING / request.param]
+    if shutil.which("go") is None:
+        pytest.skip("Go is not installed")
+    program = tmp_path / "program"
+    subprocess.run(["go", "build", "-o", program, COMING / request.param], check=True, timeout=110)
+    return [program]
+
+
+def test_the_worker_pool_before_and_after(worker_pool):
+    with listening(*worker_pool, "127.0.0.1:0", signum=signal.SIGTERM) as connect:
+        answers = ask(connect, "360", "97", "many", "1000003")
+        assert answers == ["360 = 2 2 2 3 3 5", "97 = 97", "a number, please", "1000003 = 1000003"]
+        with ThreadPoolExecutor(20) as pool:
+            results = list(pool.map(lambda n: ask(connect, str(n)), range(2, 60)))
+        assert all(result[0].startswith(f"{n} = ") for n, result in enumerate(results, 2))
+        idle = connect()
+    with idle:
+        assert idle.recv(1) == b""  # it did not hold up the end
+
+
+@pytest.mark.parametrize("name", ["threads_before.py", "threads_after.py"])
+def test_the_threaded_server_before_and_after(name):
+    args = [sys.executable, "-W", "error", COMING / name, "127.0.0.1", "0"]
+    with listening(*args, signum=signal.SIGINT) as connect:
+        assert ask(connect, "get a", "set a 1", "set a 2", "get a", "what") == [
+            *("-", "-", "1", "2"),
+            "set KEY VALUE, or get KEY",
+        ]
+        with ThreadPoolExecutor(20) as pool:
+            results = list(pool.map(lambda n: ask(connect, f"set k{n} v{n}", f"get k{n}"), range(50)))
+        assert results == [["-", f"v{n}"] for n in range(50)]
+
+
+def test_the_tables_of_coming_from_name_things_that_there_are():
+    rows = [line for line in (COMING / "README.md").read_text().splitlines() if line.startswith("| `")]
+    text = "\n".join(row.split(" | ")[1] for row in rows)
+    assert len(rows) > 20
+    for module, name in re.findall(r"`(?:goloop\.)?(sync|net|context|timer|monkey)\.(\w+)", text):
+        assert hasattr(getattr(goloop, module), name), f"{module}.{name}"
+    for name in re.findall(r"goloop\.(\w+)\(", text):
+        assert hasattr(goloop, name), name

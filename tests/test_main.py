@@ -392,3 +392,28 @@ def test_a_program_that_chooses_uvloop_gets_goloop(script, tmp_path, choice):
     head = "import asyncio\nasync def main():\n    print(type(asyncio.get_running_loop()).__module__)\nimport uvloop\n"
     done = goloop(script(head + choice))
     assert (done.stdout, done.stderr) == ("goloop._eventloop.loop\n", "")
+
+
+PATCHED = """\
+import multiprocessing, time
+import goloop
+
+def show():
+    print(goloop.monkey.is_patched("time"), goloop.monkey.unpatched(), flush=True)
+
+if __name__ == "__main__":
+    assert goloop.go(time.sleep, 0.001).result(10) is None
+    show()
+    for method in ("spawn", "fork"):
+        child = multiprocessing.get_context(method).Process(target=show)
+        child.start()
+        child.join()
+"""
+
+
+def test_monkey_patches_before_the_program_and_in_its_children(script):
+    done = goloop("--monkey", script(PATCHED))
+    assert (done.stdout, done.returncode) == ("True {}\n" * 3, 0)
+    assert done.stderr.count("Warning") == done.stderr.count("use of fork"), done.stderr
+    done = goloop("-c", "import goloop; print(goloop.monkey.is_patched('time'))")
+    assert done.stdout == "False\n"

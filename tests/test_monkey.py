@@ -79,3 +79,56 @@ def test_unknown_names():
         monkey.patch_all(sockets=True)
     with pytest.raises(ValueError, match="there is no patch 'sockets'; there are time, threading"):
         monkey.is_patched("sockets")
+
+
+# --------------------------------------------------------- what is not patched
+def test_unpatched_tells_which_parts_are_not():
+    assert {name: why for name, why in monkey.unpatched().items() if name in NAMES} == {
+        name: f"goloop.monkey.patch_{name}() was not called" for name in NAMES
+    }
+    shown = script("""
+from goloop import monkey
+monkey.patch_all(ssl=False)
+print(*monkey.unpatched())
+""")
+    assert shown == ["ssl"]
+
+
+def test_unpatched_tells_of_drivers_that_wait_in_c():
+    pytest.importorskip("psycopg")
+    pytest.importorskip("psycopg2")
+    shown = script("""
+import sqlite3, psycopg, psycopg2.extensions
+from goloop import monkey
+monkey.patch_all()
+print(*sorted(monkey.unpatched()))
+monkey.patch_psycopg()
+monkey.patch_psycopg2()
+print(*sorted(monkey.unpatched()))
+""")
+    assert shown == ["_sqlite3", "psycopg", "psycopg2", "_sqlite3"]
+
+
+def test_a_part_that_cannot_be_patched_is_told_each_time_and_the_rest_is_patched():
+    shown = script("""
+import time
+time.sleep = lambda seconds: None
+from goloop import monkey
+for call in monkey.patch_all, monkey.patch_all, monkey.patch_time:
+    try:
+        call()
+    except SystemError as exc:
+        assert str(exc).startswith("not patched, and blocking goroutines' threads as ever: time (TypeError: "), exc
+        print("told")
+monkey.patch_socket()
+print(monkey.is_patched("time"), *monkey.unpatched())
+""")
+    assert shown == ["told", "told", "told", "False", "time"]
+
+
+@pytest.mark.parametrize(("value", "shown"), [("1", ["True"]), ("on", ["True"]), ("0", ["False", *NAMES])])
+def test_the_variable_patches_at_the_import(value, shown):
+    text = "import goloop; print(goloop.monkey.is_patched('socket'), *sorted(goloop.monkey.unpatched()))"
+    done = python("-W", "error", "-c", text, GOLOOP_MONKEY=value)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == shown

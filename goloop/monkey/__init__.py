@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from goloop.monkey import _dns, _queue, _select, _socket, _ssl, _subprocess, _threading, _time
+from goloop.monkey._drivers import blocking_drivers
 from goloop.monkey._psycopg import patch_psycopg, patch_psycopg2
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "patch_subprocess",
     "patch_threading",
     "patch_time",
+    "unpatched",
 ]
 
 _PATCHES: dict[str, Callable[[], None]] = {
@@ -39,12 +41,22 @@ _PATCHES: dict[str, Callable[[], None]] = {
     "dns": _dns.patch,
 }
 _patched: set[str] = set()
+_failed: dict[str, str] = {}  # part: why; one that fails half-way must not be begun again
 
 
-def _patch(name: str) -> None:
-    if name not in _patched:
-        _patched.add(name)  # one that fails half-way must not be begun again
-        _PATCHES[name]()
+def _patch(*names: str) -> None:
+    """Patch these parts, all that can be. SystemError that tells which could not."""
+    for name in names:
+        if name not in _patched and name not in _failed:
+            try:
+                _PATCHES[name]()
+            except Exception as exc:
+                _failed[name] = f"{type(exc).__name__}: {exc}"
+            else:
+                _patched.add(name)
+    failed = [f"{name} ({_failed[name]})" for name in names if name in _failed]
+    if failed:
+        raise SystemError(f"not patched, and blocking goroutines' threads as ever: {'; '.join(failed)}")
 
 
 def is_patched(name: str) -> bool:
@@ -72,8 +84,9 @@ def patch_all(
 
     Each argument stands for a function below; False leaves that part as it is. socket: patch_socket(). ssl:
     patch_ssl(). time: patch_time(). select: patch_select(). queue: patch_queue(). threading: patch_threading().
-    subprocess: patch_subprocess(). dns: patch_dns(). SystemError on a Python whose insides are not as expected. Call it
-    in any thread and at any time, but best before goroutines run: those that run keep sharing their thread's
+    subprocess: patch_subprocess(). dns: patch_dns(). SystemError that tells which parts could not be patched, as on a
+    Python whose insides are not as expected; the others are patched all the same. unpatched() tells what else blocks.
+    Call it in any thread and at any time, but best before goroutines run: those that run keep sharing their thread's
     threading.local values.
     """
     wanted = {
@@ -86,9 +99,23 @@ def patch_all(
         "subprocess": subprocess,
         "dns": dns,
     }
-    for name, on in wanted.items():
-        if on:
-            _patch(name)
+    _patch(*(name for name, on in wanted.items() if on))
+
+
+def unpatched() -> dict[str, str]:
+    """Return what blocks the thread of a goroutine that waits in it, as far as that can be known: name and reason.
+
+    In it are the parts of the standard library that are not patched, and the drivers in C that are imported by now and
+    wait by themselves: a goroutine that waits there keeps its thread, though not others that have not started. Files,
+    pipes that are read without communicate() and multiprocessing's locks block in any case. From any thread, goroutine
+    or coroutine.
+    """
+    parts = {
+        name: _failed.get(name, f"goloop.monkey.patch_{name}() was not called")
+        for name in _PATCHES
+        if name not in _patched
+    }
+    return parts | blocking_drivers()
 
 
 def patch_time() -> None:

@@ -44,11 +44,16 @@ class ResolvedAddress:
         """In which order addresses are tried to be bound."""
         return 0 if self.dual else 1 if self.family == socket.AF_INET else 2
 
-    def __str__(self) -> str:
+    @property
+    def address(self) -> str:
+        """The address alone, as it is written."""
         if self.family == socket.AF_UNIX:
-            return f"{self.network} {self.sockaddr.replace(chr(0), '@')}"
+            return str(self.sockaddr.replace(chr(0), "@"))
         host = f"[{self.sockaddr[0]}]" if self.family == socket.AF_INET6 else self.sockaddr[0]
-        return f"{self.network} {host}:{self.sockaddr[1]}"
+        return f"{host}:{self.sockaddr[1]}"
+
+    def __str__(self) -> str:
+        return f"{self.network} {self.address}"
 
     def raw(self) -> bytes:
         """The sockaddr as the system takes it."""

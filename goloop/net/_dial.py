@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 from goloop._backoff import pauses
 from goloop.chan import Chan, recv, select
@@ -21,7 +21,7 @@ from goloop.core.sched.goroutine_api import sleep
 from goloop.errors import Canceled, DeadlineExceeded
 from goloop.net._address import ResolvedAddress, pack, parse, resolve
 from goloop.net._limit import Limit, limit
-from goloop.net._options import Packet, Stream, set_options
+from goloop.net._options import Options, Packet, Stream
 
 _HEAD_START = 0.3  # seconds that the first family has before the other is tried as well; RFC 6555, as in Go
 
@@ -55,19 +55,35 @@ def dial(
     TCP_NODELAY and keep-alive set, as in Go. Parks a goroutine, which raises asyncio.CancelledError when it is
     cancelled; blocks a plain thread. RuntimeError on the thread of a running loop outside of a goroutine.
     """
+    return dial_with(DialOptions(), network, address, limit(timeout, ctx, "dial()"))
+
+
+class DialOptions(NamedTuple):
+    options: Options = Options()
+    local: tuple[ResolvedAddress, ...] = ()  # one of each family, to be bound to; none: the kernel's choice
+
+    def bind(self, sock: socket.socket, target: ResolvedAddress) -> None:
+        if self.local:
+            local = next((address for address in self.local if address.family == target.family), None)
+            if local is None:
+                raise OSError(errno.EADDRNOTAVAIL, f"no local address of this family: dial {target}")
+            sock.bind(local.sockaddr)
+
+
+def dial_with(how: DialOptions, network: str, address: str | os.PathLike[str], until: Limit) -> Any:
     in_goroutine = may_wait("dial()", "asyncio.open_connection()")
-    until = limit(timeout, ctx, "dial()")
     wanted = parse(network, address, passive=False)
     what = f"dial {network} {os.fspath(address)}"
     try:
         targets = resolve(wanted, in_goroutine, until)
         families = {target.family for target in targets}
         if len(families) == 1 or targets[0].kind != socket.SOCK_STREAM:
-            return _dial_each(targets, until)
+            return _dial_each(targets, until, how)
         return _dial_race(
             [t for t in targets if t.family == targets[0].family],
             [t for t in targets if t.family != targets[0].family],
             until,
+            how,
         )
     except (Canceled, DeadlineExceeded) as exc:
         raise type(exc)(f"{what}: {exc}") from exc.__cause__
@@ -77,15 +93,16 @@ def dial(
         raise TimeoutError(f"{what}: timed out") from None
 
 
-def _dial_each(targets: list[ResolvedAddress], until: Limit) -> Any:
+def _dial_each(targets: list[ResolvedAddress], until: Limit, how: DialOptions) -> Any:
     """Try one after the other, each with its share of the time (Go: dialSerial)."""
     first: OSError | None = None
     for i, target in enumerate(targets):
         try:
             left = until.left()
             if left is None:
-                return _connect(target, until)
-            return _connect(target, until.within(max(left / (len(targets) - i), min(left, 2.0))))  # Go: partialDeadline
+                return _connect(target, until, how)
+            share = max(left / (len(targets) - i), min(left, 2.0))  # Go: partialDeadline
+            return _connect(target, until.within(share), how)
         except OSError as exc:
             if first is None:
                 first = exc
@@ -98,9 +115,9 @@ def _dial_each(targets: list[ResolvedAddress], until: Limit) -> Any:
         del first  # or it would keep this frame alive, and be kept by it
 
 
-def _dial_race(first: list[ResolvedAddress], second: list[ResolvedAddress], until: Limit) -> Any:
+def _dial_race(first: list[ResolvedAddress], second: list[ResolvedAddress], until: Limit, how: DialOptions) -> Any:
     """Happy eyeballs: the second list starts when the first has had its head start, or has failed."""
-    race = _Race(until)
+    race = _Race(until, how)
     racers = [go(race.run, first)]
     try:
         return race.referee(racers, partial(go, race.run, second))
@@ -115,8 +132,9 @@ def _dial_race(first: list[ResolvedAddress], second: list[ResolvedAddress], unti
 class _Race:
     """Two goroutines that dial; the first connection wins, and another one is closed."""
 
-    def __init__(self, until: Limit) -> None:
+    def __init__(self, until: Limit, how: DialOptions) -> None:
         self.until = until
+        self.how = how
         self.lock = threading.Lock()
         self.over = False  # guarded by lock
         self.winner: Chan[Any] = Chan(1)
@@ -124,7 +142,7 @@ class _Race:
 
     def run(self, targets: list[ResolvedAddress]) -> None:
         try:
-            conn = _dial_each(targets, self.until)
+            conn = _dial_each(targets, self.until, self.how)
         except (OSError, Canceled) as exc:
             self.failures.send(exc)
             return
@@ -164,11 +182,13 @@ class _Race:
             conn.close()
 
 
-def _connect(target: ResolvedAddress, until: Limit) -> Any:
+def _connect(target: ResolvedAddress, until: Limit, how: DialOptions) -> Any:
     for _ in range(3):
         sock = socket.socket(target.family, target.kind)
         try:
             sock.setblocking(False)
+            how.options.prepare(sock, target.network, target.address)
+            how.bind(sock, target)
             _finish_connect(sock, target, until)
             if target.kind == socket.SOCK_DGRAM:
                 return PacketConn(sock, partial(pack, sock.family, False))
@@ -178,7 +198,7 @@ def _connect(target: ResolvedAddress, until: Limit) -> Any:
                 # Linux connects a socket to itself when it gives that port out itself (Go: selfConnect).
                 sock.close()
                 continue
-            set_options(sock)
+            how.options.set_tcp(sock)
             return Conn(sock)
         except BaseException:
             sock.close()

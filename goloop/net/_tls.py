@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
 from goloop import context as _context
 from goloop.context import Context
+from goloop.core.net.conn import Conn
 from goloop.core.net.listener import Listener
 from goloop.core.net.tls_conn import TLSConn
 from goloop.errors import ClosedError
@@ -41,17 +42,32 @@ def dial_tls(
     outside of a goroutine.
     """
     until = limit(timeout, ctx, "dial_tls()")
+    return dial_securely(
+        network, address, context, server_hostname, until, lambda: dial(network, address, timeout, ctx=ctx)
+    )
+
+
+def dial_securely(
+    network: str,
+    address: str | os.PathLike[str],
+    context: ssl.SSLContext | None,
+    server_hostname: str | None,
+    until: Limit,
+    dial: Callable[[], Conn],
+) -> TLSConn:
     if network not in ("tcp", "tcp4", "tcp6", "unix"):
         raise ValueError(f"{network!r} is not a network for TLS")
     if context is None:
         context = ssl.create_default_context()
     _check_context(context, ssl.PROTOCOL_TLS_SERVER, "dial_tls() needs a client's context")
+    if server_hostname is not None and not isinstance(server_hostname, str):
+        raise TypeError(f"a server_hostname is a str, got {server_hostname!r}")
     wanted = parse(network, address, passive=False)
     if server_hostname is None and network != "unix":
         server_hostname = wanted.host
     if not server_hostname and context.check_hostname:
         raise ValueError("a context with check_hostname needs a server_hostname: whose certificate is it to be?")
-    conn = dial(network, address, timeout, ctx=ctx)
+    conn = dial()
     try:
         secure = TLSConn(conn, context, server_hostname=server_hostname)
     except BaseException:

@@ -19,6 +19,9 @@ BELOW = {
     "goloop._environment": "",
     "goloop._backoff": "",
     "goloop._main_interpreter": "",
+    "goloop._on_signal": "",
+    "goloop._shared": "",
+    "goloop._views": "",
     "goloop.core": "",
     "goloop.core.system": "goloop.errors goloop._environment",
     "goloop.core.poll": "goloop.core.system",
@@ -32,16 +35,21 @@ BELOW = {
     "goloop._eventloop": "goloop.core.transports goloop.core.patch goloop.runtime.ports goloop._backoff",
     "goloop.runtime": "goloop._eventloop",
     **dict.fromkeys(
-        ("goloop.chan", "goloop.debug", "goloop._takeover", "goloop.sync", "goloop.timer"), "goloop.runtime"
+        ("goloop._choose", "goloop.debug", "goloop._local", "goloop._takeover", "goloop.timer"), "goloop.runtime"
     ),
+    "goloop.chan": "goloop._choose goloop._views",
+    "goloop.sync": "goloop._local goloop._shared",
     "goloop.policy": "goloop._takeover",
-    "goloop.contrib": "goloop.policy",
-    "goloop.context": "goloop.chan goloop.sync goloop.timer",
+    "goloop.context": "goloop._on_signal goloop.chan goloop.sync goloop.timer",
     "goloop.errgroup": "goloop.context",
+    "goloop._together": "goloop.errgroup",
     "goloop.net": "goloop.context",
+    "goloop.rate": "goloop.context",
+    "goloop.singleflight": "goloop.sync",
     "goloop.monkey": "goloop.chan",
+    "goloop.contrib": "goloop.policy goloop.monkey goloop.sync",
     "goloop.testing": "goloop.policy goloop.errgroup goloop.net goloop.monkey goloop.debug",
-    "goloop": "goloop.testing goloop._main_interpreter",
+    "goloop": "goloop._together goloop.rate goloop.singleflight goloop.testing goloop._main_interpreter",
     "goloop.__main__": "goloop",
 }
 ALLOWED: dict[str, set[str]] = {}

@@ -3,6 +3,7 @@
 
 import socket as _socket
 
+cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN, EINTR, errno
@@ -30,11 +31,12 @@ cdef extern from *:
 cdef enum:
     LARGEST = 65536        # bytes of a datagram
 
-cdef char *scratch = <char *>malloc(LARGEST)      # between a recvfrom and its copy nobody else gets the GIL
+cdef char *scratch = <char *>malloc(LARGEST)      # between a recvfrom and its copy no other thread gets the GIL
 if scratch == NULL:
     raise MemoryError
 
 
+@cython.auto_pickle(False)    # it would be a second one of the same socket
 cdef class PacketConn(DuplexHandle):
     """A socket for datagrams (Go: net.PacketConn, net.UDPConn), for goroutines and plain threads.
 

@@ -48,12 +48,6 @@ cdef class TLSConn(Conn):
     ssl_object: an attribute, to be read only: the ssl.SSLObject, to ask for certificates, version and ALPN protocol.
     """
 
-    cdef readonly object ssl_object        # the ssl.SSLObject, to ask for certificates, version, ALPN protocol
-    cdef object incoming, outgoing, lock
-    cdef bytes unsent, early
-    cdef bint shaken
-    cdef object failure                    # of the handshake: for good
-
     def __init__(self, Conn conn not None, context, *, server_side=False, server_hostname=None):
         if self.desc is not never_opened:
             raise RuntimeError("a TLSConn is made once")
@@ -66,6 +60,8 @@ cdef class TLSConn(Conn):
             raise ValueError("a context with check_hostname needs a server_hostname: whose certificate is it to be?")
         if conn.desc.closed:
             raise closed_error()
+        if conn.desc.fd < 0:
+            raise TypeError("TLS needs a connection with a descriptor, and a pipe() has none")
         if conn.desc.reading.held or conn.desc.writing.held:
             raise RuntimeError("TLS cannot begin while the connection is being read or written")
         self.incoming = _ssl.MemoryBIO()

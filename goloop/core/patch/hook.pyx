@@ -2,7 +2,7 @@
 """Hooks: built-in functions of C that behave differently in a goroutine, and only there. For goloop.monkey.
 
 hook() sends the calls that a goroutine makes to a replacement. It changes the function where it is, so that it does
-not matter who holds which reference to it since when; native/hook.c tells how.
+not matter which references to it there are, and since when; native/hook.c tells how.
 """
 
 from libc.stdint cimport uintptr_t

@@ -8,10 +8,12 @@ queue before they start, so one queue has all that can go on. Everything belongs
 
 from asyncio.events import _set_running_loop as set_running_loop
 
+from cpython.object cimport PyObject
 from libc.math cimport INFINITY
 from libc.stdint cimport uint64_t
 
 from goloop.core.loop.handles cimport Handle, TimerHandle
+from goloop.core.loop.ready_queue cimport push
 from goloop.core.poll.pollset cimport Side
 from goloop.core.sched.goroutine cimport Goroutine, adopt
 from goloop.core.sched.scheduler cimport DONE, RUNNING, UNSTARTED, G, Queue, bubble_here, bubbles, current_g, here
@@ -156,8 +158,8 @@ cdef class BubbleWorker(Worker):
     cdef object pick_next(self):
         cdef G g
         cdef object runner
-        self.loop.ownership.stall.beat += 1
-        if self.budget <= 0 or (self.loop.count and self.runnable.count and self.choices.choose(2)):
+        self.loop._ownership.stall.beat += 1
+        if self.budget <= 0 or (self.loop.ready.count and self.runnable.count and self.choices.choose(2)):
             return self.pick_hub()
         while self.runnable.count:
             g = self.take()
@@ -174,7 +176,7 @@ cdef class BubbleWorker(Worker):
         return self.pick_hub()
 
     cdef int maybe_yield(self, G g) except -1:
-        if (self.runnable.count or self.loop.count) and self.choices.choose(2):
+        if (self.runnable.count or self.loop.ready.count) and self.choices.choose(2):
             self.yield_(g)
         return 0
 
@@ -267,23 +269,22 @@ cdef class BubbleCore(LoopCore):
             while self.timers.size and self.timers.first() == when:
                 together.append(self.take_timer())
             while len(together) > 1:
-                self.enqueue(together.pop(self.choices.choose(len(together))))
+                push(self.ready, together.pop(self.choices.choose(len(together))))
                 if self.choices.choose(2):
                     for timer in together:
                         self.put_back(when, timer)
                     return 0
-            self.enqueue(together[0])
+            push(self.ready, together[0])
         return 0
 
     cdef TimerHandle take_timer(self):
         cdef TimerHandle timer = <TimerHandle>self.timers.pop()
-        timer.unlink_untracked()
-        timer.heap = None
+        timer.leave_heap()
         return timer
 
     cdef int put_back(self, double when, TimerHandle timer) except -1:
-        timer.heap = self.timers
-        self.timers.push(when, &timer.heap_index, timer)
+        timer.annex.heap = <PyObject *>self.timers
+        self.timers.push(when, &timer.annex.heap_index, timer)
         if self.gc_untracks_handles:
             timer.untrack()
         return 0

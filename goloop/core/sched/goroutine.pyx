@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from cpython.ref cimport PyObject, Py_XDECREF
 
 from goloop.core.sched.scheduler cimport (
-    DONE, PARKED, RUNNABLE, UNSTARTED, G, Worker, bubble_here, bubbles, current_g, enqueue_new, here,
+    DONE, PARKED, RUNNABLE, UNSTARTED, G, Worker, bubble_here, bubbles, current_g, enqueue_new, here, take_cancellation,
 )
 from goloop.core.sched.waiter cimport (
     CANCELLED, TIMED_OUT, WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, new_wait_node, raise_outcome,
@@ -203,13 +203,12 @@ cdef class Goroutine(G):
         worker.live += 1
         worker.tasks[self.task] = self
         self.task.add_done_callback(self._task_done)
-        if self.cancelling:
-            self.cancelling = False
+        if take_cancellation(self):
             self.task.cancel()
         return 0
 
     def _task_done(self, task):
-        if self.status == DONE:         # abandoned
+        if self.status == DONE or self.task is None:      # abandoned
             return
         self.worker.live -= 1
         del self.worker.tasks[task]
@@ -305,7 +304,7 @@ cdef class Goroutine(G):
 
     cdef int check_here(self) except -1:
         if self not in alive:
-            raise RuntimeError("this goroutine belongs to the parent process: nobody runs it after a fork")
+            raise RuntimeError("this goroutine belongs to the parent process: it does not run after a fork")
         if bubbles and (None if self.worker is None else self.worker.bubble) is not bubble_here():
             raise RuntimeError(f"waiting for {self!r} crosses the edge of a bubble")
         return 0
@@ -406,6 +405,14 @@ cdef class Goroutine(G):
             raise cancelled
         return self.get()
 
+    def _awaited_by(self, task):
+        """A task was made to await the goroutine. One that is cancelled before it has begun cancels the goroutine."""
+        task.add_done_callback(self._give_up)
+
+    def _give_up(self, task):
+        if task.cancelled():
+            self.cancel()
+
     def __await__(self):
         """Wait for the end in a coroutine, on any loop; return the result, or raise the goroutine's exception.
 
@@ -432,7 +439,9 @@ cdef class Goroutine(G):
         """Raise asyncio.CancelledError in it, where it is parked or at its next park (asyncio: Task.cancel).
 
         From any thread. A goroutine that has not started never runs, and is done when this returns. Returns False if it
-        is done already.
+        is done already. It is always CancelledError: an exception of the canceller's choice would come out of any park,
+        where the code expects that call's own exceptions, and be taken for one. A reason is a Context's matter:
+        goloop.context.with_cancel_cause().
         """
         cdef Waiter waiter
         if self.status == DONE or self not in alive:      # not alive: the parent's, in a forked child
@@ -449,6 +458,7 @@ cdef class Goroutine(G):
                 except RuntimeError:
                     return False          # closed: nothing runs the task, and abandon() ends it
             return True
+        self.cancels += 1
         waiter = self.waiter
         if waiter is not None and waiter.claim(CANCELLED):
             waiter.wake()
@@ -486,7 +496,7 @@ cdef class Goroutine(G):
         return removed
 
     cdef int call_when_done(self, object callback, object loop, object context) except -1:
-        cdef list entry = [(callback, loop, context)]      # now: nobody else may run between the look and the entry
+        cdef list entry = [(callback, loop, context)]      # now: no other code may run between the look and the entry
         if self.status == DONE:
             self.call(callback, loop, context)
         elif self.callbacks is None:
@@ -627,10 +637,10 @@ def num_goroutine():
 
 # ---------------------------------------------------------------- for runtime
 def set_reporter(reporter, at_once):
-    """Set the functions for exceptions that nobody asks for.
+    """Set the functions for exceptions that are not retrieved.
 
-    reporter(message, exception, goroutine, loop) is called for one that nobody can observe any more,
-    at_once(exception, goroutine) for one that nobody waits for when the goroutine ends.
+    reporter(message, exception, goroutine, loop) is called for one that cannot be observed any more,
+    at_once(exception, goroutine) for one that has no waiter when the goroutine ends.
     """
     global report_unobserved, panic
     report_unobserved = reporter
@@ -638,7 +648,7 @@ def set_reporter(reporter, at_once):
 
 
 def unobserved():
-    """Return the goroutines with exceptions that nobody has asked for, and with handles that are held, oldest first."""
+    """Return the goroutines with exceptions that were not retrieved, and with handles that are held, oldest first."""
     cdef Goroutine g
     found = []
     for reference in list(failures):
@@ -683,7 +693,7 @@ def _by_id(Goroutine g not None):
 
 
 def abandon(Worker worker not None):
-    """Its loop has ended for good, with goroutines that did not: let nobody wait for them in vain.
+    """Its loop has ended for good, with goroutines that did not: let no waiter wait for them in vain.
 
     They are done, with a RuntimeError that says so. The rest of their stacks is never run again. Returns them.
     """

@@ -35,7 +35,10 @@ cdef class G(Pollable):
     cdef object waiter            # the Waiter it is parked on; None: not parked, or not to be cancelled
     cdef Status status
     cdef str reason               # why it is parked
-    cdef bint cancelling          # CancelledError is to be raised at its next park
+    cdef bint cancelling          # cancel() was called: CancelledError is to be raised at its next park
+    cdef Py_ssize_t expired       # so is it for each timeout() whose time was over while the goroutine ran
+    cdef unsigned int cancellations_taken  # counts the times that one of the two was taken
+    cdef Py_ssize_t cancels       # of cancel(), and of each timeout() whose time is over, until its block ends
     cdef int blocked              # depth of blocking() regions
     cdef int locks                # of lock_os_thread() that it holds
     cdef Locals locals            # its values of every threading.local; None: it uses the thread's
@@ -131,6 +134,7 @@ cdef Queue backlog                # goroutines that no worker has started
 cdef Worker here()                # the worker of this thread, or None
 cdef G current_g()                    # the goroutine that runs here, or None
 cdef bint in_goroutine() noexcept     # whether there is one
+cdef bint take_cancellation(G g) noexcept  # whether CancelledError is to be raised at its next park: once
 cdef int ready(G g) except -1     # let a parked goroutine go on; any thread, once for each park
 # Put a new goroutine into the backlog and see that a worker looks there. An exception: there is no worker, and none
 # could be started.

@@ -3,7 +3,7 @@
 
 A worker is a thread whose main greenlet, the hub, runs a loop. The worker stands in that loop's ready queue as one
 item; its run_goroutines() switches to goroutines, which switch directly to each other as they park, until there is none
-left or the budget is spent, and then back to the hub. HACKING.md has the states and who may change them.
+left or the budget is spent, and then back to the hub. HACKING.md has the states and the transitions between them.
 
 Everything here is guarded by the GIL: no function gives it up between reading a state and changing it.
 """
@@ -321,7 +321,7 @@ cdef class Worker:
         when a new runner is to be started."""
         cdef G g
         cdef object runner
-        self.loop.ownership.stall.beat += 1
+        self.loop._ownership.stall.beat += 1
         if self.begins():
             if self.spare:
                 runner = self.spare.pop()
@@ -422,8 +422,8 @@ cdef class Worker:
                 report_unraisable(exc)
             self.live -= 1
             self.current = None
-            self.loop.ownership.stall.beat += 1
-            if self.loop.ownership.safepoint_requested:
+            self.loop._ownership.stall.beat += 1
+            if self.loop._ownership.safepoint_requested:
                 self.report_end()
             if self.loop_inside():
                 self.set_aside()          # it has not put back the hooks
@@ -449,7 +449,7 @@ cdef class Worker:
     cdef int report_end(self) except -1:
         """To the watch, that the goroutine does not keep the others waiting any more."""
         try:
-            self.loop.ownership.switched()
+            self.loop._ownership.switched()
         except BaseException as exc:
             report_unraisable(exc)
         return 0
@@ -457,7 +457,7 @@ cdef class Worker:
     cdef int park(self, G g, str reason) except -1:
         """Switch away until ready(g). Only from the goroutine itself."""
         cdef tuple aside = None
-        if self.loop.ownership.safepoint_requested:
+        if self.loop._ownership.safepoint_requested:
             self.report_end()
         if self.loop_inside():
             aside = self.set_aside()      # first, as it can fail and run Python code
@@ -476,7 +476,7 @@ cdef class Worker:
     cdef int yield_(self, G g) except -1:
         """Let the others run first."""
         cdef tuple aside = None
-        if self.loop.ownership.safepoint_requested:
+        if self.loop._ownership.safepoint_requested:
             self.report_end()
         if self.loop_inside():
             aside = self.set_aside()
@@ -594,6 +594,15 @@ cdef G current_g():
     return (<Worker>gl_worker).current if gl_worker != NULL else None
 
 
+cdef bint take_cancellation(G g) noexcept:
+    if not g.cancelling and g.expired == 0:
+        return False
+    g.cancelling = False
+    g.expired = 0
+    g.cancellations_taken += 1
+    return True
+
+
 cdef object bubble_here():
     return (<Worker>gl_worker).bubble if gl_worker != NULL else None
 
@@ -609,7 +618,7 @@ cdef int ready(G g) except -1:
     g.node.item = <void *>g
     Py_INCREF(g)                      # the inbox's reference; drain() drops it
     if not worker.loop.pollset.post(&g.node):
-        Py_DECREF(g)                  # its worker has ended, and goroutine.abandon() says so to whoever waits for it
+        Py_DECREF(g)                  # its worker has ended, and goroutine.abandon() says so to its waiters
     return 0
 
 
@@ -660,7 +669,7 @@ cdef int wake_one() except -1:
 
 
 cdef int backlog_stalled() noexcept with gil:
-    """The monitor's report that nobody has started a goroutine for a tick, though the backlog is not empty. Returns
+    """The monitor's report that no worker has started a goroutine for a tick, though the backlog is not empty. Returns
     whether that was changed."""
     global complained
     cdef Worker worker
@@ -723,7 +732,7 @@ def get_procs():
 def separate_locals():
     """Give every goroutine that starts from now on its own values in each threading.local.
 
-    SystemError on a Python whose threading.local nobody has looked at.
+    SystemError on a Python with which this was not checked.
     """
     global own_locals
     if not GL_PYTHON_KNOWN:

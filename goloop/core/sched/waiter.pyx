@@ -14,7 +14,9 @@ from asyncio import events as _events
 cimport cython
 from libc.math cimport isnan
 
-from goloop.core.sched.scheduler cimport Worker, bubble_here, bubbles, current_g, here, in_goroutine, ready
+from goloop.core.sched.scheduler cimport (
+    Worker, bubble_here, bubbles, current_g, here, in_goroutine, ready, take_cancellation,
+)
 
 
 cdef extern from "Python.h":
@@ -65,7 +67,7 @@ def _resolve(future):
 cdef class Waiter:
     cdef bint waits(self) noexcept:
         if self.outcome == WAITING and self.forks != forks:
-            self.outcome = CANCELLED      # the one who waits is in the parent process
+            self.outcome = CANCELLED      # the actor that waits is in the parent process
         return self.outcome == WAITING
 
     cdef bint claim(self, Outcome outcome) noexcept:
@@ -120,8 +122,8 @@ cdef class Waiter:
         if timeout >= 0:
             self.timer = worker.loop.schedule(worker.loop.now() + timeout, self._expire, (), worker.context)
         try:
-            if g.cancelling and cancellable and self.claim(CANCELLED):
-                g.cancelling = False
+            if (g.cancelling or g.expired) and cancellable and self.claim(CANCELLED):
+                take_cancellation(g)
             elif self.outcome == WAITING:
                 if cancellable:
                     g.waiter = self
@@ -142,7 +144,7 @@ cdef class Waiter:
         except BaseException as exc:      # a signal handler raised it, KeyboardInterrupt for one
             if self.claim(CANCELLED) or self.gives_back_on_cancel:
                 raise
-            # What it waited for has come, and must not be lost: the exception comes right after it.
+            # The value has come, and must not be lost: the exception comes right after it.
             PyThreadState_SetAsyncExc(PyThread_get_thread_ident(), type(exc))
         return 0
 
@@ -186,7 +188,7 @@ cdef int may_block(str what, str instead) except -1:
 
 
 cdef Waiter blocking_waiter(str what, str instead):
-    """A waiter for whoever calls: the goroutine that runs here, or else the thread; after may_block()."""
+    """A waiter for the caller: the goroutine that runs here, or else the thread; after may_block()."""
     cdef Waiter waiter = Waiter.__new__(Waiter)
     waiter.forks = forks
     waiter.g = current_g()
@@ -260,7 +262,7 @@ cdef class WaitQueue:
         return None
 
     cdef bint waiting(self) noexcept:
-        """Whether somebody here still waits; those who gave up and have not left yet are taken out."""
+        """Whether a waiter here still waits; those that gave up and have not left yet are taken out."""
         while self.first is not None and not self.first.waiter.waits():
             self.first.unlink()
         return self.first is not None
@@ -288,6 +290,6 @@ cdef class WaitQueue:
 
 
 def after_fork_in_child():
-    """In a forked child: nobody waits."""
+    """In a forked child: every wait is void."""
     global forks
     forks += 1

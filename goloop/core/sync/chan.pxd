@@ -29,7 +29,7 @@ cdef class Chan:
 
 cdef class Case:
     cdef Chan chan
-    cdef bint sends
+    cdef readonly bint sends
     cdef object value
 
     cdef bint ready(self)

@@ -11,6 +11,7 @@ whichever that is by then. A cancelled waiter leaves it to the next receiver, an
 """
 
 import types
+from sys import maxsize as _maxsize
 
 from libc.stdint cimport uint64_t
 
@@ -62,6 +63,8 @@ cdef class Chan:
             raise TypeError(f"a channel's capacity is an int, got {n!r}")
         if n < 0:
             raise ValueError(f"a channel's capacity cannot be negative, got {n}")
+        if n > _maxsize:
+            raise ValueError(f"a channel's capacity is at most {_maxsize}, got {n}")
         self.cap = n
         self.ring = []
         self.receivers = WaitQueue()
@@ -209,7 +212,7 @@ cdef class Chan:
         return value
 
     cdef int give_back(self, Waiter waiter) except -1:
-        """A receiver ends its wait with an exception: what it was claimed for, if it was, is for somebody else."""
+        """A receiver ends its wait with an exception: what it was claimed for, if it was, is for another receiver."""
         if waiter.outcome == COMPLETED and waiter.success:
             if waiter.g is None:
                 self.owed -= 1

@@ -8,6 +8,7 @@ passes the signal on. Semantics are Go's (package sync).
 import asyncio
 from asyncio import events as _events
 from inspect import isawaitable, iscoroutinefunction
+from sys import maxsize as _maxsize
 
 from goloop.core.sched.goroutine cimport Goroutine
 from goloop.core.sync.locks cimport EXCLUSIVE, SHARED, RLocker
@@ -246,7 +247,7 @@ cdef class WaitGroup:
         cdef WaitQueue gone = None
         cdef WaitNode node
         if self.waiters.first is not None:
-            gone = WaitQueue.__new__(WaitQueue)  # now: nobody else may run between the change and the claims
+            gone = WaitQueue.__new__(WaitQueue)  # now: no other code may run between the change and the claims
         if self.count + delta < 0:
             raise RuntimeError("negative WaitGroup counter: done() was called more often than add() said")
         if self.count or delta <= 0:
@@ -286,6 +287,8 @@ cdef class WaitGroup:
         """
         if not isinstance(delta, int):
             raise TypeError(f"WaitGroup.add() takes an int, got {delta!r}")
+        if not -_maxsize <= delta <= _maxsize:
+            raise ValueError(f"WaitGroup.add() takes at most {_maxsize}, got {delta}")
         self.change(delta)
 
     def done(self):

@@ -1,17 +1,10 @@
-"""gunicorn with aiohttp applications on goloop:
-
-    gunicorn --worker-class goloop.contrib.gunicorn.AiohttpWorker package.module:factory
-
-Needs gunicorn and aiohttp. The master stays as it is; each worker gets its loop after the fork.
-"""
+"""AiohttpWorker. The master stays as it is; each worker gets its loop after the fork."""
 
 from __future__ import annotations
 
 from aiohttp.worker import GunicornWebWorker
 
 from goloop.policy import install
-
-__all__ = ["AiohttpWorker"]
 
 
 class AiohttpWorker(GunicornWebWorker):

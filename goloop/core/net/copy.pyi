@@ -1,0 +1,3 @@
+from goloop.core.net.conn import Conn
+
+def copy(target: Conn, source: Conn) -> int: ...
