@@ -6,11 +6,11 @@ import asyncio
 import math
 import sys
 import threading
-import time
 
 from goloop.chan import async_select, recv, select
 from goloop.context import Context
 from goloop.core.net.polldesc import may_wait
+from goloop.core.sched.bubble import monotonic
 from goloop.core.sched.goroutine_api import sleep
 from goloop.errors import DeadlineExceeded
 
@@ -47,7 +47,7 @@ class Limiter:
         self._burst = _check_count(burst, "a burst", 0)
         self._lock = threading.Lock()  # nothing waits under it; guards what follows
         self._tokens = float(burst)  # negative: promised
-        self._last = time.monotonic()  # when that was true
+        self._last = monotonic()  # when that was true
         self._last_event = -math.inf  # the time of the last event, which may be in the future
 
     def __repr__(self) -> str:
@@ -71,7 +71,7 @@ class Limiter:
         """
         limit = _check_limit(limit)
         with self._lock:
-            self._advance(time.monotonic())
+            self._advance(monotonic())
             self._limit = limit
 
     def set_burst(self, burst: int) -> None:
@@ -81,13 +81,13 @@ class Limiter:
         """
         burst = _check_count(burst, "a burst", 0)
         with self._lock:
-            self._advance(time.monotonic())
+            self._advance(monotonic())
             self._burst = burst
 
     def tokens(self) -> float:
         """Return how many tokens there are now (Go: Tokens); negative: as many are promised. From any thread."""
         with self._lock:
-            self._advance(time.monotonic())
+            self._advance(monotonic())
             return self._tokens
 
     def _advance(self, now: float) -> None:
@@ -99,7 +99,7 @@ class Limiter:
 
     def _take(self, n: int, longest: float) -> tuple[bool, float]:
         """Take n tokens unless that means waiting for longer than that many seconds: whether, and until when."""
-        now = time.monotonic()
+        now = monotonic()
         with self._lock:
             self._advance(now)
             if self._limit == math.inf:
@@ -114,7 +114,7 @@ class Limiter:
 
     def _give_back(self, n: int, when: float) -> None:
         """What was reserved for a time to come does not happen. Later reservations count on a part of it."""
-        now = time.monotonic()
+        now = monotonic()
         with self._lock:
             if self._limit == math.inf or when < now:
                 return
@@ -158,8 +158,8 @@ class Limiter:
             if err is not None:
                 raise err
             deadline = ctx.deadline()
-            if deadline is not None and deadline - time.monotonic() < longest:
-                longest = deadline - time.monotonic()
+            if deadline is not None and deadline - monotonic() < longest:
+                longest = deadline - monotonic()
                 timeout = None
         ok, when = self._take(n, longest)
         if ok:
@@ -254,7 +254,7 @@ class Reservation:
 
     def delay(self) -> float:
         """Return the seconds until the events may happen (Go: Delay), math.inf for never. From any thread."""
-        return max(self._when - time.monotonic(), 0.0) if self._ok else math.inf
+        return max(self._when - monotonic(), 0.0) if self._ok else math.inf
 
     def cancel(self) -> None:
         """Give back what others do not count on, as the events do not happen (Go: Cancel). From any thread."""

@@ -26,7 +26,7 @@ class Clock:
 def clock(monkeypatch):
     """The time that limiters see."""
     clock = Clock()
-    monkeypatch.setattr(rate, "time", clock)
+    monkeypatch.setattr(rate, "monotonic", clock.monotonic)
     return clock
 
 
