@@ -2,7 +2,7 @@
 
 A case is measured for several contestants (loops, or whatever a benchmark compares) in turns: within a repeat each
 contestant runs once, in a fresh process, so that the drift of a shared machine meets all of them. Ratios are taken
-pair by pair within a repeat. The spread of a control that nobody changes says how noisy the machine was.
+pair by pair within a repeat. The spread of a control that does not change says how noisy the machine was.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured. `run` takes a contestant's name and returns a Sample, or raises Unavailable."""
+    """A workload that is measured. `run` takes a contestant's name and returns a Sample, or raises Unavailable."""
 
     family: str
     name: str
@@ -123,7 +123,7 @@ def interleave(cases: Sequence[Case], contestants: Sequence[str], repeats: int, 
 
 
 def environment(packages: Iterable[str]) -> dict[str, Any]:
-    """What a reader must know of the machine and the versions to make sense of figures."""
+    """The machine and the versions, without which figures make no sense."""
     versions = {}
     for package in packages:
         try:

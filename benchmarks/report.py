@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 SUBJECT = "goloop"
-CONTROL = "asyncio"  # nobody changes it: its spread is the noise of the machine
+CONTROL = "asyncio"  # it does not change: its spread is the noise of the machine
 WIDE = 200  # columns of a terminal; in a narrower one processor time and latency are left to the JSON
 
 
@@ -99,7 +99,7 @@ def markdown(
         f"Medians of {settings['repeats']} interleaved runs of {settings['seconds']:g} s, each in a fresh process; "
         f"CPython {env['python']}, {versions}; {env['cores']} cores of {env['processor']}, Linux {env['kernel']}, "
         f"{env['date']} UTC. The load generator runs on the same cores. ± is half of (maximum - minimum) / median; "
-        f"that of asyncio, which nobody changed, tells how noisy the machine was: median ±{median(noise) / 2:.0%}.",
+        f"that of asyncio, which did not change, tells how noisy the machine was: median ±{median(noise) / 2:.0%}.",
         "",
         "| " + " | ".join(heads) + " |",
         "|---" * len(heads) + "|",

@@ -1,4 +1,4 @@
-"""What is left out of a suite, what is expected to fail, and the verdict on a run.
+"""The tests that are left out of a suite, those that are expected to fail, and the verdict on a run.
 
 Owns the TOML files in expected/, one a suite:
 

@@ -154,7 +154,7 @@ class _Attempt:
             os.killpg(self.process.pid, signal.SIGKILL)
         mark = f"COMPAT_JOURNAL={self.tail.path}\0".encode()  # in the environment of all that came from it
         for environ in Path("/proc").glob("[0-9]*/environ"):
-            with contextlib.suppress(OSError):  # ended meanwhile, or somebody else's
+            with contextlib.suppress(OSError):  # ended meanwhile, or another user's
                 if mark in environ.read_bytes():
                     os.kill(int(environ.parent.name), signal.SIGKILL)
         return self.process.wait()

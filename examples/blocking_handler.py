@@ -1,4 +1,4 @@
-"""An aiohttp application whose handlers block, as they should not: and with handoff nobody notices.
+"""An aiohttp application whose handlers block, as they should not: and with handoff no client notices.
 
     python examples/blocking_handler.py --loop goloop --handoff --port 8080
 

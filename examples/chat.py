@@ -19,7 +19,7 @@ def room(join: Joins, leave: Chan[str], said: Said) -> None:
     def tell(text: str, but: str) -> None:
         for name, screen in screens.items():
             if name != but:
-                screen.try_send(text)  # who does not read misses something and holds up nobody
+                screen.try_send(text)  # a client that does not read misses something and holds up none
 
     while True:
         index, value, _ = select(recv(join), recv(leave), recv(said))

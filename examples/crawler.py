@@ -45,7 +45,7 @@ def crawl(address: str, at_once: int = 20) -> dict[str, str]:
     """Follow every link from the first page. Returns the titles by path."""
     titles: dict[str, str] = {}
     found: Chan[tuple[str, str]] = Chan()
-    slots: Chan[None] = Chan(at_once)  # a buffered channel counts who is at work
+    slots: Chan[None] = Chan(at_once)  # a buffered channel counts the goroutines at work
 
     def visit(path: str) -> None:
         slots.send(None)

@@ -311,7 +311,7 @@ class Server:
                 self.process.terminate()
 
     async def stop(self) -> list[str]:
-        """Ask it to stop, if nobody did; what was wrong with its end or in its output."""
+        """Ask it to stop, unless that was done; what was wrong with its end or in its output."""
         problems = []
         self.terminate()
         try:

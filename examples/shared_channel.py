@@ -1,7 +1,7 @@
 """One channel between two worlds: goroutines send with send(), a coroutine on the main loop receives with async_recv().
 
 The goroutines block in time.sleep() as plain threads would; the coroutine counts the ticks of its own loop meanwhile,
-to show that nobody holds it up. Run: python examples/shared_channel.py
+to show that nothing holds it up. Run: python examples/shared_channel.py
 """
 
 import asyncio

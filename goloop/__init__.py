@@ -26,7 +26,7 @@ from goloop.runtime.install import install as _install
 from goloop.runtime.workers import gomaxprocs
 
 if TYPE_CHECKING:
-    from goloop import context, debug, errgroup, monkey, net, rate, singleflight, sync, timer
+    from goloop import context, debug, errgroup, monkey, net, rate, singleflight, sync, testing, timer
     from goloop._together import (
         async_first,
         async_join_all,
@@ -87,13 +87,14 @@ __all__ = [
     "singleflight",
     "sleep",
     "sync",
+    "testing",
     "timeout",
     "timer",
     "wait",
 ]
 
 # Imported at the first use.
-_SUBMODULES = {"context", "debug", "errgroup", "monkey", "net", "rate", "singleflight", "sync", "timer"}
+_SUBMODULES = {"context", "debug", "errgroup", "monkey", "net", "rate", "singleflight", "sync", "testing", "timer"}
 _TOGETHER = {
     *("async_first", "async_join_all", "async_map", "async_map_unordered"),
     *("first", "join_all", "map", "map_unordered"),

@@ -12,12 +12,12 @@ where they were set is doing.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from goloop._on_signal import call_on
-from goloop.core.sync.chan import Chan
+from goloop.core.sched.bubble import monotonic
+from goloop.core.sync.chan import Chan, check_edge, use_anywhere
 from goloop.core.sync.timer_thread import CallbackTimer, GoroutineTimer
 from goloop.errors import Canceled, ChannelClosed, DeadlineExceeded, SignalReceived
 
@@ -66,6 +66,7 @@ class _Done(Chan[None]):
 
 
 _never = _Done()  # of contexts that are never cancelled
+use_anywhere(_never)
 
 
 class _Node:
@@ -84,6 +85,7 @@ class _Node:
         """Be cancelled with that one."""
         if above is None:
             return
+        check_edge(above.done)
         self._above = above
         above.children[self] = None  # first; a canceller stores the outcome first: one of both sees the other
         outcome = above.outcome()
@@ -418,7 +420,7 @@ def with_deadline(parent: Context, deadline: float, cause: BaseException | None 
     time.time() is, or NaN. From any thread, goroutine or coroutine.
     """
     when = _seconds(deadline, "a deadline")
-    if _FURTHEST < when - time.monotonic() < math.inf:
+    if _FURTHEST < when - monotonic() < math.inf:
         raise ValueError(f"a deadline is in seconds of time.monotonic(), and {deadline!r} is more than 30 years away")
     return _with_deadline(parent, when, cause, "with_deadline")
 
@@ -434,7 +436,7 @@ def with_timeout(parent: Context, seconds: float, cause: BaseException | None = 
     timeout = _seconds(seconds, "a timeout")
     if _FURTHEST < timeout < math.inf:
         raise ValueError(f"a timeout is a number of seconds from now, and {seconds!r} is more than 30 years")
-    return _with_deadline(parent, time.monotonic() + timeout, cause, "with_timeout")
+    return _with_deadline(parent, monotonic() + timeout, cause, "with_timeout")
 
 
 def _with_deadline(parent: Context, deadline: float, cause: BaseException | None, name: str) -> WithCancel:
@@ -448,7 +450,7 @@ def _with_deadline(parent: Context, deadline: float, cause: BaseException | None
     entry = CallbackTimer(lambda: _cancel(scope, DeadlineExceeded, cause))
     scope.entry = entry
     scope.join(parent._scope)
-    if deadline <= time.monotonic():
+    if deadline <= monotonic():
         _cancel(scope, DeadlineExceeded, cause)
     elif scope.outcome() is None:
         try:

@@ -1,6 +1,6 @@
 """Go's golang.org/x/sync/errgroup: goroutines that work on parts of one task, and the first error of any of them.
 
-A goroutine's error stays with it, unobserved, until a caller waits for the group: an error that nobody waits for is
+A goroutine's error stays with it, unobserved, until a caller waits for the group: an error that is not waited for is
 reported as any goroutine's exception is.
 """
 
@@ -14,8 +14,7 @@ from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from goloop import context
 from goloop.core.net.polldesc import may_wait
-from goloop.core.sched.goroutine import Goroutine, failure, on_end
-from goloop.core.sched.goroutine import go as _go
+from goloop.core.sched.goroutine import Goroutine, failure, go_then
 from goloop.core.sync.cond_waitgroup_once import WaitGroup
 from goloop.core.sync.locks import Semaphore
 from goloop.errors import Canceled
@@ -36,7 +35,7 @@ class Group:
     does. An exception of the body, or one that interrupts this wait (a cancellation, a timeout around it, Ctrl-C), ends
     the goroutines first, as in asyncio.TaskGroup: the context is cancelled with it as the cause, each goroutine is
     cancelled and waited for, and the exception goes on. Their own exceptions are in errors(), or else reported. Without
-    such an exception nobody is cancelled, as in Go and unlike asyncio.TaskGroup.
+    such an exception no goroutine is cancelled, as in Go and unlike asyncio.TaskGroup.
     """
 
     def __init__(self) -> None:
@@ -120,7 +119,7 @@ class Group:
         try:
             self._running.add(1)
             counted = True
-            g = _go(function, *args, **kwargs)
+            g = go_then(lambda g: self._ended(g, limit), function, args, kwargs)
         except BaseException:
             if counted:
                 self._running.done()
@@ -128,7 +127,8 @@ class Group:
                 limit.release()
             raise
         self._members[g] = None
-        on_end(g, lambda g: self._ended(g, limit))
+        if g.done():
+            self._members.pop(g, None)  # it has ended before it was a member
         if self._aborting:  # after it is a member: _abort() says so first, and looks for members then
             g.cancel()
         return g

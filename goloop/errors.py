@@ -1,4 +1,7 @@
-"""Exceptions of goloop's own. The bottom of the package: this module imports nothing."""
+"""Exceptions of goloop's own. The bottom of the package: this module imports nothing of it."""
+
+from collections.abc import Iterable
+from typing import Any
 
 
 class GoloopError(Exception):
@@ -39,3 +42,21 @@ class DeadlineExceeded(GoloopError, TimeoutError):
 
     Context.err() returns it, and calls with a `ctx` raise it.
     """
+
+
+class DeadlockError(GoloopError):
+    """Nothing in a bubble of goloop.testing can go on any more, and no timer is left (Go: synctest's deadlock panic).
+
+    Its text says what each goroutine and each task of the bubble waits for, and where.
+    """
+
+
+class LeakError(GoloopError, AssertionError):
+    """A block of goloop.testing.no_leaks() has left something behind.
+
+    leaks: a list of goloop.testing.Leak, which its text shows.
+    """
+
+    def __init__(self, text: str, leaks: Iterable[Any] = ()) -> None:
+        super().__init__(text)
+        self.leaks = list(leaks)

@@ -1,5 +1,6 @@
 """What every test is held to: it leaves no handle, transport, poll set, goroutine, thread or descriptor behind."""
 
+import ctypes  # noqa: F401 - with its first import, Debian's libffi opens a descriptor for the life of the process
 import gc
 import os
 import signal

@@ -10,6 +10,7 @@ cancelled or timed out operation may have done is known from its outcome.
 
 import asyncio
 import itertools
+import os
 import random
 import threading
 
@@ -18,8 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import goloop
-from goloop import Chan, ChannelClosed, async_select, go, recv, select, send
+from goloop import Chan, ChannelClosed, async_select, go, recv, select, send, testing
 
+SEEDS = int(os.environ.get("TESTS_SEEDS", "300"))  # CI takes more
 KINDS = ("goroutine", "coroutine goroutine", "coroutine", "other loop", "thread")
 
 
@@ -189,7 +191,7 @@ class Actor:
 class World:
     def __init__(self, seed, capacities, kinds, cancels, closes):
         self.seed, self.random = seed, random.Random(seed)
-        self.chans = [Chan(n) for n in capacities]
+        self.capacities = capacities
         self.history = History()
         self.actors = [Actor(self, number, kind) for number, kind in enumerate(kinds)]
         self.cancels, self.closes = cancels, closes
@@ -209,14 +211,16 @@ class World:
 
     async def main(self):
         tasks, threads, elsewhere = [], [], []
+        self.chans = [Chan(n) for n in self.capacities]
         for actor in self.actors:
             self.start(actor, tasks, threads, elsewhere)
 
         async def others():
             await asyncio.gather(*[actor.arun() for actor in elsewhere])
 
-        threads.append(threading.Thread(target=lambda: asyncio.run(others())))
-        threads[-1].start()
+        if elsewhere:
+            threads.append(threading.Thread(target=lambda: asyncio.run(others())))
+            threads[-1].start()
         for _ in range(self.cancels):
             await asyncio.sleep(self.random.choice((0, 0, 0.0005, 0.002)))
             if tasks:
@@ -272,6 +276,15 @@ class World:
 )
 def test_random_programs(seed, capacities, kinds, cancels, closes):
     goloop.run(World(seed, capacities, kinds, cancels, closes).main())
+
+
+def test_random_programs_with_every_schedule_in_virtual_time():
+    """The same without threads: the seed decides the schedule as well, and what fails comes again."""
+    for seed in range(SEEDS):
+        rng = random.Random(seed)
+        capacities = [rng.randrange(4) for _ in range(rng.randrange(1, 4))]
+        kinds = rng.choices(KINDS[:3], k=rng.randrange(2, 9))
+        testing.run(World(seed, capacities, kinds, rng.randrange(7), rng.randrange(3)).main, seed)
 
 
 def test_nobody_of_many_hangs_and_no_value_is_lost_or_doubled():

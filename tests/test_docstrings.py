@@ -12,25 +12,8 @@ import pytest
 
 import goloop
 
-MODULES = (
-    ["goloop"]
-    + [
-        f"goloop.{name}"
-        for name in (
-            "chan",
-            "context",
-            "debug",
-            "errgroup",
-            "errors",
-            "monkey",
-            "net",
-            "policy",
-            "rate",
-            "singleflight",
-        )
-    ]
-    + ["goloop.sync", "goloop.timer"]
-)
+PACKAGES = ("chan", "context", "debug", "errgroup", "errors", "monkey", "net", "policy", "rate", "singleflight", "sync")
+MODULES = ["goloop"] + [f"goloop.{name}" for name in (*PACKAGES, "testing", "timer")]
 CALLERS = re.compile(r"(?i)\b(threads?|goroutines?|coroutines?)\b")
 ALL_CALLERS = re.compile(r"(?i)from any thread|all methods")
 REFERENCE = re.compile(r"^(as|see|undo) [\w.]+\(|^[\w.]+\(\)\W*$", re.IGNORECASE)

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 import goloop
-from goloop import context, errgroup
+from goloop import context, errgroup, testing
 from goloop.errgroup import Group
 from tests.helpers.actors import InAsyncioCoroutine, InCoroutine, InGoroutine, InThread
 from tests.helpers.waiting import SECONDS, async_until, settle, until
@@ -478,3 +478,34 @@ def test_a_cancellation_while_the_body_s_exception_ends_the_goroutines_does_not_
         assert isinstance(caught.value.__context__, Failed)
 
     goloop.run(main())
+
+
+def test_the_first_exception_is_the_first_that_was_raised():
+    """Also where a goroutine fails before the go() that started it has returned, and another one fails meanwhile."""
+
+    def program():
+        group, failed = errgroup.Group(), []
+
+        def fail(n):
+            failed.append(n)
+            raise KeyError(n)
+
+        for n in range(3):
+            group.go(fail, n)
+        with pytest.raises(KeyError) as caught:
+            group.wait()
+        assert caught.value.args == (failed[0],)
+        assert [error.args[0] for error in group.errors()] == failed
+
+    testing.explore(program, seeds=300)
+
+
+def test_a_goroutine_that_ends_within_its_go_is_no_member_any_more():
+    def program():
+        group = errgroup.Group()
+        for _ in range(3):
+            group.go(int)
+        group.wait()
+        assert not group._members
+
+    testing.explore(program, seeds=100)

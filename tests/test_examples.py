@@ -34,6 +34,15 @@ def test_pipeline():
     assert run("pipeline.py", "2000") == ["303 primes below 2000, the last one is 1999"]
 
 
+def test_virtual_time():
+    assert run("virtual_time.py") == [
+        "15 calls in 3600 s, the last ones at 2823 and 3423 s",
+        "50 of 100 are there",
+        'goloop.testing: fails with seed 11; replay: goloop.testing.run(test_deposits, seed="4:1,6:1,8:1")',
+        "all in the bubble wait for ever, at 1 s of its time, and no timer is left",
+    ]
+
+
 def test_shared_channel():
     *readings, last = run("shared_channel.py")
     expected = [f"{sensor}: {value}" for sensor in ("indoors", "outdoors", "cellar") for value in range(3)]

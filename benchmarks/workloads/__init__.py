@@ -1,1 +1,1 @@
-"""What is measured: functions for child.py, and the cases made of them."""
+"""The workloads: functions for child.py, and the cases made of them."""

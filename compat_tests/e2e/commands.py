@@ -26,7 +26,7 @@ POLL = 0.02  # seconds between two looks
 
 
 def free_port() -> int:
-    """Return a TCP port that nobody listened on a moment ago, for servers that cannot take port 0."""
+    """Return a TCP port on which there was no listener a moment ago, for servers that cannot take port 0."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]

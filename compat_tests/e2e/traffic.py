@@ -180,7 +180,7 @@ class Held:
 
 
 async def refused(host: str, port: int) -> None:
-    """Wait until nobody listens any more."""
+    """Wait until there is no listener any more."""
     while True:
         try:
             _, writer = await asyncio.open_connection(host, port)

@@ -23,7 +23,7 @@ TITLE = "real servers and clients"
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = ROOT / "compat_tests" / "e2e"
-# What the tests are about, of all that the group brings
+# The packages that the tests are about, of all that the group brings
 STACK = ["aiohttp", "uvicorn", "starlette", "gunicorn", "hypercorn", "tornado", "asyncpg", "psycopg", "redis"]
 STACK += ["distributed", "pyzmq"]
 

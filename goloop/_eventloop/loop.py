@@ -26,6 +26,7 @@ from goloop._eventloop.signals import SignalMethods
 from goloop._eventloop.socket_methods import SocketMethods
 from goloop._eventloop.subprocesses import SubprocessTransport, spawn
 from goloop.core.loop.loop_core import LoopCore
+from goloop.core.sched.bubble import bubble
 from goloop.core.transports.acceptor import Acceptor
 from goloop.core.transports.datagram import DatagramTransport
 from goloop.core.transports.pipes import ReadPipeTransport, WritePipeTransport
@@ -36,6 +37,13 @@ from goloop.runtime import ports
 # The cold part, which is the same for every loop on Unix, is the standard library's. Its functions are borrowed one
 # by one: as a base class it would bring a selector along.
 _UnixLoop: Any = unix_events._UnixSelectorEventLoop
+
+
+def _switch(name: str, value: bool) -> bool:
+    """Check a switch: any text would be on, "0" as well."""
+    if value not in (True, False):
+        raise TypeError(f"{name} is True, False or None, got {value!r}")
+    return bool(value)
 
 
 def _close_unused(selector: selectors.BaseSelector) -> None:
@@ -56,9 +64,11 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
     for a selector that is not one of the standard library's, which would be there to do something else. handoff: while
     a callback is stuck in a blocking call, let another thread run the other callbacks (Go: handoffp); None: if the
     environment has GOLOOP_HANDOFF=1. watch: report callbacks that are stuck for longer than slow_callback_duration
-    while they are; None: as the environment's GOLOOP_WATCH says, without it in debug mode. RuntimeError where handing
-    off is not possible. The attribute ownership is for goloop's own use.
+    while they are; None: as the environment's GOLOOP_WATCH says, without it in debug mode. TypeError for either that is
+    no bool. RuntimeError where handing off is not possible.
     """
+
+    _is_bubble = False  # of goloop.testing
 
     def __init__(
         self,
@@ -67,10 +77,8 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
         handoff: bool | None = None,
         watch: bool | None = None,
     ) -> None:
-        if handoff is None:
-            handoff = bool(_environment.get("GOLOOP_HANDOFF"))
-        if watch is None:
-            watch = _environment.get("GOLOOP_WATCH")
+        handoff = bool(_environment.get("GOLOOP_HANDOFF")) if handoff is None else _switch("handoff", handoff)
+        watch = _environment.get("GOLOOP_WATCH") if watch is None else _switch("watch", watch)
         if selector is not None:
             _close_unused(selector)
         super().__init__()
@@ -92,6 +100,8 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
         self._check_closed()
         self._check_running()
         self._check_not_foreign()
+        if bubble() is not None and not self._is_bubble:
+            raise RuntimeError("a bubble has one loop, whose time is virtual: no other one can run in it")
         self._set_coroutine_origin_tracking(self._debug)
         self._old_agen_hooks: Any = sys.get_asyncgen_hooks()
         self._thread_id = threading.get_ident()
@@ -103,7 +113,7 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
         self._stopping = False
         self._thread_id = None
         come_back(self._outside)
-        self._outside = None, None
+        self._outside = None, None, None
         self._set_coroutine_origin_tracking(False)
         if self._old_agen_hooks is not None:
             sys.set_asyncgen_hooks(*self._old_agen_hooks)
@@ -187,10 +197,23 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
         context: Any = None,
         **_: Any,
     ) -> None:
-        async def tls(factory: Any, conn: socket.socket, extra: dict[str, Any], server: Any) -> None:
-            await self._accept_tls(
-                factory, conn, extra, sslcontext, server, ssl_handshake_timeout, ssl_shutdown_timeout
-            )
+        async def tls(
+            acceptor: Acceptor, factory: Any, conn: socket.socket, extra: dict[str, Any], server: Any
+        ) -> None:
+            def make_transport(protocol: Any, waiter: Any) -> Any:
+                return self._make_ssl_transport(
+                    conn,
+                    protocol,
+                    sslcontext,
+                    waiter,
+                    server_side=True,
+                    extra=extra,
+                    server=server,
+                    ssl_handshake_timeout=ssl_handshake_timeout,
+                    ssl_shutdown_timeout=ssl_shutdown_timeout,
+                )
+
+            await self._accept_tls(acceptor, factory, conn, make_transport)
 
         acceptor = Acceptor(self, sock, protocol_factory, server, backlog, tls if sslcontext else None, context)
         self._acceptors[sock.fileno()] = acceptor
@@ -216,8 +239,8 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
     def _see_through(self, accepted: list[StreamTransport]) -> asyncio.Future[None]:
         """Close connections that are accepted now, should all tasks be cancelled before their protocols know of them.
 
-        The one task that they share until then is cancelled with the others: nobody else would close them. Returns the
-        future that is to be done when the protocols know.
+        The one task that they share until then is cancelled with the others, and none of them would close them. Returns
+        the future that is to be done when the protocols know.
         """
 
         async def wait() -> None:
@@ -236,35 +259,30 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
 
     async def _accept_tls(
         self,
+        acceptor: Acceptor,
         factory: Callable[[], asyncio.BaseProtocol],
         conn: socket.socket,
-        extra: dict[str, Any],
-        sslcontext: Any,
-        server: Any,
-        handshake_timeout: float | None,
-        shutdown_timeout: float | None,
+        make_transport: Callable[[Any, asyncio.Future[None]], Any],
     ) -> None:
+        """Do the handshake with a connection that was accepted; an error closes it."""
         protocol = transport = None
         try:
-            protocol = factory()
+            if not acceptor.cancelled:
+                protocol = factory()
+            if acceptor.cancelled:  # perhaps by the factory
+                conn.close()
+                return
             waiter = self.create_future()
-            transport = self._make_ssl_transport(
-                conn,
-                protocol,
-                sslcontext,
-                waiter,
-                server_side=True,
-                extra=extra,
-                server=server,
-                ssl_handshake_timeout=handshake_timeout,
-                ssl_shutdown_timeout=shutdown_timeout,
-            )
+            transport = make_transport(protocol, waiter)
+            acceptor.accepting.discard(conn)
+            acceptor.accepting.add(transport)
             try:
                 await waiter
             except BaseException:
                 transport.close()
                 raise
             finally:
+                acceptor.accepting.discard(transport)
                 del waiter  # an exception in it refers to this frame
         except (SystemExit, KeyboardInterrupt):
             raise
@@ -273,12 +291,15 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
                 conn.close()
             # A peer that breaks its handshake is everyday; a factory that raises is not.
             if self._debug or protocol is None:
-                context = {"message": "Error on transport creation for incoming connection", "exception": exc}
-                if protocol is not None:
-                    context["protocol"] = protocol
-                if transport is not None:
-                    context["transport"] = transport
-                self.call_exception_handler(context)
+                self._report_accept_error(exc, protocol, transport)
+
+    def _report_accept_error(self, exc: BaseException, protocol: Any, transport: Any) -> None:
+        context = {"message": "Error on transport creation for incoming connection", "exception": exc}
+        if protocol is not None:
+            context["protocol"] = protocol
+        if transport is not None:
+            context["transport"] = transport
+        self.call_exception_handler(context)
 
     # -------------------------------------------------------------- factories
     # From Python 3.15 on asyncio says in which context a transport calls its protocol; else it is the current one.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from asyncio import events, tasks
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -21,25 +22,51 @@ else:
     _Base = object
 
 
-_Outside = tuple[asyncio.AbstractEventLoop | None, "asyncio.Task[Any] | None"]
+# Since 3.14 asyncio keeps the current task in two places: tasks in C have theirs in the thread, tasks in Python, which
+# nest_asyncio makes, in this dict. Before that it was the only place.
+_current_tasks: dict[asyncio.AbstractEventLoop, asyncio.Task[Any]] = tasks._current_tasks  # type: ignore[attr-defined]
+
+_Outside = tuple[asyncio.AbstractEventLoop | None, "asyncio.Task[Any] | None", "asyncio.Task[Any] | None"]
 
 
 def step_aside() -> _Outside:
     """Leave the loop and the task that run in this thread, if any; return them for come_back()."""
     loop = events._get_running_loop()
-    task = None if loop is None else asyncio.current_task(loop)
-    if loop is not None and task is not None:
-        tasks._leave_task(loop, task)
+    task = in_python = None
+    if loop is not None:
+        task = asyncio.current_task(loop)
+        if task is not None:
+            tasks._leave_task(loop, task)
+        in_python = _current_tasks.pop(loop, None)
     events._set_running_loop(None)
-    return loop, task
+    return loop, task, in_python
 
 
 def come_back(outside: _Outside) -> None:
     """Go on with what step_aside() left."""
-    loop, task = outside
+    loop, task, in_python = outside
     events._set_running_loop(loop)
-    if loop is not None and task is not None:
+    if loop is None:
+        return
+    if in_python is not None:
+        _current_tasks[loop] = in_python
+    if task is not None:
         tasks._enter_task(loop, task)
+
+
+def _show_tasks_in_python() -> None:
+    """Let current_task() see the tasks that nest_asyncio makes, as it does before 3.14.
+
+    Without that it tells the task outside, or none: asyncio.timeout() and aiohttp, in a run inside, fail or cancel the
+    wrong task. Not while such a task runs: it leaves as it has entered.
+    """
+    if sys.version_info < (3, 14) or not hasattr(asyncio, "_nest_patched"):
+        return
+    module: Any = tasks
+    if asyncio.Task is module._PyTask and asyncio.current_task is module._c_current_task and not _current_tasks:
+        module._py_enter_task = module._c_enter_task
+        module._py_leave_task = module._c_leave_task
+        module._py_swap_current_task = module._c_swap_current_task
 
 
 class Nesting(_Base):
@@ -58,9 +85,10 @@ class Nesting(_Base):
 
     @property
     def _nest_patched(self) -> bool:
-        """The attribute that nest_asyncio looks for before it exchanges the methods of a loop's class."""
+        """The attribute that nest_asyncio looks for, at its end, before it exchanges the methods of a loop's class."""
         if not hasattr(asyncio, "_nest_patched"):
             raise AttributeError("nest_asyncio has not been applied")
+        _show_tasks_in_python()
         return True
 
     def _may_nest(self) -> bool:
@@ -71,6 +99,7 @@ class Nesting(_Base):
             raise RuntimeError("This event loop is already running")
         if not hasattr(asyncio, "_nest_patched") and events._get_running_loop() is not None:
             raise RuntimeError("Cannot run the event loop while another loop is running")
+        _show_tasks_in_python()
 
     @contextlib.contextmanager
     def _nested(self) -> Iterator[None]:

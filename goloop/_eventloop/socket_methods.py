@@ -156,7 +156,7 @@ class SocketMethods(_Base):
         bytes-like object. Raises the system's OSError.
         """
         self._check_socket(sock)
-        with memoryview(data) as view, view.cast("B") as left:
+        with memoryview(data) as view, memoryview(view if view.c_contiguous else bytes(view)).cast("B") as left:
             sent = 0
 
             def send() -> int:

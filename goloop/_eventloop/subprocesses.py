@@ -6,6 +6,7 @@ its own alone.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 import subprocess
@@ -14,6 +15,8 @@ from asyncio.log import logger
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import asyncio
+
     from goloop._eventloop.loop import Loop
 
 
@@ -30,6 +33,7 @@ class SubprocessTransport(base_subprocess.BaseSubprocessTransport):
     _exit_waiters: Any  # a list, and from Python 3.14 on a set or None
     _closed: bool
     _pidfd: int = -1
+    _connecting: bool = False  # asyncio's task that connects the pipes has begun, and has not ended
 
     def _start(self, args: Any, shell: bool, stdin: Any, stdout: Any, stderr: Any, bufsize: int, **kwargs: Any) -> None:
         self._proc = subprocess.Popen(
@@ -41,7 +45,7 @@ class SubprocessTransport(base_subprocess.BaseSubprocessTransport):
         except ProcessLookupError:  # it has ended, and the kernel keeps no status of it: SIGCHLD is ignored
             self._loop.call_soon(self._exited)
         except BaseException:
-            # Nobody would see it exit: take it down rather than leave it behind.
+            # Its exit would go unseen: take it down rather than leave it behind.
             self._close_pidfd()
             self._proc.kill()
             self._proc.wait()
@@ -85,7 +89,7 @@ class SubprocessTransport(base_subprocess.BaseSubprocessTransport):
             self._exit_waiters.clear()
 
     def _loop_closes(self) -> None:
-        """Nobody will see the child exit: end it, and read its status."""
+        """The loop will not see the child exit: end it, and read its status."""
         proc = self._proc
         if proc is not None and proc.returncode is None and self._pidfd >= 0 and not self._loop._is_foreign():
             try:
@@ -105,12 +109,28 @@ class SubprocessTransport(base_subprocess.BaseSubprocessTransport):
             super().close()
         self._closed = True
 
-    def _close_unconnected(self) -> None:
-        """Close the pipes that have no transport: the task that was to connect them was cancelled."""
-        if self._proc is not None:
-            for number, pipe in enumerate((self._proc.stdin, self._proc.stdout, self._proc.stderr)):
-                if pipe is not None and self._pipes.get(number) is None:
-                    pipe.close()
+    async def _connect_pipes(self, waiter: asyncio.Future[None] | None) -> None:
+        self._connecting = True
+        try:
+            await super()._connect_pipes(waiter)
+        finally:
+            self._connecting = False
+            if self._closed:
+                self._close_pipes()
+
+    def _close_pipes(self) -> None:
+        """Close the pipes of a child whose start was given up: those that have a transport by now, and those without.
+
+        Not while one of them is being connected: its transport watches the descriptor already.
+        """
+        if self._connecting or self._proc is None:
+            return
+        for number, pipe in enumerate((self._proc.stdin, self._proc.stdout, self._proc.stderr)):
+            connected = self._pipes.get(number)
+            if connected is not None:
+                connected.pipe.close()
+            elif pipe is not None:
+                pipe.close()
 
     def __del__(self) -> None:
         try:
@@ -144,7 +164,7 @@ async def spawn(
         raise
     except BaseException:
         transport.close()
-        transport._close_unconnected()
+        transport._close_pipes()
         await transport._wait()
         raise
     finally:

@@ -119,7 +119,11 @@ def unpatched() -> dict[str, str]:
 
 
 def patch_time() -> None:
-    """Let time.sleep() park goroutines; sleep(0) lets other goroutines run. From any thread, at any time."""
+    """Let time.sleep() park goroutines; sleep(0) lets other goroutines run. From any thread, at any time.
+
+    In a bubble of goloop.testing that begins later, time.sleep(), time(), monotonic(), perf_counter() and their
+    variants in nanoseconds go by the bubble's clock.
+    """
     _patch("time")
 
 

@@ -14,7 +14,7 @@ _ORIGINAL: dict[str, Callable[..., Any]] = {}
 
 
 def is_numeric(host: Any) -> bool:
-    """Return whether a host is an address or none at all, so that nobody has to be asked."""
+    """Return whether a host is an address or none at all, so that there is nothing to look up."""
     return not host or (isinstance(host, str) and is_numeric_host(host))
 
 

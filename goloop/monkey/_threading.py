@@ -56,7 +56,7 @@ def _patched_join(self: threading.Thread, timeout: float | None = None) -> None:
             return None
     else:
         _ends.pop(self, None)
-    # A lock that C code releases, or a handle, says the rest: nobody can be told.
+    # A lock that C code releases, or a handle, says the rest: there is no waiter to tell.
     while self.is_alive():
         if until is not None and time.monotonic() > until:
             return None

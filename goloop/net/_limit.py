@@ -52,12 +52,9 @@ def limit(timeout: float | None, context: Context | None, what: str) -> Limit:
         raise TypeError(f"{what}: ctx is a goloop.context.Context, got {context!r}")
     if timeout is None:
         return Limit(None, context)
-    try:
-        seconds = float(timeout) if not isinstance(timeout, str) else None
-    except TypeError:
-        seconds = None
-    if seconds is None:
+    if not hasattr(timeout, "__float__"):  # float() takes what can be read as a number, too
         raise TypeError(f"{what}: a timeout is a number of seconds or None, got {timeout!r}")
+    seconds = float(timeout)
     if math.isnan(seconds):
         raise ValueError(f"{what}: a timeout cannot be NaN")
     return Limit(monotonic() + seconds, context)

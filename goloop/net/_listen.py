@@ -18,34 +18,44 @@ from goloop.net._options import Options, Packet, Stream
 _BACKLOG = 65535  # the kernel cuts it down to net.core.somaxconn, as Go asks for
 
 
-def _bound(
-    network: str, address: str | os.PathLike[str], kind: int, reuse_port: bool, options: Options
-) -> tuple[socket.socket, ResolvedAddress]:
-    """A socket bound to the first of the addresses that a name has, IPv4 before IPv6, as in Go."""
+def _targets(network: str, address: str | os.PathLike[str], kind: int, reuse_port: bool) -> list[ResolvedAddress]:
+    """The addresses that a name has, in the order in which they are tried: IPv4 before IPv6, as in Go."""
     wanted = parse(network, address, passive=True)
     if wanted.kind != kind:
-        raise ValueError(f"{network!r} is not a network for this: use {'listen' if kind == 2 else 'listen_packet'}()")
+        other = "listen" if wanted.kind == socket.SOCK_STREAM else "listen_packet"
+        raise ValueError(f"{network!r} is not a network for this: use {other}()")
     if reuse_port and wanted.family == socket.AF_UNIX:
         raise ValueError("reuse_port is for ports: a Unix socket has none")
     targets = wanted.numeric()
     if targets is None:
         targets = resolve(wanted, may_wait("listen() with a name to look up", "a number"), Limit(None, None))
+    return sorted(targets, key=lambda t: t.rank)
+
+
+def _bind(sock: socket.socket, network: str, target: ResolvedAddress, reuse_port: bool, options: Options) -> None:
+    if target.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not target.dual)
+    if target.kind == socket.SOCK_STREAM and target.family != socket.AF_UNIX:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    options.prepare(sock, network, target.address)
+    if reuse_port:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    sock.bind(target.sockaddr)
+
+
+def _bound(
+    network: str, address: str | os.PathLike[str], kind: int, reuse_port: bool, options: Options
+) -> tuple[socket.socket, ResolvedAddress]:
+    """A socket bound to the first of the addresses that a name has, and this address."""
     error: OSError | None = None
-    for target in sorted(targets, key=lambda t: t.rank):
+    for target in _targets(network, address, kind, reuse_port):
         try:
             sock = socket.socket(target.family, target.kind)
         except OSError as exc:  # no such family here
             error = error or exc
             continue
         try:
-            if target.family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not target.dual)
-            if kind == socket.SOCK_STREAM and target.family != socket.AF_UNIX:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            options.prepare(sock, network, target.address)
-            if reuse_port:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            sock.bind(target.sockaddr)
+            _bind(sock, network, target, reuse_port, options)
             return sock, target
         except OSError as exc:
             sock.close()
@@ -120,7 +130,7 @@ def _socket_file(target: ResolvedAddress) -> SocketFile | None:
 
 
 def _undo(sock: socket.socket, file: SocketFile | None) -> None:
-    """It is bound, and yet to nobody's use."""
+    """Undo a bind whose listener could not be made."""
     try:
         if file is not None:
             file.unlink()

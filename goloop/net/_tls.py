@@ -60,6 +60,8 @@ def dial_securely(
     if context is None:
         context = ssl.create_default_context()
     _check_context(context, ssl.PROTOCOL_TLS_SERVER, "dial_tls() needs a client's context")
+    if server_hostname is not None and not isinstance(server_hostname, str):
+        raise TypeError(f"a server_hostname is a str, got {server_hostname!r}")
     wanted = parse(network, address, passive=False)
     if server_hostname is None and network != "unix":
         server_hostname = wanted.host

@@ -43,7 +43,7 @@ def shutdown(timeout: float = SHUTDOWN_TIMEOUT) -> None:
 
 
 def at_exit() -> None:
-    """See that shutdown() is called when the interpreter exits. Whoever starts a thread calls it; any thread."""
+    """See that shutdown() is called when the interpreter exits. The code that starts a thread calls it; any thread."""
     global _registered
     if not _registered:
         _registered = True

@@ -20,7 +20,7 @@ _enabled: weakref.WeakSet[Loop] = weakref.WeakSet()  # loops with handoff=True t
 
 
 def request(loop: Loop) -> None:
-    """Bring a substitute to a loop that nobody runs; the monitor asks until there is one."""
+    """Bring a substitute to a loop that no thread runs; the monitor asks until there is one."""
     key = id(loop)
     if key in _coming:
         return
@@ -56,7 +56,7 @@ def disable(loop: Loop) -> None:
 def start_monitoring(loop: Loop, watched: bool) -> None:
     """A loop is about to run: let the monitor watch it."""
     shutdown.at_exit()
-    # One that a goroutine runs stays there: the thread may be in another goroutine when it looks stuck.
+    # A loop that a goroutine runs stays there: the thread may be in another goroutine when it looks stuck.
     core.configure(loop, loop._handoff and scheduler.this_worker() is None, watched)
     core.start_monitoring(loop)
 

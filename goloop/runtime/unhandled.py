@@ -1,4 +1,4 @@
-"""What becomes of an exception that nobody can observe any more: the loop's exception handler, or a crash."""
+"""Where an exception that cannot be observed any more goes: the loop's exception handler, or a crash."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def report(message: str, exception: BaseException, g: goroutine.Goroutine[Any], 
 
 
 def at_once(exception: BaseException, g: goroutine.Goroutine[Any]) -> None:
-    """A goroutine has ended with an exception, and nobody waits for it: end the process if GOLOOP_PANIC=crash."""
+    """A goroutine has ended with an exception, and has no waiter: end the process if GOLOOP_PANIC=crash."""
     if PANIC == "crash" and not sys.is_finalizing():
-        crash("a goroutine raised an exception, and nobody waited for it", exception, g)
+        crash("a goroutine raised an exception, and nothing waited for it", exception, g)
 
 
 def report_held() -> None:
-    """At exit: report the exceptions that nobody has asked for of goroutines with handles that are still held. The
+    """At exit: report the exceptions that were not retrieved of goroutines with handles that are still held. The
     process then exits with status 1 instead of 0."""
     for g in goroutine.unobserved():
         goroutine.fail_at_exit()

@@ -7,6 +7,7 @@ own. Enabled by goloop.run(..., watch=True), Loop(watch=True), GOLOOP_WATCH=1, a
 from __future__ import annotations
 
 import _thread
+import asyncio
 import dataclasses
 import logging
 import threading
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from goloop.core.patch.hook import plain
+from goloop.core.sched.handoff import StuckCallback
 from goloop.runtime import ports
 
 logger = logging.getLogger("goloop")
@@ -108,50 +110,39 @@ class _Running:
         _post(dataclasses.replace(self.report, phase="ended", seconds=seconds), self.logged)
 
 
-def tell(
-    loop: Any,
-    thread: int,
-    frame: Any,
-    base: Any,
-    item: Any,
-    task: Any,
-    seconds: float,
-    computes: bool,
-    handed_off: bool,
-    goroutine: Any,
-    function: str | None,
-) -> _Running:
-    """The monitor's report; returns the object that is told when the callback ends. function: the goroutine's."""
-    name = _name(item) if function is None else function
-    stack = _stack(frame, base)
+def tell(stuck: StuckCallback) -> _Running:
+    """The monitor's report; returns the object that is told when the callback ends."""
+    name = _name(stuck.item) if stuck.function is None else stuck.function
+    stack = _stack(stuck.frame, stuck.base)
     site = (stack[-1].filename, stack[-1].lineno) if stack else (name, None)
-    if not stack:
-        stack = _origin(item, goroutine, base)
-    coroutine = None
-    if task is not None:
-        coroutine = getattr(task.get_coro(), "__qualname__", None) or repr(task.get_coro())
     report = SlowCallback(
-        "stuck",
-        seconds,
-        not computes,
-        handed_off,
-        stack,
-        name,
-        None if task is None else task.get_name(),
-        coroutine,
-        next((t.name for t in threading.enumerate() if t.ident == thread), str(thread)),
-        None if goroutine is None else repr(goroutine),
+        phase="stuck",
+        seconds=stuck.seconds,
+        blocking=not stuck.computes,
+        handed_off=stuck.handed_off,
+        stack=stack or _origin(stuck),
+        callback=name,
+        task=None if stuck.task is None else stuck.task.get_name(),
+        coroutine=_coroutine_name(stuck.task),
+        thread=_thread_name(stuck.thread),
+        goroutine=None if stuck.goroutine is None else repr(stuck.goroutine),
     )
+    logged = _should_log(site)
+    _post(report, logged)
+    return _Running(report, logged)
+
+
+def _should_log(site: tuple[str, int | None]) -> bool:
+    """Whether to log a report for a call site: once in INTERVAL. True starts a new one."""
     now = time.monotonic()
     with _lock:
         last = _sites.get(site)
-        logged = last is None or now - last >= INTERVAL
-        if logged:
-            if len(_sites) >= SITES:
-                _sites.clear()
-            _sites[site] = now
-    _post(report, logged)
-    return _Running(report, logged)
+        if last is not None and now - last < INTERVAL:
+            return False
+        if len(_sites) >= SITES:
+            _sites.clear()
+        _sites[site] = now
+    return True
 
 
 def _stack(frame: Any, base: Any) -> traceback.StackSummary:
@@ -163,13 +154,12 @@ def _stack(frame: Any, base: Any) -> traceback.StackSummary:
     return traceback.StackSummary.extract(iter(frames[::-1]), lookup_lines=False)
 
 
-def _origin(item: Any, goroutine: Any, base: Any) -> traceback.StackSummary:
+def _origin(stuck: StuckCallback) -> traceback.StackSummary:
     """A stack for a function without a Python frame of its own: where it comes from."""
-    if goroutine is not None:
-        started: traceback.StackSummary = goroutine.spawn_stack
-        return started
-    scheduled = getattr(item, "_source_traceback", None)  # in debug mode
-    return traceback.StackSummary.from_list(scheduled) if scheduled else _stack(base, None)
+    if stuck.goroutine is not None:
+        return stuck.goroutine.spawn_stack
+    scheduled = getattr(stuck.item, "_source_traceback", None)  # in debug mode
+    return traceback.StackSummary.from_list(scheduled) if scheduled else _stack(stuck.base, None)
 
 
 def threads_used_up(limit: int) -> None:
@@ -200,6 +190,16 @@ def _name(item: Any) -> str:
     while hasattr(callback, "func"):
         callback = callback.func
     return getattr(callback, "__qualname__", None) or type(callback).__name__
+
+
+def _coroutine_name(task: asyncio.Task[Any] | None) -> str | None:
+    if task is None:
+        return None
+    return getattr(task.get_coro(), "__qualname__", None) or repr(task.get_coro())
+
+
+def _thread_name(ident: int) -> str:
+    return next((thread.name for thread in threading.enumerate() if thread.ident == ident), str(ident))
 
 
 def _post(report: SlowCallback | str, logged: bool) -> None:

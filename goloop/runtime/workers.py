@@ -67,7 +67,7 @@ def _start_worker_here() -> bool:
     loop = thread = None
     try:
         scheduler.start_monitor()
-        # Here, for whoever starts it to learn what it failed for. Goroutines cannot leave their thread,
+        # Here, for the caller to learn what it failed for. Goroutines cannot leave their thread,
         # and may block it.
         loop = Loop(handoff=False, watch=False)
         thread = threading.Thread(target=_work, args=(loop,), name=name, daemon=True)
@@ -170,7 +170,7 @@ def _is_used(worker: scheduler.Worker) -> bool:
 # ------------------------------------------------------------------------- end
 def _end(goroutines: Callable[[], list[goroutine.Goroutine[Any]]], timeout: float, when: str) -> None:
     """Cancel what goroutines() returns until there are none, or `timeout` seconds are over. Those that are left then
-    have had their time: nobody waits for them again."""
+    have had their time: they are not waited for again."""
     begun = time.monotonic()
     announced = False
     told: dict[int, float] = {}

@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import socket
+import sys
 
 import pytest
 
 from tests.helpers.certificates import client_context, server_context
+from tests.helpers.outcomes import reports
 from tests.helpers.recorders import Echo, Recorder, decreed, stock
 from tests.helpers.servers import talks
 from tests.helpers.waiting import async_until, settle
@@ -173,5 +175,146 @@ def test_a_tls_client_that_is_cancelled_in_any_iteration_closes_its_connection(b
                     while await loop.sock_recv(peer, 10000):
                         pass  # its first message
                 return "closed"
+
+    assert both(scenario) == "closed"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "close", ["close", *(["close_clients", "abort_clients"] if sys.version_info >= (3, 13) else [])]
+)
+def test_what_a_server_accepts_while_it_closes_is_closed(both, kind, close):
+    @decreed(b"", because="asyncio leaves it open, or lets it wait for the end of a handshake's time")
+    async def scenario(loop):
+        recorder = Recorder()
+        accepted = asyncio.Event()
+
+        def close_server():
+            server.close()
+            if close != "close":
+                getattr(server, close)()
+            accepted.set()
+
+        def factory():
+            loop.call_soon(close_server)  # between the transport and connection_made()
+            return recorder
+
+        options = {"ssl": server_context()} if kind == "tls" else {}
+        server = await loop.create_server(factory, "127.0.0.1", 0, **options)
+        with socket.create_connection(server.sockets[0].getsockname()) as peer:
+            await accepted.wait()
+            await asyncio.wait_for(server.wait_closed(), 10)
+            await settle()
+            assert recorder.events == ([] if kind == "tls" else ["made", ("lost", None)])
+            peer.setblocking(False)
+            return await loop.sock_recv(peer, 10)
+
+    assert both(scenario) == b""
+
+
+def test_a_silent_tls_client_is_closed_with_the_server(both):
+    @decreed((b"", []), because="asyncio waits until the time for a handshake is over")
+    async def scenario(loop):
+        recorder = Recorder()
+        made = asyncio.Event()
+
+        def factory():
+            made.set()
+            return recorder
+
+        server = await loop.create_server(factory, "127.0.0.1", 0, ssl=server_context())
+        with socket.create_connection(server.sockets[0].getsockname()) as peer:
+            peer.setblocking(False)
+            await made.wait()
+            await settle()  # its handshake is under way
+            server.close()
+            await asyncio.wait_for(server.wait_closed(), 10)
+            return await loop.sock_recv(peer, 10), recorder.events
+
+    assert both(scenario) == (b"", [])
+
+
+def test_a_tls_connection_that_is_made_for_the_client_goes_on_when_the_server_closes(both):
+    async def scenario(loop):
+        server = await loop.create_server(Echo, "127.0.0.1", 0, ssl=server_context())
+        address = server.sockets[0].getsockname()
+        reader, writer = await asyncio.open_connection(*address, ssl=client_context(), server_hostname="goloop.test")
+        server.close()  # the end of the handshake is on its way to the server
+        writer.write(b"there")
+        received = await reader.readexactly(5)
+        writer.close()
+        await server.wait_closed()
+        return received
+
+    assert both(scenario) == b"there"
+
+
+def test_a_tls_connection_whose_factory_closes_the_server_is_closed(both):
+    @decreed((b"", []), because="asyncio leaves the accepted socket to the garbage collector")
+    async def scenario(loop):
+        reported = reports(loop)
+        closed = asyncio.Event()
+
+        def factory():
+            server.close()
+            closed.set()
+            return asyncio.Protocol()
+
+        server = await loop.create_server(factory, "127.0.0.1", 0, ssl=server_context())
+        with socket.create_connection(server.sockets[0].getsockname()) as peer:
+            peer.setblocking(False)
+            await closed.wait()
+            await asyncio.wait_for(server.wait_closed(), 10)
+            return await loop.sock_recv(peer, 10), reported
+
+    assert both(scenario, debug=True) == (b"", [])
+
+
+def test_the_connections_behind_the_one_that_closes_the_server_are_closed(both):
+    @decreed(([True, False, False], 3), because="asyncio leaves them open")
+    async def scenario(loop):
+        answers = []
+        recorders = []
+
+        class First(Echo):
+            def connection_made(self, transport):
+                super().connection_made(transport)
+                recorders.append(self)
+                if len(recorders) == 1:
+                    server.close()
+
+        server = await loop.create_server(First, "127.0.0.1", 0)
+        peers = [socket.create_connection(server.sockets[0].getsockname()) for _ in range(3)]  # accepted in one turn
+        for peer in peers:
+            peer.setblocking(False)
+            await loop.sock_sendall(peer, b"there?")
+        for peer in peers:
+            with contextlib.suppress(ConnectionError):
+                answers.append(await loop.sock_recv(peer, 10) == b"there?")
+                continue
+            answers.append(False)
+        for peer in peers:
+            peer.close()
+        await asyncio.wait_for(server.wait_closed(), 10)
+        return answers, len(recorders)
+
+    assert both(scenario) == ([True, False, False], 3)
+
+
+@pytest.mark.parametrize("turns", range(5))
+def test_a_tls_connection_is_closed_with_the_server_in_any_iteration(both, turns):
+    @decreed("closed", because="asyncio leaves it open, to a garbage collection or the end of a handshake's time")
+    async def scenario(loop):
+        server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0, ssl=server_context())
+        with socket.create_connection(server.sockets[0].getsockname()) as peer:
+            peer.setblocking(False)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            server.close()
+            await asyncio.wait_for(server.wait_closed(), 10)
+            try:
+                return "open" if peer.recv(10) else "closed"
+            except ConnectionResetError:
+                return "closed"  # it was not even accepted
 
     assert both(scenario) == "closed"

@@ -122,6 +122,38 @@ loop.close()
 
 
 @each_module
+def test_a_timeout_inside_ends_the_task_inside(module):
+    source = """
+asyncio.set_event_loop(loop)
+
+async def inner():
+    me = asyncio.current_task()
+    try:
+        async with asyncio.timeout(0.01):
+            await asyncio.sleep(100)
+    except TimeoutError:
+        return me.get_name(), asyncio.current_task() is me
+
+async def main():
+    nest.apply()
+    task = asyncio.create_task(inner(), name="inner")
+    print(loop.run_until_complete(task))
+    print(asyncio.current_task().get_name(), asyncio.current_task().cancelling())
+    print(asyncio.run(asyncio.wait_for(inner(), 10))[1])
+
+loop.run_until_complete(loop.create_task(main(), name="main"))
+
+async def afterwards():
+    async with asyncio.timeout(100):
+        return asyncio.current_task().get_name()
+
+print(loop.run_until_complete(loop.create_task(afterwards(), name="afterwards")))
+loop.close()
+"""
+    assert nested(module, source) == ["('inner', True)", "main 0", "True", "afterwards"]
+
+
+@each_module
 def test_streams_and_servers_work_inside(module):
     source = """
 asyncio.set_event_loop(loop)

@@ -253,7 +253,7 @@ def test_accepting_goes_on_after_running_out_of_descriptors(both):
             asyncio.constants.ACCEPT_RETRY_DELAY = 0.05
 
             async def main():
-                reported, accepted = loop.create_future(), loop.create_future()
+                reported, accepted, lost = loop.create_future(), loop.create_future(), loop.create_future()
 
                 def handler(loop, context):
                     if not reported.done():
@@ -262,7 +262,11 @@ def test_accepting_goes_on_after_running_out_of_descriptors(both):
 
                 def factory():
                     accepted.set_result("accepted")
-                    return asyncio.Protocol()
+                    return Protocol()
+
+                class Protocol(asyncio.Protocol):
+                    def connection_lost(self, exc):
+                        lost.set_result(exc)
 
                 loop.set_exception_handler(handler)
                 server = await loop.create_server(factory, "127.0.0.1", 0)
@@ -281,7 +285,7 @@ def test_accepting_goes_on_after_running_out_of_descriptors(both):
                 print(await accepted)
                 client.close()
                 server.close()
-                await asyncio.sleep(0.01)
+                await lost
 
             loop.run_until_complete(main())
             loop.close()

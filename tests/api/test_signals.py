@@ -15,7 +15,7 @@ import pytest
 from tests.helpers.outcomes import outcome_of
 from tests.helpers.recorders import decreed, stock
 from tests.helpers.scripts import run_loop_script
-from tests.helpers.waiting import async_until, turn
+from tests.helpers.waiting import async_until, polled, turn
 
 USR1 = signal.SIGUSR1
 
@@ -236,7 +236,7 @@ def test_a_signal_is_handled_although_others_have_filled_the_wakeup_descriptor(b
                 kill(signal.SIGUSR2)
             kill()
             await async_until(lambda: seen)
-            await asyncio.sleep(0.01)
+            await polled()
         finally:
             signal.signal(signal.SIGUSR2, before)
         return seen
@@ -252,7 +252,7 @@ def test_each_of_many_signals_in_one_callback_is_handled(both):
         for _ in range(2000):
             kill()
         await async_until(lambda: len(seen) >= 2000)
-        await asyncio.sleep(0.01)
+        await polled()
         return len(seen)
 
     assert both(scenario) == 2000
@@ -274,7 +274,7 @@ def test_each_of_many_signals_from_another_thread_is_handled_once(both):
 
         await loop.run_in_executor(None, send)
         await async_until(lambda: len(seen) >= 2000)
-        await asyncio.sleep(0.01)
+        await polled()
         return len(seen)
 
     assert both(scenario) == 2000
@@ -304,7 +304,7 @@ def test_interrupt_main_is_handled_as_a_signal_that_came(both):
         await async_until(lambda: len(seen) == 3)
         await loop.run_in_executor(None, _thread.interrupt_main, USR1)
         await async_until(lambda: len(seen) == 4)
-        await asyncio.sleep(0.01)
+        await polled()
         return seen
 
     assert both(scenario) == ["handled"] * 4
@@ -323,7 +323,7 @@ def test_a_handler_that_was_exchanged_and_put_back_is_called_as_before(both):
         signal.signal(USR1, lambda number, frame: ours(number, frame))  # that does something else as well
         kill()
         await async_until(lambda: len(seen) == 4)
-        await asyncio.sleep(0.01)
+        await polled()
         return seen
 
     assert both(scenario) == ["handled"] * 4
@@ -377,7 +377,7 @@ def test_a_signal_that_came_before_its_handler_was_removed_is_not_for_the_next_h
         loop.add_signal_handler(USR1, seen.append, "second")
         kill()
         await async_until(lambda: seen)
-        await asyncio.sleep(0.01)
+        await polled()
         return seen
 
     assert both(scenario) == ["second"]

@@ -1,5 +1,6 @@
 """The sock_* coroutines that move data: at once, after a wait, and cancelled while they wait."""
 
+import array
 import asyncio
 import contextlib
 import socket
@@ -290,3 +291,21 @@ def test_connecting_a_datagram_socket_sets_its_peer(both):
             return one.getpeername() == other.getsockname(), await loop.sock_recv(other, 10)
 
     assert both(scenario) == (True, b"data")
+
+
+def test_sendall_takes_views_of_any_shape(both):
+    numbers = array.array("I", range(100))
+    views = [memoryview(numbers), memoryview(numbers)[::2], memoryview(b"abcdef").cast("B", (2, 3)), memoryview(b"")]
+    sent = b"".join(bytes(view) for view in views)
+
+    @decreed(sent, because="asyncio compares the number of bytes sent with the number of items")
+    async def scenario(loop):
+        one, other = socket.socketpair()
+        with one, other:
+            one.setblocking(False)
+            other.setblocking(False)
+            for view in views:
+                await loop.sock_sendall(one, view)
+            return await receive(loop, other, len(sent))
+
+    assert both(scenario) == sent

@@ -11,7 +11,7 @@ import pytest
 from tests.helpers.outcomes import async_outcome_of
 from tests.helpers.recorders import decreed
 from tests.helpers.sockets import client, listening, stream_pair
-from tests.helpers.waiting import parked
+from tests.helpers.waiting import parked, polled, settle
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_a_full_unix_queue_is_waited_for(both, tmp_path):
     async def scenario(loop):
         with full_queue(path) as (server, waiting), client(socket.AF_UNIX) as sock:
             task = await parked(loop.sock_connect(sock, path))
-            await asyncio.sleep(0.01)
+            await settle()
             early = task.done()
             for _ in range(waiting):
                 server.accept()[0].close()
@@ -169,7 +169,7 @@ def test_datagrams_to_a_full_unix_receiver_wait_for_room(both):
                     filler.sendto(b"x", name)
                     count += 1
             task = await parked(loop.sock_sendto(sender, b"last", name))
-            await asyncio.sleep(0.01)
+            await polled()
             early = task.done()
             received = [receiver.recv(10) for _ in range(count)]
             sent = await task

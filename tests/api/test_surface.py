@@ -14,7 +14,7 @@ from tests.helpers.certificates import HOST, client_context, server_context
 from tests.helpers.pipetools import pipe_files
 from tests.helpers.recorders import Recorder
 from tests.helpers.sockets import socket_pair
-from tests.helpers.waiting import async_until
+from tests.helpers.waiting import async_until, polled, settle
 
 # create_task() takes what asyncio's takes from Python 3.14 on; time is a clock that can be exchanged.
 OTHER_ARGUMENTS = {"create_task", "time"}
@@ -186,7 +186,7 @@ def names_on_asyncio(make):
     async def main():
         async with contextlib.AsyncExitStack() as stack:
             found = public(await make(asyncio.get_running_loop(), stack))
-        await asyncio.sleep(0.01)
+        await settle()
         return found
 
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
@@ -218,9 +218,10 @@ def test_every_public_name_is_there_and_takes_the_same_arguments(both, make):
         async with contextlib.AsyncExitStack() as stack:
             obj = await make(loop, stack)
             found = {name: kind_of(obj, name) for name in names}
+            assert set(names) <= set(dir(obj))
         for name in OTHER_ARGUMENTS & found.keys():
             found[name] = found[name] != "missing"
-        await asyncio.sleep(0.01)
+        await settle()
         return found
 
     assert "missing" not in both(scenario).values()
@@ -258,7 +259,7 @@ def test_calls_have_the_outcome_that_they_have_on_asyncio(both, make, state):
                     if state == "lost":
                         await async_until(lambda t=transport: t.get_protocol() is None)
                 found[name] = outcome(transport, name)
-            await asyncio.sleep(0.002)
+            await settle()
         return found
 
     assert both(scenario)
@@ -292,7 +293,7 @@ def test_a_datagram_endpoint_can_pause_and_go_on(both):
             transport, _ = await loop.create_datagram_endpoint(Protocol, sock=ours)
             for data in (b"1", b"2", b"3"):
                 peer.send(data)
-            await asyncio.sleep(0.01)
+            await polled()
             held = got[:], transport.is_reading()
             transport.pause_reading()
             transport.resume_reading()
@@ -302,7 +303,7 @@ def test_a_datagram_endpoint_can_pause_and_go_on(both):
             after = got[:], transport.is_reading()
             transport.close()
             transport.resume_reading()
-            await asyncio.sleep(0.002)
+            await polled()
         return held, after, transport.is_reading()
 
     assert both(scenario) == (([b"1", b"2"], False), ([b"1", b"2", b"3"], True), False)
@@ -324,13 +325,13 @@ def test_a_datagram_endpoint_paused_in_connection_made_gets_nothing_before_it_go
         with peer:
             peer.send(b"early")
             transport, _ = await loop.create_datagram_endpoint(Protocol, sock=ours)
-            await asyncio.sleep(0.01)
+            await polled()
             held = got[:]
             transport.resume_reading()
             while not got:
                 await asyncio.sleep(0)
             transport.close()
-            await asyncio.sleep(0.002)
+            await polled()
         return held, got
 
     assert both(scenario) == ([], [b"early"])

@@ -176,7 +176,7 @@ def test_an_alert_to_a_peer_that_is_gone_hurts_nobody(both):
         with stream_pair() as (sock, peer):
             connecting = loop.create_connection(Recorder, sock=sock.dup(), ssl=client_context(), server_hostname=HOST)
             task = loop.create_task(async_outcome_of(connecting))
-            await asyncio.sleep(0.005)
+            await loop.sock_recv(peer, 1)  # of the hello
             peer.send(b"this is no TLS, and the peer does not wait")
             peer.close()
             sock.close()
@@ -207,7 +207,7 @@ def test_the_hello_may_come_in_one_piece_with_the_line_before(both, limit):
 
         async def handle(reader, writer):
             first = await reader.readline()
-            await asyncio.sleep(0.002)
+            await async_until(lambda: reader._buffer)  # what came behind the line
             await writer.start_tls(server_context())
             writer.write(b"hi " + await reader.readexactly(4))
             await writer.drain()
@@ -249,7 +249,7 @@ def test_plain_text_sent_ahead_is_no_secret_text(both, side):
 
         async def use(reader, writer, context):
             await reader.readline()
-            await asyncio.sleep(0.002)
+            await async_until(lambda: reader._buffer)  # what came behind the line
             name = HOST if side == "client" else None
             result = await async_outcome_of(writer.start_tls(context, server_hostname=name))
             outcome.set_result((result and result[0], bytes(reader._buffer)))

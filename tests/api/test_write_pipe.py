@@ -190,3 +190,18 @@ def test_write_to_a_reader_that_is_gone(both):
             return protocol.names(), protocol.events[-1], seen
 
     assert both(scenario) == (["made", "lost"], ("lost", "BrokenPipeError"), [])
+
+
+def test_lines_may_be_views_of_any_shape(both):
+    numbers = array.array("I", range(1000))
+
+    @decreed(True, because="asyncio joins views only if they lie in one piece")
+    async def scenario(loop):
+        reader, writer = pipe_files()
+        with reader:
+            async with writing(loop, writer) as (transport, _):
+                transport.writelines([memoryview(numbers), memoryview(b"abcdef")[::2], memoryview(b"")])
+                transport.close()
+                return await take(reader) == numbers.tobytes() + b"ace"
+
+    assert both(scenario)

@@ -1,6 +1,7 @@
 """Waiting for descriptors: edges, closes, deadlines, cancellations, from goroutines on any worker and plain threads."""
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import random
@@ -316,10 +317,12 @@ def test_a_deadline_that_moves_away(run, pair, desc):
     desc.set_read_deadline(60)
     waits = start(run, desc.wait_read)
     until(lambda: waiters(desc) == "1 reading, 0 writing")
-    desc.set_read_deadline(1)  # brings the alarm forward,
-    time.sleep(0.05)
+    desc.set_read_deadline(0.5)  # brings the alarm forward: it looks again, and waits
+    until(lambda: waiters(desc) == "1 reading, 0 writing")
     desc.set_read_deadline(60)  # and leaves it behind
-    time.sleep(1.1)
+    with stream_pair() as (other, _), contextlib.closing(PollDesc(other)) as later:
+        with pytest.raises(TimeoutError):
+            start(run, later.wait_read, 0.5).result(20)  # the time at which the alarm was to go off is over
     pair[1].send(b"x")
     waits.result(20)
     pair[0].recv(1)

@@ -1,13 +1,17 @@
 """What is made without its __init__(), by __new__() or a careless subclass, is whole, or refused; nothing crashes."""
 
+import asyncio
+import contextlib
+import copy
 import pathlib
+import pickle
 import subprocess
 import sys
 
 import pytest
 
 import goloop
-from goloop import sync, timer
+from goloop import net, sync, timer
 from goloop.core.sched import goroutine_api
 from goloop.core.sync import chan
 
@@ -61,3 +65,35 @@ def test_a_ticker_whose_init_did_not_run_is_one_that_is_stopped():
         assert forgotten.chan.recv(timeout=10) < forgotten.chan.recv(timeout=10)
     with pytest.raises(ValueError, match="positive"):
         forgotten.reset(0)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        goloop.Chan,
+        sync.Mutex,
+        lambda: net.listen("tcp", "127.0.0.1:0"),
+        lambda: net.listen_packet("udp", "127.0.0.1:0"),
+    ],
+    ids=["Chan", "Mutex", "Listener", "PacketConn"],
+)
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_what_belongs_to_the_process_is_not_copied(make, duplicate):
+    with contextlib.ExitStack() as stack:
+        thing = make()
+        if hasattr(thing, "close"):
+            stack.callback(thing.close)
+        with pytest.raises(TypeError):
+            duplicate(thing)
+
+
+def test_private_methods_of_what_has_ended_are_harmless():
+    loop = goloop.new_event_loop()
+    loop.close()
+    assert loop._check_not_foreign() is None
+    g = goloop.go(goloop.sleep, 100)
+    assert g._task_done(None) is None  # it has no task
+    g.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        g.join()
+    assert g._task_done(None) is None

@@ -88,7 +88,7 @@ def test_a_computing_callback_is_reported_as_computing(reports):
         loop = asyncio.get_running_loop()
         loop.slow_callback_duration = 0.02
         loop.call_soon(callback)
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
 
     goloop.run(main(), watch=True)
     report = reports.get(timeout=LONG)
@@ -141,30 +141,30 @@ def test_a_builtin_callback_has_the_stack_of_what_runs_the_loop(reports):
     def main():
         loop = goloop.Loop(watch=True)
         loop.slow_callback_duration = 0.02
-        loop.call_soon(time.sleep, 0.08)
-        loop.call_later(0.09, loop.stop)
+        loop.call_soon(reports.stuck.acquire, True, LONG)
+        loop.call_soon(loop.stop)
         loop.run_forever()
         loop.close()
 
     main()
     report = reports.get(timeout=LONG)
-    assert (report.callback, report.blocking) == ("sleep", True)
+    assert (report.callback, report.blocking) == ("lock.acquire", True)
     assert "main" in [frame.name for frame in report.stack]
 
 
 def test_a_builtin_callback_has_in_debug_mode_the_stack_that_scheduled_it(reports):
     def schedules(loop):
-        loop.call_soon(time.sleep, 0.08)
+        loop.call_soon(reports.stuck.acquire, True, LONG)
 
     async def main():
         loop = asyncio.get_running_loop()
         loop.slow_callback_duration = 0.02
         schedules(loop)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0)
 
     goloop.run(main(), debug=True)
     report = reports.get(timeout=LONG)
-    assert report.callback == "sleep" and report.stack[-1].name == "schedules"
+    assert report.callback == "lock.acquire" and report.stack[-1].name == "schedules"
 
 
 # ------------------------------------------------------------------------ goroutines
@@ -185,19 +185,19 @@ def computes(stop):
 @pytest.fixture
 def watching():
     """A loop that watches runs in a thread of its own, and with it the workers are watched."""
-    started, end = threading.Event(), threading.Event()
+    loops = queue.Queue()
 
     async def main():
-        asyncio.get_running_loop().slow_callback_duration = 0.03
-        started.set()
-        while not end.is_set():
-            await asyncio.sleep(0.005)
+        loop, end = asyncio.get_running_loop(), asyncio.Event()
+        loop.slow_callback_duration = 0.03
+        loops.put((loop, end))
+        await end.wait()
 
     thread = threading.Thread(target=lambda: goloop.run(main(), watch=True))
     thread.start()
-    assert started.wait(LONG)
-    yield
-    end.set()
+    loop, end = loops.get(timeout=LONG)
+    yield loop
+    loop.call_soon_threadsafe(end.set)
     thread.join(LONG)
 
 
@@ -243,20 +243,36 @@ def test_a_timer_that_is_due_waits_behind_a_goroutine_too(one_worker, watching, 
 
 
 def test_a_goroutine_with_nobody_behind_it_may_block(one_worker, watching, reports):
-    g = goloop.go(time.sleep, 0.2)
-    g.join(timeout=LONG)
     wakes, ends = goloop.Chan(1), threading.Lock()
     waits = goloop.go(wakes.recv)
     until(lambda: waits.state == "chan receive")
     ends.acquire()
     g = goloop.go(blocks_in_a_lock, ends)
-    time.sleep(0.1)
+    until(lambda: g.state == "running")
+    watching.call_soon_threadsafe(stall, reports)
+    until(lambda: "ended" in [r.phase for r in list(reports.queue)])  # which began later, and is as slow
     assert [r for r in drain(reports) if r.goroutine] == []
     wakes.try_send(1)  # later than a look at it
     assert of_goroutines(reports).phase == "stuck"
     ends.release()
     g.join(timeout=LONG)
     waits.join(timeout=LONG)
+
+
+def test_a_callback_that_ends_while_its_report_is_made_is_reported_as_ended(watching, reports, monkeypatch):
+    """Its loop sleeps by then, and would see it only after another callback."""
+    post = watch._post
+
+    def post_and_see_it_end(report, logged):
+        parks = watching._stats()["parks"]
+        post(report, logged)
+        if report.phase == "stuck":
+            until(lambda: watching._stats()["parks"] > parks)
+
+    monkeypatch.setattr(watch, "_post", post_and_see_it_end)
+    watching.call_soon_threadsafe(stall, reports)
+    phases = [reports.get(timeout=LONG).phase for _ in range(2)]
+    assert phases == ["stuck", "ended"]
 
 
 def drain(reports):
@@ -274,14 +290,19 @@ def test_goroutines_that_take_turns_are_not_one_long_callback(one_worker, watchi
                 pass
             goloop.gosched()
 
+    begun = time.monotonic()
     for g in [goloop.go(body) for _ in range(3)]:
         g.join(timeout=LONG)
-    assert [r for r in drain(reports) if r.goroutine and r.seconds > 0.1] == []
+    half = (time.monotonic() - begun) / 2
+    assert [r for r in drain(reports) if r.goroutine and r.seconds > half] == []
 
 
 def test_a_goroutine_of_a_builtin_function_has_the_stack_of_its_go(one_worker, watching, reports):
     def starts():
-        return goloop.go(time.sleep, 0.3)
+        return goloop.go(stop.acquire, True, LONG)
+
+    stop = threading.Lock()
+    stop.acquire()
 
     wakes = goloop.Chan(1)
     waits = goloop.go(wakes.recv)
@@ -290,7 +311,8 @@ def test_a_goroutine_of_a_builtin_function_has_the_stack_of_its_go(one_worker, w
     until(lambda: g.state == "running")
     wakes.try_send(1)
     report = of_goroutines(reports)
-    assert report.callback == "sleep" and report.stack[-1].name == "starts"
+    stop.release()
+    assert report.callback == "lock.acquire" and report.stack[-1].name == "starts"
     g.join(timeout=LONG)
     waits.join(timeout=LONG)
 

@@ -5,18 +5,27 @@ delay has a fraction that is unlike any other's, so deadlines differ and those t
 are due at once, in a known order. Every fourth second passes in a real sleep, so that the loop parks.
 """
 
+from __future__ import annotations
+
 import asyncio
 import contextvars
 import socket
 import sys
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from typing import Any, TypeVar
 
-from tests.fuzz.tracing import Hung, Oops, recorder
+from tests.fuzz.program import Block, Op, Program
+from tests.fuzz.tracing import Hung, Oops, Trace, recorder
+
+T = TypeVar("T")
 
 SECONDS = 12  # a program's life on the virtual clock
 QUIET = 20  # iterations without an event after which a second passes; the longest silent chain is shorter
 ERRORS = {e.__name__: e for e in (Oops, asyncio.CancelledError, SystemExit, KeyboardInterrupt)}
 BUDGET = 3000  # operations a program may perform: some would multiply for ever
-ROOT = contextvars.ContextVar("ROOT")  # the index of the task that the program made, for it and its children
+ROOT: contextvars.ContextVar[int] = contextvars.ContextVar(
+    "ROOT"
+)  # the index of the task that the program made, for it and its children
 VAR = contextvars.ContextVar("VAR", default=0)
 
 
@@ -24,56 +33,59 @@ class Clock:
     """Stands still, except in a real sleep: there it creeps on with every look at it, by less than a delay's
     smallest fraction."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.base = 1000.0
         self.creep = None
 
-    def __call__(self):
+    def __call__(self) -> float:
         if self.creep is None:
             return self.base
         self.creep += 1
         return self.base + min(self.creep, 40) * 2e-5
 
 
-def interpret(program, loop, trace):
+def interpret(program: Program, loop: Any, trace: Trace) -> None:
     loop.time = Clock()
     interpreter = _Interpreter(loop, trace, program["eager"])
     contextvars.Context().run(interpreter.interpret, program["body"])
 
 
-class _Task(asyncio.Task):
+class _Task(asyncio.Task[Any]):
     """TaskGroup and all_tasks() keep sets of tasks: these have the same order in every run."""
 
-    def __init__(self, coro, *, number, **kwargs):
+    def __init__(self, coro: Coroutine[Any, Any, Any], *, number: int, **kwargs: Any) -> None:
         self.number = number
         super().__init__(coro, **kwargs)
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return self.number
 
 
 class _Interpreter:
-    def __init__(self, loop, trace, eager):
+    def __init__(self, loop: Any, trace: Trace, eager: bool) -> None:
         self.loop = loop
         self.eager = {"eager_start": True} if eager else {}
         loop.set_task_factory(self.make_task)
         self.made = 0
         self.budget = BUDGET
         self.trace = trace
-        self.handles, self.futures, self.tasks = [], [], []
+        self.handles: list[asyncio.Handle] = []
+        self.futures: list[asyncio.Future[Any]] = []
+        self.tasks: list[asyncio.Task[Any]] = []
         self.serial = 0
         self.bell_pair = socket.socketpair()
         for sock in self.bell_pair:
             sock.setblocking(False)
-        self.lock, self.event, self.queue = asyncio.Lock(), asyncio.Event(), asyncio.Queue()
+        self.lock, self.event = asyncio.Lock(), asyncio.Event()
+        self.queue: asyncio.Queue[int] = asyncio.Queue()
         self.quiet, self.seen, self.done = 0, 0, False
         self.seconds = SECONDS
 
-    def note(self, *event):
+    def note(self, *event: object) -> None:
         self.trace.note("callbacks", *event)
 
     # ----------------------------------------------------------------- running
-    def interpret(self, body):
+    def interpret(self, body: list[Block]) -> None:
         loop = self.loop
         loop.set_exception_handler(recorder(self.trace, "callbacks"))
         for block in body:
@@ -100,14 +112,15 @@ class _Interpreter:
         for sock in self.bell_pair:
             sock.close()
         # CPython keeps a task that SystemExit ended in its eager first step, and with it the loop, for good.
-        for task in list(getattr(asyncio.tasks, "_eager_tasks", ())):
-            asyncio.tasks._unregister_eager_task(task)
+        tasks: Any = asyncio.tasks
+        for task in list(getattr(tasks, "_eager_tasks", ())):
+            tasks._unregister_eager_task(task)
 
-    def make_task(self, loop, coro, **kwargs):
+    def make_task(self, loop: Any, coro: Coroutine[Any, Any, Any], **kwargs: Any) -> _Task:
         self.made += 1
         return _Task(coro, loop=loop, number=self.made, **self.eager, **kwargs)
 
-    def forever(self):
+    def forever(self) -> None:
         try:
             self.loop.run_forever()
         except Hung:
@@ -117,7 +130,7 @@ class _Interpreter:
         else:
             self.note("run_forever returned", self.loop.is_running())
 
-    def pace(self):
+    def pace(self) -> None:
         """Runs in every iteration, and lets the next second begin when nothing happens any more."""
         clock = self.loop.time
         self.quiet = self.quiet + 1 if self.trace.activity == self.seen else 0
@@ -135,32 +148,32 @@ class _Interpreter:
         else:
             self.tick()
 
-    def tick(self):
+    def tick(self) -> None:
         clock = self.loop.time
         clock.base, clock.creep = clock.base + 1, None
         self.note("second", int(clock.base) - 1000)
         self.loop.call_soon(self.pace)
 
-    def delay(self, seconds):
+    def delay(self, seconds: float) -> float:
         """Delays all differ, whatever the budget lets a program make: asyncio runs equal ones in no order."""
         self.serial += 1
         return seconds + 1e-3 + self.serial * 1e-7
 
-    def block(self, label, ops):
+    def block(self, label: int, ops: Block) -> None:
         self.note(label, "runs", VAR.get())
         for op in ops:
             self.perform(op)
 
-    def perform(self, op):
+    def perform(self, op: Op) -> None:
         self.budget -= 1
         if self.budget < 0:
             return
         getattr(self, f"do_{op[0]}")(*op[1:])
 
-    def pick(self, things, n):
+    def pick(self, things: Sequence[T], n: int) -> T | None:
         return things[n % len(things)] if things else None
 
-    async def coroutine(self, label, ops):
+    async def coroutine(self, label: int, ops: Block) -> int:
         self.note(label, "starts", VAR.get())
         try:
             for op in ops:
@@ -177,64 +190,70 @@ class _Interpreter:
         self.note(label, "returns")
         return label
 
-    def new_task(self, label, ops):
+    def new_task(self, label: int, ops: Block) -> asyncio.Task[Any]:
         context = contextvars.copy_context()
         context.run(ROOT.set, len(self.tasks))
-        task = self.loop.create_task(self.coroutine(label, ops), context=context)
+        task: asyncio.Task[Any] = self.loop.create_task(self.coroutine(label, ops), context=context)
         self.tasks.append(task)
         return task
 
     @staticmethod
-    def outcome(future):
+    def outcome(future: asyncio.Future[Any]) -> object:
         if future.cancelled():
             return "cancelled"
         exc = future.exception()
         return type(exc).__name__ if exc else future.result()
 
     # --------------------------------------------------------- in any callback
-    def do_soon(self, label, ops):
+    def do_soon(self, label: int, ops: Block) -> None:
         self.handles.append(self.loop.call_soon(self.block, label, ops))
 
-    def do_soon_ts(self, label, ops):
+    def do_soon_ts(self, label: int, ops: Block) -> None:
         self.handles.append(self.loop.call_soon_threadsafe(self.block, label, ops))
 
-    def do_soon_in(self, label, ops):
+    def do_soon_in(self, label: int, ops: Block) -> None:
         context = contextvars.copy_context()
         context.run(VAR.set, label)
         self.handles.append(self.loop.call_soon(self.block, label, ops, context=context))
 
-    def do_later(self, label, seconds, ops):
+    def do_later(self, label: int, seconds: float, ops: Block) -> None:
         self.handles.append(self.loop.call_later(self.delay(seconds), self.block, label, ops))
 
-    def do_at(self, label, seconds, ops):
+    def do_at(self, label: int, seconds: float, ops: Block) -> None:
         when = self.loop.time() + self.delay(seconds)
-        self.handles.append(self.loop.call_at(when, self.block, label, ops))
-        self.note(label, self.handles[-1].when() == when)
+        handle = self.loop.call_at(when, self.block, label, ops)
+        self.handles.append(handle)
+        self.note(label, handle.when() == when)
 
-    def do_cancel_handle(self, label, n):
+    def do_cancel_handle(self, label: int, n: int) -> None:
         if self.handles:
             handle = self.handles[-1 - n % len(self.handles)]
             handle.cancel()
             self.note(label, "cancel", handle.cancelled())
 
-    def do_future(self, label, n):
+    def do_future(self, label: int, n: int) -> None:
         self.futures.append(self.loop.create_future())
 
-    def do_add_callback(self, label, n, ops):
+    def do_add_callback(self, label: int, n: int, ops: Block) -> None:
         future = self.pick([*self.futures, *self.tasks], n)
         if future is not None:
-            future.add_done_callback(lambda done: (self.note(label, self.outcome(done)), self.block(label, ops)))
 
-    def do_remove_callback(self, label, n):
+            def done(future: asyncio.Future[Any]) -> None:
+                self.note(label, self.outcome(future))
+                self.block(label, ops)
+
+            future.add_done_callback(done)
+
+    def do_remove_callback(self, label: int, n: int) -> None:
         future = self.pick(self.futures, n)
         if future is not None:
             self.note(label, future.remove_done_callback(self.noted))
             future.add_done_callback(self.noted)
 
-    def noted(self, future):
+    def noted(self, future: asyncio.Future[Any]) -> None:
         self.note("done", self.outcome(future))
 
-    def do_set_result(self, label, n):
+    def do_set_result(self, label: int, n: int) -> None:
         future = self.pick(self.futures, n)
         if future is not None:
             try:
@@ -242,51 +261,51 @@ class _Interpreter:
             except asyncio.InvalidStateError:
                 self.note(label, "invalid state")
 
-    def do_set_exception(self, label, n):
+    def do_set_exception(self, label: int, n: int) -> None:
         future = self.pick(self.futures, n)
         if future is not None and not future.done():
             future.set_exception(Oops(label))
 
-    def do_cancel_future(self, label, n):
+    def do_cancel_future(self, label: int, n: int) -> None:
         future = self.pick(self.futures, n)
         if future is not None:
             self.note(label, future.cancel())
 
-    def do_task(self, label, ops):
+    def do_task(self, label: int, ops: Block) -> None:
         self.new_task(label, ops)
 
-    def do_cancel_task(self, label, n):
+    def do_cancel_task(self, label: int, n: int) -> None:
         task = self.pick(self.tasks, n)
         if task is not None:
             self.note(label, task.cancel())
 
-    def do_set_var(self, label, n):
+    def do_set_var(self, label: int, n: int) -> None:
         VAR.set(label)
 
-    def do_raise(self, label, kind):
+    def do_raise(self, label: int, kind: str) -> None:
         raise ERRORS[kind](label)
 
-    def do_handler(self, label, kind):
+    def do_handler(self, label: int, kind: str) -> None:
         record = recorder(self.trace, "callbacks")
 
-        def fail(loop, context):
+        def fail(loop: Any, context: dict[str, Any]) -> None:
             record(loop, context)
             raise Oops
 
-        def stop(loop, context):
+        def stop(loop: Any, context: dict[str, Any]) -> None:
             record(loop, context)
             loop.stop()
 
         self.loop.set_exception_handler({"record": record, "raise": fail, "default": None, "stop": stop}[kind])
 
-    def do_report(self, label, n):
+    def do_report(self, label: int, n: int) -> None:
         self.loop.call_exception_handler({"message": f"report {label}", "exception": Oops(label)})
 
-    def do_stop(self, label, n):
+    def do_stop(self, label: int, n: int) -> None:
         self.note(label, "stop")
         self.loop.stop()
 
-    def do_misuse(self, label, n):
+    def do_misuse(self, label: int, n: int) -> None:
         loop = self.loop
         calls = (
             lambda: loop.call_later(None, print),
@@ -305,10 +324,10 @@ class _Interpreter:
         else:
             self.note(label, n, "accepted")
 
-    def do_bell(self, label, ops):
+    def do_bell(self, label: int, ops: Block) -> None:
         """A reader that takes one byte each time it is called, and performs the operations."""
 
-        def rung():
+        def rung() -> None:
             try:
                 self.bell_pair[0].recv(1)
             except BlockingIOError:
@@ -317,55 +336,55 @@ class _Interpreter:
 
         self.loop.add_reader(self.bell_pair[0], rung)
 
-    def do_ring(self, label, n):
+    def do_ring(self, label: int, n: int) -> None:
         self.bell_pair[1].send(bytes(1 + n % 2))
 
-    def do_unbell(self, label, n):
+    def do_unbell(self, label: int, n: int) -> None:
         self.note(label, self.loop.remove_reader(self.bell_pair[0]))
 
-    def do_queue_put(self, label, n):
+    def do_queue_put(self, label: int, n: int) -> None:
         self.queue.put_nowait(label)
 
-    def do_event(self, label, n):
+    def do_event(self, label: int, n: int) -> None:
         if n % 2:
             self.event.set()
         else:
             self.event.clear()
 
     # ----------------------------------------------------------- in coroutines
-    async def co_sleep(self, label, seconds):
+    async def co_sleep(self, label: int, seconds: float) -> None:
         await asyncio.sleep(self.delay(seconds) if seconds else 0)
 
-    async def co_await_future(self, label, n):
+    async def co_await_future(self, label: int, n: int) -> Any:
         future = self.pick(self.futures, n)
         return future and await future
 
-    async def co_shield_future(self, label, n):
+    async def co_shield_future(self, label: int, n: int) -> Any:
         future = self.pick(self.futures, n)
         return future and await asyncio.shield(future)
 
-    async def co_wait_future(self, label, n, seconds):
+    async def co_wait_future(self, label: int, n: int, seconds: float) -> Any:
         future = self.pick(self.futures, n)
         return future and await asyncio.wait_for(future, self.delay(seconds) if seconds else 0)
 
-    def another(self, n):
+    def another(self, n: int) -> asyncio.Task[Any] | None:
         """An older task than the one that runs: tasks that await each other in a circle cannot be cancelled."""
         return self.pick(self.tasks[: ROOT.get()], n)
 
-    async def co_await_task(self, label, n):
+    async def co_await_task(self, label: int, n: int) -> Any:
         task = self.another(n)
         return task and await task
 
-    async def co_shield_task(self, label, n):
+    async def co_shield_task(self, label: int, n: int) -> Any:
         task = self.another(n)
         return task and await asyncio.shield(task)
 
-    async def co_wait_task(self, label, n, seconds):
+    async def co_wait_task(self, label: int, n: int, seconds: float) -> Any:
         task = self.another(n)
         return task and await asyncio.wait_for(task, self.delay(seconds))
 
-    async def co_guard(self, label, kind, ops, handler):
-        caught = {"Exception": Exception, "CancelledError": asyncio.CancelledError, "finally": ()}[kind]
+    async def co_guard(self, label: int, kind: str, ops: Block, handler: Block) -> None:
+        caught: Any = {"Exception": Exception, "CancelledError": asyncio.CancelledError, "finally": ()}[kind]
         try:
             await self.coroutine(label, ops)
         except caught as exc:
@@ -375,20 +394,20 @@ class _Interpreter:
             if kind == "finally":
                 await self.coroutine(label, handler)
 
-    async def co_gather(self, label, mode, blocks):
+    async def co_gather(self, label: int, mode: int, blocks: list[Block]) -> list[object]:
         results = await asyncio.gather(*(self.coroutine(label, ops) for ops in blocks), return_exceptions=mode > 0)
         return [type(r).__name__ if isinstance(r, BaseException) else r for r in results]
 
-    async def co_group(self, label, blocks):
+    async def co_group(self, label: int, blocks: list[Block]) -> None:
         async with asyncio.TaskGroup() as group:
             for ops in blocks:
                 group.create_task(self.coroutine(label, ops))
 
-    async def co_timeout(self, label, seconds, ops):
+    async def co_timeout(self, label: int, seconds: float, ops: Block) -> None:
         async with asyncio.timeout(self.delay(seconds) if seconds else 0):
             await self.coroutine(label, ops)
 
-    async def co_wait(self, label, mode, blocks):
+    async def co_wait(self, label: int, mode: int, blocks: list[Block]) -> list[bool] | None:
         if blocks:
             when = (asyncio.FIRST_COMPLETED, asyncio.FIRST_EXCEPTION, asyncio.ALL_COMPLETED)[mode]
             tasks = [self.new_task(label, ops) for ops in blocks]
@@ -396,24 +415,24 @@ class _Interpreter:
             return [task in done for task in tasks]
         return None
 
-    async def co_lock(self, label, ops):
+    async def co_lock(self, label: int, ops: Block) -> None:
         async with self.lock:
             await self.coroutine(label, ops)
 
-    async def co_queue_get(self, label, seconds):
+    async def co_queue_get(self, label: int, seconds: float) -> Any:
         return await asyncio.wait_for(self.queue.get(), self.delay(seconds))
 
-    async def co_event_wait(self, label, seconds):
+    async def co_event_wait(self, label: int, seconds: float) -> None:
         await asyncio.wait_for(self.event.wait(), self.delay(seconds))
 
-    async def co_generate(self, label, ops):
-        async def generator():
+    async def co_generate(self, label: int, ops: Block) -> list[int]:
+        async def generator() -> AsyncIterator[int]:
             yield 1
             await self.coroutine(label, ops)
             yield 2
 
         return [n async for n in generator()]
 
-    async def co_last(self, label, n):
+    async def co_last(self, label: int, n: int) -> None:
         """Waits for ever, until it is cancelled."""
         await self.loop.create_future()

@@ -5,8 +5,15 @@ name, numbers and further lists. Any element of any list may be left out and it 
 how minimising works. The operations are the do_*, co_* and op_* methods of the interpreters.
 """
 
+from __future__ import annotations
+
 import random
 import sys
+from typing import Any
+
+Op = tuple[Any, ...]  # a name, numbers and further lists
+Block = list[Op]
+Program = dict[str, Any]
 
 ERRORS = ("Oops", "Oops", "Oops", "CancelledError", "SystemExit", "KeyboardInterrupt")
 # What is chosen from; a word that stands there twice is chosen twice as often.
@@ -38,7 +45,7 @@ send send drain drain close recvfrom cancel thread
 EVENTS = ("data", "data", "data", "eof", "eof", "pause", "resume", "lost")
 
 
-def make(seed):
+def make(seed: int) -> Program:
     """The program with that seed."""
     rng = random.Random(seed)
     kind = "callbacks" if rng.random() < 0.5 else "wires"
@@ -51,20 +58,20 @@ def make(seed):
 class _Callbacks:
     """Timers, callbacks, futures, tasks and contexts on a virtual clock."""
 
-    def __init__(self, rng):
+    def __init__(self, rng: random.Random) -> None:
         self.rng = rng
         self.labels = 0
         self.left = rng.choice((15, 40, 120))  # operations that this program may still get
 
-    def program(self):
+    def program(self) -> Program:
         eager = sys.version_info >= (3, 12) and self.rng.random() < 0.1
         return {"eager": eager, "body": [self.block(0) for _ in range(self.rng.randint(1, 6))]}
 
-    def label(self):
+    def label(self) -> int:
         self.labels += 1
         return self.labels
 
-    def block(self, depth, asynchronous=False):
+    def block(self, depth: int, asynchronous: bool = False) -> Block:
         """Some operations for a callback, or for a coroutine."""
         ops = []
         for _ in range(self.rng.choice((1, 2, 2, 3, 4))):
@@ -75,10 +82,10 @@ class _Callbacks:
             ops.append(self.waiting(depth + 1) if waits else self.plain(depth + 1))
         return ops
 
-    def blocks(self, depth):
+    def blocks(self, depth: int) -> list[Block]:
         return [self.block(depth, True) for _ in range(self.rng.randint(1, 3))]
 
-    def plain(self, depth):
+    def plain(self, depth: int) -> Op:
         rng, n = self.rng, self.rng.randrange(8)
         name = rng.choice(CALLS.split())
         if name in ("soon", "soon_ts", "soon_in"):
@@ -97,7 +104,7 @@ class _Callbacks:
             return (name, self.label(), rng.choice(("record", "record", "raise", "default", "stop")))
         return (name, self.label(), n)
 
-    def waiting(self, depth):
+    def waiting(self, depth: int) -> Op:
         rng, n, label = self.rng, self.rng.randrange(8), self.label()
         name = rng.choice(WAITS.split())
         if name in ("sleep", "queue_get", "event_wait"):
@@ -119,10 +126,11 @@ class _Callbacks:
 
 
 # ---------------------------------------------------------------------- wires
-def _wires(rng):
+def _wires(rng: random.Random) -> Program:
     """Connections, and steps of operations on their ends; after each step the loop comes to rest."""
     wires = [_wire(rng) for _ in range(rng.choice((1, 1, 2, 3)))]
-    steps, follow = [], []
+    steps: list[list[tuple[int, int, Op]]] = []
+    follow: list[tuple[int, int, Op]] = []
     for _ in range(rng.randint(3, 12)):
         burst, follow = follow, []
         for _ in range(rng.choice((1, 1, 2, 3, 5))):
@@ -147,19 +155,23 @@ def _wires(rng):
     return {"wires": wires, "body": (early, steps)}
 
 
-def _followed(rng, wire, end, op):
+def _followed(rng: random.Random, wire: Op, end: int, op: Op) -> list[tuple[int, Op]]:
     """What makes something happen after an operation, in the next step: [(end, operation), ...]."""
     kind, _, bulk, *roles = wire
     role = roles[1 - end]
     prefix = {"raw": "raw_", "streams": "stream_"}.get(role, "")
+    send: tuple[int, Op]
+    finish: tuple[int, Op]
     if kind in ("datagram", "udp"):
         send = (1 - end, ("raw_send", 10) if prefix else ("sendto", 10, 1))
-        finish = None
+        finish = send  # there is no end of the stream to react to
     else:
         send = (1 - end, (f"{prefix}{'send' if role == 'raw' else 'write'}", 10))
         finish = (1 - end, (rng.choice((f"{prefix}close", f"{prefix}{'shut' if role == 'raw' else 'eof'}")),))
     if op[0] == "react":
-        return {"data": [send], "datagram": [send], "eof": [finish], "lost": [(end, ("close",))]}.get(op[1], [])
+        answers: dict[str, list[tuple[int, Op]]]
+        answers = {"data": [send], "datagram": [send], "eof": [finish], "lost": [(end, ("close",))]}
+        return answers.get(op[1], [])
     if op[0] in ("raw_recv", "raw_recvfrom"):
         return [(end, ("raw_cancel",)), send] if rng.random() < 0.5 else [send]
     if op[0] in ("pause", "protocol"):
@@ -167,7 +179,7 @@ def _followed(rng, wire, end, op):
     return []
 
 
-def _wire(rng):
+def _wire(rng: random.Random) -> Op:
     """(kind, how it is connected, whether it carries bulk, roles of both ends)"""
     kind = rng.choice(("unix", "unix", "unix", "tcp", "datagram", "udp", "pipe"))
     bulk = rng.random() < 0.4
@@ -182,13 +194,13 @@ def _wire(rng):
     return (kind, rng.choice(("pair", "pair", "accepted", "serve")), bulk, *roles)
 
 
-def _size(rng, bulk):
+def _size(rng: random.Random, bulk: bool) -> int:
     if bulk and rng.random() < 0.5:
         return rng.choice((2_000_000, 3_000_000))
     return rng.choice((0, 1, 10, 100, 700))
 
 
-def _operation(rng, wire, end):
+def _operation(rng: random.Random, wire: Op, end: int) -> Op:
     kind, _, bulk, *roles = wire
     role = roles[end]
     if kind in ("datagram", "udp"):
@@ -200,7 +212,7 @@ def _operation(rng, wire, end):
     return _transport(rng, bulk)
 
 
-def _transport(rng, bulk, depth=0):
+def _transport(rng: random.Random, bulk: bool, depth: int = 0) -> Op:
     name = rng.choice(TRANSPORT.split())
     if name == "write":
         return (name, _size(rng, bulk))
@@ -227,14 +239,14 @@ def _transport(rng, bulk, depth=0):
     return (name,)
 
 
-def _stream(rng, bulk):
+def _stream(rng: random.Random, bulk: bool) -> Op:
     name = rng.choice(STREAM.split())
     if name in ("write", "read", "exactly"):
         return (f"stream_{name}", rng.choice((-1, 5, 100)) if name == "read" else _size(rng, bulk and name == "write"))
     return (f"stream_{name}",)
 
 
-def _raw(rng, bulk):
+def _raw(rng: random.Random, bulk: bool) -> Op:
     name = rng.choice(RAW.split())
     if name == "send":
         return ("raw_send", _size(rng, False))
@@ -247,7 +259,7 @@ def _raw(rng, bulk):
     return (f"raw_{name}",)
 
 
-def _datagram(rng, bulk, depth=0):
+def _datagram(rng: random.Random, bulk: bool, depth: int = 0) -> Op:
     name = rng.choice(DATAGRAM.split())
     if name == "sendto":
         return (name, rng.choice((0, 1, 10, 100)), rng.choice((1, 1, 2, 1500 if bulk else 5)))
@@ -265,7 +277,7 @@ def _datagram(rng, bulk, depth=0):
     return (name,)
 
 
-def _raw_datagram(rng, bulk):
+def _raw_datagram(rng: random.Random, bulk: bool) -> Op:
     name = rng.choice(RAW_DATAGRAM.split())
     if name == "send":
         return ("raw_send", rng.choice((0, 1, 100)))

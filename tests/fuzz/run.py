@@ -11,7 +11,7 @@ from tests.fuzz.program import make
 from tests.fuzz.tracing import describe, difference, minimised
 
 
-def main():
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seconds", type=float, default=60.0, help="how long to look")
     parser.add_argument("--seed", type=int, default=0, help="the first program's seed; the others' follow")

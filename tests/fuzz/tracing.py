@@ -5,6 +5,8 @@ alike. The interpreters (callbacks.py, wires.py) write only what asyncio promise
 every run: a loop that hangs leaves a trace that says so, with the stacks of all threads.
 """
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import gc
@@ -17,6 +19,12 @@ import threading
 import time
 import traceback
 import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from tests.fuzz.program import Program
+
+Events = dict[str, list[tuple[object, ...]]]  # by actor
 
 WATCHDOG = 6.0  # seconds a program may take; it needs a few hundredths of one
 INTERPRETERS = {"callbacks": "tests.fuzz.callbacks", "wires": "tests.fuzz.wires"}
@@ -33,36 +41,39 @@ class Oops(Exception):
 class Trace:
     """Events by actor; `activity` counts them, so that an interpreter can tell when nothing happens any more."""
 
-    def __init__(self):
-        self.actors = {}
+    def __init__(self) -> None:
+        self.actors: Events = {}
         self.activity = 0
 
-    def note(self, actor, *event):
+    def note(self, actor: str, *event: object) -> None:
         self.activity += 1
         self.actors.setdefault(actor, []).append(event)
 
 
-def new_loop(name):
+def new_loop(name: str) -> Any:
     """A loop by name: asyncio, goloop, uvloop, or module:callable."""
     if name == "asyncio":
         return asyncio.SelectorEventLoop()
     if ":" in name:
         module, _, attribute = name.partition(":")
         return getattr(importlib.import_module(module), attribute)()
-    return importlib.import_module(name).new_event_loop()
+    loop = importlib.import_module(name).new_event_loop()
+    if name == "goloop":
+        loop._look_ns = 0  # look at the poll set in each iteration, as asyncio does: the order is compared
+    return loop
 
 
-def plain(message):
+def plain(message: str) -> str:
     """A report's message without what differs from run to run: reprs, names of classes."""
     if message.startswith("Exception in callback"):
         return "Exception in callback"
     return message.split("\n")[0].split("<")[0]
 
 
-def recorder(trace, actor="reports"):
+def recorder(trace: Trace, actor: str = "reports") -> Callable[[Any, dict[str, Any]], None]:
     """An exception handler that writes down what it is given."""
 
-    def handler(_, context):
+    def handler(_: object, context: dict[str, Any]) -> None:
         message = context["message"]
         if "never retrieved" not in message:  # comes whenever the garbage collector does
             trace.note(actor, plain(message), type(context.get("exception")).__name__)
@@ -71,11 +82,11 @@ def recorder(trace, actor="reports"):
 
 
 class _Log(logging.Handler):
-    def __init__(self, trace):
+    def __init__(self, trace: Trace) -> None:
         super().__init__(logging.ERROR)
         self.trace = trace
 
-    def emit(self, record):
+    def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
         if "never retrieved" not in text:
             kind = record.exc_info[0] if isinstance(record.exc_info, tuple) else None
@@ -83,7 +94,7 @@ class _Log(logging.Handler):
 
 
 @contextlib.contextmanager
-def _quiet(trace):
+def _quiet(trace: Trace) -> Iterator[None]:
     """The asyncio logger's errors go to the trace; the collector runs only afterwards."""
     logger, handler = logging.getLogger("asyncio"), _Log(trace)
     before = logger.propagate
@@ -100,7 +111,7 @@ def _quiet(trace):
         logger.propagate = before
 
 
-def queued():
+def queued() -> float:
     """Seconds that this process's threads have waited for a processor."""
     total = 0
     for name in glob.glob("/proc/self/task/*/schedstat"):
@@ -110,7 +121,7 @@ def queued():
 
 
 @contextlib.contextmanager
-def watchdog(seconds):
+def watchdog(seconds: float) -> Iterator[None]:
     """Raise Hung in the main thread after that time, again every second; put back the timer that was set.
 
     The time counts in which the program ran or slept: on a crowded machine one that does not get its turn is slow, but
@@ -121,7 +132,7 @@ def watchdog(seconds):
         return
     start, before = time.monotonic(), queued()
 
-    def bark(*_):
+    def bark(*_: object) -> None:
         left = seconds - (time.monotonic() - start) + (queued() - before)
         if left <= 0:
             raise Hung
@@ -138,14 +149,14 @@ def watchdog(seconds):
             signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - start), 0.001), interval)
 
 
-def _stacks(exc):
+def _stacks(exc: BaseException) -> list[str]:
     """Where the main thread was, and where the others are."""
     frames = {n: traceback.extract_stack(frame) for n, frame in sys._current_frames().items()}
     frames[threading.get_ident()] = traceback.extract_tb(exc.__traceback__)
     return [" < ".join(f"{f.name}:{f.lineno}" for f in reversed(frame[-8:])) for frame in frames.values()]
 
 
-def run(program, name):
+def run(program: Program, name: str) -> Events:
     """The trace of a program on the loop of that name."""
     trace = Trace()
     interpreter = importlib.import_module(INTERPRETERS[program["kind"]])
@@ -167,7 +178,7 @@ def run(program, name):
     return trace.actors
 
 
-def difference(program, loops):
+def difference(program: Program, loops: Sequence[str]) -> tuple[Events, Events] | None:
     """None, or the two traces of a program where they differ in every one of three attempts.
 
     Where the first loop does not agree with itself the program is no good, and counts as no difference. A loop
@@ -184,11 +195,11 @@ def difference(program, loops):
     return oracle, subject
 
 
-def hung(trace):
+def hung(trace: Events) -> bool:
     return ("hung",) in trace.get("outcome", ())
 
 
-def _lists(tree, path=()):
+def _lists(tree: Any, path: Sequence[int] = ()) -> Iterator[tuple[Sequence[int], int]]:
     if isinstance(tree, list | tuple):
         if isinstance(tree, list):
             yield path, len(tree)
@@ -196,14 +207,14 @@ def _lists(tree, path=()):
             yield from _lists(child, (*path, i))
 
 
-def _without(tree, path, start, stop):
+def _without(tree: Any, path: Sequence[int], start: int, stop: int) -> Any:
     if not path:
         return tree[:start] + tree[stop:]
     at, *rest = path
     return type(tree)(_without(child, rest, start, stop) if i == at else child for i, child in enumerate(tree))
 
 
-def minimised(program, loops, seconds=20.0):
+def minimised(program: Program, loops: Sequence[str], seconds: float = 20.0) -> Program:
     """A smaller program that still makes a difference: pieces of its lists are left out, large ones first."""
     until = time.monotonic() + seconds
     changed = True
@@ -230,7 +241,7 @@ def minimised(program, loops, seconds=20.0):
     return program
 
 
-def differing(oracle, subject):
+def differing(oracle: Events, subject: Events) -> list[tuple[str, int, Any, Any]]:
     """Those actors' events that are not the same in both traces: (actor, index, oracle's, subject's)."""
     found = []
     for actor in sorted({*oracle, *subject}):
@@ -243,7 +254,7 @@ def differing(oracle, subject):
     return found
 
 
-def describe(program, loops, traces):
+def describe(program: Program, loops: Sequence[str], traces: Sequence[Events]) -> str:
     """A report: the program, where the traces part, and both traces."""
     from pprint import pformat
 

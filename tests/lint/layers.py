@@ -48,8 +48,8 @@ BELOW = {
     "goloop.singleflight": "goloop.sync",
     "goloop.monkey": "goloop.chan",
     "goloop.contrib": "goloop.policy goloop.monkey goloop.sync",
-    "goloop": "goloop.debug goloop.policy goloop._together goloop.rate "
-    "goloop.singleflight goloop.net goloop.monkey goloop._main_interpreter",
+    "goloop.testing": "goloop.policy goloop.errgroup goloop.net goloop.monkey goloop.debug",
+    "goloop": "goloop._together goloop.rate goloop.singleflight goloop.testing goloop._main_interpreter",
     "goloop.__main__": "goloop",
 }
 ALLOWED: dict[str, set[str]] = {}

@@ -116,19 +116,22 @@ def test_timeouts(make):
 
 
 def test_an_rlock_is_the_goroutines():
-    lock, entered = threading.RLock(), threading.Event()
+    lock, entered, tried = threading.RLock(), threading.Event(), threading.Event()
 
     def owner():
         with lock, lock:
             entered.set()
-            time.sleep(0.02)
+            tried.wait()
             return lock._is_owned(), lock.acquire(False), lock.release()
 
     def other():
         entered.wait()
         with pytest.raises(RuntimeError, match="cannot release un-acquired lock"):
             lock.release()
-        return lock._is_owned(), lock.acquire(False), lock.acquire(timeout=0.001)
+        try:
+            return lock._is_owned(), lock.acquire(False), lock.acquire(timeout=0.001)
+        finally:
+            tried.set()
 
     def both():
         first, second = go(owner), go(other)
@@ -165,6 +168,11 @@ def test_cancelled_while_it_waits(make):
     assert after.result(10)
 
 
+def locks_again(g):
+    """Whether it is where Condition.wait() takes the condition's lock again."""
+    return any("_acquire_restore" in frame.name + (frame.line or "") for frame in g.stack())
+
+
 def test_a_cancelled_wait_for_a_condition_has_its_lock_again():
     for lock in (threading.Lock(), threading.RLock()):
         condition, seen = threading.Condition(lock), []
@@ -180,7 +188,7 @@ def test_a_cancelled_wait_for_a_condition_has_its_lock_again():
         until(lambda g=g: g.state == "lock")
         with condition:
             g.cancel()
-            time.sleep(0.01)
+            until(lambda g=g: locks_again(g))
             assert seen == []
         with pytest.raises(asyncio.CancelledError):
             g.result(10)

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from goloop import go
-from tests.helpers.waiting import until
+from tests.helpers.waiting import async_until, until
 
 
 def test_sleep_parks(overlap):
@@ -221,7 +221,7 @@ def test_coroutines_and_their_loops_are_left_alone():
                 await asyncio.sleep(0)
 
         ticking = asyncio.create_task(tick())
-        await asyncio.sleep(0.01)
+        await async_until(lambda: ticks)
         before = len(ticks)
         time.sleep(0.02)
         threading.Lock().acquire()

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import math
+import threading
 import time
 import weakref
 
@@ -14,7 +15,7 @@ from goloop import context, net
 from goloop.core.net.polldesc import PollDesc
 from goloop.net import _address, _dial
 from tests.helpers.descriptors import waiters, waiters_anywhere
-from tests.helpers.waiting import until
+from tests.helpers.waiting import SECONDS, until
 
 
 @pytest.fixture(params=["Conn", "TLSConn", "PacketConn", "Listener", "TLSListener", "PollDesc"])
@@ -195,9 +196,17 @@ def test_a_context_ends_a_race_of_both_families(names, start, monkeypatch):
         start(lambda: net.dial("tcp", "both:80", ctx=ctx)).result()
 
 
-def test_a_context_ends_the_wait_for_room_in_a_unix_backlog(tmp_path, start):
+def test_a_context_ends_the_wait_for_room_in_a_unix_backlog(tmp_path, start, monkeypatch):
     import socket
 
+    def pauses():
+        yield 0.001
+        refused.set()
+        while True:
+            yield 0.001
+
+    refused = threading.Event()
+    monkeypatch.setattr(_dial, "pauses", pauses)
     path = str(tmp_path / "socket")
     sock = socket.socket(socket.AF_UNIX)
     sock.bind(path)
@@ -205,7 +214,7 @@ def test_a_context_ends_the_wait_for_room_in_a_unix_backlog(tmp_path, start):
     ctx, cancel = context.with_cancel(context.background())
     with net.dial("unix", path), sock:
         dials = start(lambda: net.dial("unix", path, ctx=ctx))
-        time.sleep(0.02)
+        assert refused.wait(SECONDS)
         cancel()
         with pytest.raises(context.Canceled):
             dials.result()

@@ -327,7 +327,8 @@ def test_an_unobserved_exception_of_a_plain_program_is_logged():
         def creator():
             goloop.go(bad)
         creator()
-        goloop.sleep(0.1)
+        while goloop.num_goroutine():
+            goloop.sleep(0.001)
         gc.collect()
         """
     )
@@ -551,14 +552,17 @@ def test_an_end_at_which_no_thread_can_be_started_any_more_makes_no_noise():
         """
         import threading, time, goloop
         goloop.gomaxprocs(2)
+        over = threading.Event()
         def blocks():
-            time.sleep(0.2)
+            time.sleep(0.05)  # long enough for the monitor to want another worker
         def starts():
-            for _ in range(10):
-                goloop.go(blocks)
-                time.sleep(0.02)
+            while threading.main_thread().is_alive():
+                time.sleep(0.001)
+            for g in [goloop.go(blocks) for _ in range(10)]:
+                g.join()
+            over.set()
         gs = [goloop.go(blocks) for _ in range(4)]
-        threading.Thread(target=time.sleep, args=(0.5,)).start()
+        threading.Thread(target=over.wait).start()
         goloop.go(starts)
         """
     )

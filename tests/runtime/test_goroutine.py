@@ -11,6 +11,8 @@ import pytest
 
 import goloop
 from goloop import Chan, go
+from goloop.testing import async_wait, run
+from tests.helpers.waiting import async_until, parked
 
 
 def held():
@@ -26,6 +28,11 @@ def held():
     while g.state != "chan receive":
         goloop.gosched()
     return g, chan
+
+
+def waits(g):
+    """Whether a goroutine is parked at a channel, or awaits an event."""
+    return g.state == "chan receive" or [frame.name for frame in g.stack()][-1:] == ["wait"]
 
 
 # ------------------------------------------------------------------ results
@@ -380,15 +387,14 @@ def test_cancelling_the_awaiting_task_cancels_the_goroutine_and_waits_for_its_en
     async def main():
         for function in (body, coroutine):
             g = go(function)
+            await async_until(lambda g=g: waits(g))
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(g, 0.05)
+                await asyncio.wait_for(g, 0.01)
             assert g.cancelled() and trace == ["cleaned up"]
             trace.clear()
             g = go(function)
-            task = asyncio.create_task(g._join())
-            while g.state not in ("chan receive", "running"):
-                await asyncio.sleep(0.001)
-            await asyncio.sleep(0.005)
+            task = await parked(g._join())
+            await async_until(lambda g=g: waits(g))
             task.cancel("gone")
             with pytest.raises(asyncio.CancelledError, match="gone"):
                 await task
@@ -413,33 +419,41 @@ def test_a_goroutine_s_answer_to_the_cancellation_is_the_outcome_as_with_a_task(
             raise KeyError("while ending") from None
 
     async def main():
-        assert await asyncio.wait_for(go(returns), 0.05) == "kept"
+        kept, ends = go(returns), go(raises)
+        await async_until(lambda: waits(kept) and waits(ends))
+        assert await asyncio.wait_for(kept, 0.01) == "kept"
         with pytest.raises(KeyError, match="while ending"):
-            await asyncio.wait_for(go(raises), 0.05)
+            await asyncio.wait_for(ends, 0.01)
 
     run_on(new_loop, main)
 
 
 def test_a_cancelled_coroutine_that_waits_for_a_goroutine_which_goes_on_says_so(caplog):
-    go_on = threading.Event()
-
-    def blocks():
-        go_on.wait(30)
-        return "kept"
-
     async def main():
-        task = asyncio.create_task(go(blocks)._join())
-        await asyncio.sleep(0.01)
+        go_on = Chan()
+
+        def goes_on():
+            while True:
+                try:
+                    return go_on.recv()
+                except asyncio.CancelledError:
+                    pass
+
+        task = asyncio.create_task(go(goes_on)._join())
+        await async_wait()
         task.cancel()
-        while not caplog.records:
-            await asyncio.sleep(0.01)
-        assert not task.done()
-        go_on.set()
+        await asyncio.sleep(0.99)
+        assert not caplog.records
+        await asyncio.sleep(0.02)
+        assert len(caplog.records) == 1 and not task.done()
+        await asyncio.sleep(100)
+        assert len(caplog.records) == 1
+        await go_on.async_send("kept")
         return await task
 
-    assert goloop.run(main()) == "kept"
+    assert run(main) == "kept"
     assert "a cancelled coroutine waits for a goroutine, which has not ended either" in caplog.text
-    assert "in blocks" in caplog.text
+    assert "in goes_on" in caplog.text
 
 
 @LOOPS
@@ -497,6 +511,49 @@ def test_a_gather_that_is_cancelled_cancels_its_goroutines():
         assert all(g.cancelled() for g in gs)
 
     goloop.run(main())
+
+
+@pytest.mark.parametrize(
+    ("waiting", "turns"),
+    [
+        (asyncio.gather, 0),
+        (asyncio.ensure_future, 0),
+        (lambda g: asyncio.wait_for(g, 10), 1),
+        (lambda g: asyncio.wait_for(g, 0), 1),
+        (lambda g: asyncio.wait_for(asyncio.gather(g), 0), 1),
+    ],
+    ids=["gather", "ensure_future", "wait_for", "wait_for 0", "wait_for gather"],
+)
+def test_a_wait_that_is_cancelled_before_it_has_begun_cancels_the_goroutine(waiting, turns):
+    async def main():
+        g = go(Chan().recv)
+        while g.state != "chan receive":
+            pass
+        waits = asyncio.ensure_future(waiting(g))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        waits.cancel()
+        with pytest.raises((asyncio.CancelledError, TimeoutError)):
+            await waits
+        while not g.done():
+            await asyncio.sleep(0.001)
+        assert g.cancelled()
+
+    goloop.run(asyncio.wait_for(main(), 20))
+
+
+def test_a_shield_that_is_cancelled_at_once_keeps_the_goroutine():
+    async def main():
+        chan = Chan(1)
+        g = go(chan.recv)
+        shielded = asyncio.shield(g)
+        shielded.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await shielded
+        chan.try_send("kept")
+        return await g
+
+    assert goloop.run(main()) == "kept"
 
 
 def test_done_callbacks_can_be_removed():

@@ -147,10 +147,13 @@ def test_select_and_files():
             with open(read, "rb", closefd=False) as file:
                 got.append(file.read(2))
 
+        handoffs = loop._stats()["handoffs"]
         loop.call_soon(selects)
-        for _ in range(3):
-            await asyncio.sleep(0.005)
-            os.write(write, b"x")
+        await async_until(lambda: loop._stats()["handoffs"] == handoffs + 1)  # in select()
+        os.write(write, b"x")
+        await async_until(lambda: loop._stats()["handoffs"] == handoffs + 2)  # in read()
+        os.write(write, b"x")
+        os.write(write, b"x")
         await async_until(lambda: len(got) == 3)
 
     try:

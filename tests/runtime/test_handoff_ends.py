@@ -11,7 +11,7 @@ import pytest
 
 import goloop
 from tests.helpers.handoffs import on_main, run
-from tests.helpers.waiting import SECONDS, async_until
+from tests.helpers.waiting import SECONDS, async_until, polled
 
 
 def test_stop_while_home_is_stuck():
@@ -62,7 +62,7 @@ def test_a_run_that_ends_waits_for_those_that_are_stuck():
 def test_a_run_that_ends_does_not_wait_for_ever(caplog):
     event = threading.Event()
     loop = goloop.Loop(handoff=True)
-    loop.ownership.drain_timeout = 0.05
+    loop._ownership.drain_timeout = 0.05
     ended = []
 
     async def blocks_at_home():
@@ -95,7 +95,7 @@ def test_a_run_that_ends_does_not_wait_for_ever(caplog):
 def test_a_loop_closed_while_a_callback_is_stuck():
     event, first = threading.Event(), threading.Event()
     loop = goloop.Loop(handoff=True)
-    loop.ownership.drain_timeout = 0.05
+    loop._ownership.drain_timeout = 0.05
     errors = []
 
     def blocks():
@@ -204,7 +204,7 @@ def test_each_of_many_signals_is_handled_while_home_is_stuck():
         thread.start()
         assert event.wait(SECONDS)
         thread.join()
-        await asyncio.sleep(0.01)
+        await polled()
 
     run(main())
     assert len(seen) == 1000

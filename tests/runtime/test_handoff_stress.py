@@ -72,13 +72,17 @@ print(most)
 def test_a_process_ends_while_callbacks_are_stuck():
     code = """
 import asyncio, threading, time, goloop
-async def blocks(seconds):
-    time.sleep(seconds)
+started = threading.Event()
+async def first():
+    return started.wait(50)  # home returns from here; the other one is stuck in a substitute
+async def blocks():
+    started.set()
+    time.sleep(1000)
 async def main():
     loop = asyncio.get_running_loop()
-    loop.ownership.drain_timeout = 0.1
-    tasks = [asyncio.create_task(blocks(0.05)), asyncio.create_task(blocks(1000))]
-    await asyncio.sleep(0.1)
+    loop._ownership.drain_timeout = 0.1
+    tasks = [asyncio.create_task(first()), asyncio.create_task(blocks())]
+    assert await tasks[0]
 loop = goloop.Loop(handoff=True)
 loop.run_until_complete(main())
 print("end")

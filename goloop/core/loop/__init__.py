@@ -1,1 +1,1 @@
-"""The loop itself: handles, the ready queue, who owns a loop."""
+"""The loop itself: handles, the ready queue, ownership of a loop."""

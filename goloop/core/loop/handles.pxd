@@ -1,3 +1,5 @@
+from cpython.object cimport PyObject
+
 from goloop.core.poll.pollset cimport gl_node, gl_write
 from goloop.core.poll.timer_heap cimport TimerHeap
 
@@ -16,40 +18,56 @@ cdef class Pollable:
     cdef int take_back_conn(self) except -1  # the loop closes: take back from the netpoller what it has of this
 
 
-cdef enum Sharing:      # whether other threads may cancel a handle: call_soon_threadsafe() from Python 3.14 on
-    OWN
+cdef enum Sharing:
+    OWN             # this Python's asyncio knows no handles that other threads cancel
     SHARED
-    SHARED_RUNS         # its callback runs; cancel() and cancelled() wait for the end of it
+    SHARED_RUNS     # its callback runs; cancel() and cancelled() wait for the end of it
+
+
+# What only some handles need. No type has fields of its own, so that all share one free list.
+cdef struct Annex:
+    PyObject *notes         # debug mode's: where the handle was made, how it looked; a dict or NULL
+    # a TimerHandle's
+    Py_ssize_t heap_index   # in the timer heap; -1: not there
+    double deadline         # seconds
+    PyObject *heap          # the heap that `heap_index` is in; borrowed: the handle's loop has it
+    void *older             # the untracked timers of a heap, for the end of the run to find them
+    void *newer
+    bint linked             # the collector was told to pass over it, and it is among those
+    bint integral           # the time was given as an int, and is told as one
+    # a SharedHandle's
+    Sharing sharing         # guarded by the GIL, as is `finished`
+    PyObject *finished      # an Event or NULL, if another thread waits for the end of the run
+    gl_node node            # links it into the loop's inbox
 
 
 cdef class Handle:
-    cdef gl_node node             # links the handle into an inbox; a timer into the list of untracked ones
-    cdef Py_ssize_t heap_index    # in the timer heap; -1: not there
-    cdef double deadline          # seconds, for a timer
-    cdef bint linked              # a timer: the collector was told to pass over it, and it is in the list of those
-    cdef bint integral            # the time was given as an int, and is told as one
-    cdef TimerHeap heap           # the heap that `heap_index` is in
     cdef readonly object _loop
     cdef readonly object _callback
-    cdef readonly object _args
+    cdef object args                # a tuple, or the only argument if `single`; None once cancelled
     cdef readonly object _context
-    cdef public object _source_traceback
-    cdef public object _repr
+    cdef Annex *annex               # NULL: none is needed
     cdef readonly bint _cancelled
-    cdef Sharing sharing            # guarded by the GIL, as is `finished`
-    cdef object finished            # an Event, if another thread waits for the end of the run
+    cdef bint single
     cdef object __weakref__
 
     cdef object run(self)
-    cdef object run_shared(self)
+    cdef object call(self)
+    cdef int note(self, str name, object value) except -1
+    cdef object noted(self, str name)
     cdef object report(self, object exc)
-    cdef int wait_for_the_run(self) except -1
-    cdef int share(self) except -1
+    cdef int release(self) except -1
 
 
 cdef class TimerHandle(Handle):
     cdef int untrack(self) except -1
     cdef int unlink_untracked(self) except -1
+    cdef int leave_heap(self) except -1
+
+
+# From call_soon_threadsafe().
+cdef class SharedHandle(Handle):
+    cdef int wait_for_the_run(self) except -1
 
 
 # A handle that a running loop has in its ready queue or among its timers is of no interest to the garbage collector:
@@ -75,7 +93,10 @@ cdef extern from *:
     void gl_track(object o)
 
 
+cdef bint is_handle(object item) noexcept
 cdef Handle new_handle(object callback, object args, object loop, object context)
-cdef TimerHandle new_timer(double when, object callback, object args, object loop, object context)
+cdef Handle new_handle_of(object callback, PyObject **args, Py_ssize_t nargs, object loop, object context)
+cdef SharedHandle new_shared_handle(object callback, object args, object loop, object context)
+cdef TimerHandle new_timer(TimerHeap heap, double when, object callback, object args, object loop, object context)
 cdef int track_timers(TimerHeap heap) except -1
 cdef int trace_source(Handle handle) except -1

@@ -2,8 +2,8 @@
 """Handle and TimerHandle: what the loop runs.
 
 They answer asyncio's classes as their __class__, which is how isinstance(h, asyncio.Handle) holds for a
-type that cannot have asyncio.Handle as its base. Allocation goes through a free list; a TimerHandle has
-no fields of its own, so that it shares the list with Handle.
+type that cannot have asyncio.Handle as its base. Allocation goes through free lists. A Handle is kept small: with many
+callbacks that wait, memory is what they cost.
 """
 
 import sys
@@ -13,12 +13,17 @@ from asyncio import format_helpers as _format_helpers
 
 cimport cython
 from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF, Py_XDECREF
+from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
+from cpython.mem cimport PyObject_Free, PyObject_Malloc
+from libc.string cimport memset
 
 
 cdef extern from "Python.h":
     int PyContext_Enter(object ctx) except -1
     int PyContext_Exit(object ctx) except -1
     object PyContext_CopyCurrent()
+    object PyObject_CallOneArg(object callable, object arg)
     object PyObject_Vectorcall(object callable, PyObject **args, size_t nargs, PyObject *names)
     ctypedef struct PyTupleObject:
         PyObject **ob_item
@@ -56,68 +61,90 @@ cdef class Pollable:
         return 0
 
 
+cdef Annex *new_annex() except NULL:
+    cdef Annex *annex = <Annex *>PyObject_Malloc(sizeof(Annex))
+    if annex == NULL:
+        raise MemoryError
+    memset(annex, 0, sizeof(Annex))
+    annex.heap_index = -1
+    return annex
+
+
+cdef int free_annex(Annex *annex) except -1:
+    Py_XDECREF(annex.notes)
+    Py_XDECREF(annex.finished)
+    PyObject_Free(annex)
+    return 0
+
+
 @cython.freelist(512)
 cdef class Handle:
-    """A callback scheduled to run, as asyncio.Handle. Use it on the loop's own thread.
-
-    One from call_soon_threadsafe() can be cancelled from any thread. From Python 3.14 on, cancel() and
-    cancelled() wait there for a callback that is just running: after a cancel() it does not run, or has run.
-    """
+    """A callback scheduled to run, as asyncio.Handle. Use it on the loop's own thread."""
 
     def __cinit__(self):
         global live
         live += 1
-        self.heap_index = -1
 
     def __dealloc__(self):
         global live
         live -= 1
+        if self.annex != NULL:
+            free_annex(self.annex)
 
     @property
     def __class__(self):
-        return _AsyncioHandle if self.sharing == OWN else _AsyncioThreadSafeHandle
+        return _AsyncioHandle
 
-    cdef int share(self) except -1:
-        """Let other threads cancel this handle, if the running Python's asyncio knows such handles."""
-        if SHARING:
-            self.sharing = SHARED
+    @property
+    def _args(self):
+        return (self.args,) if self.single else self.args
+
+    @property
+    def _source_traceback(self):
+        return self.noted("source")
+
+    @_source_traceback.setter
+    def _source_traceback(self, stack):
+        self.note("source", stack)
+
+    @property
+    def _repr(self):
+        return self.noted("repr")
+
+    @_repr.setter
+    def _repr(self, text):
+        self.note("repr", text)
+
+    cdef object noted(self, str name):
+        if self.annex == NULL or self.annex.notes == NULL:
+            return None
+        return (<dict>self.annex.notes).get(name)
+
+    cdef int note(self, str name, object value) except -1:
+        cdef dict notes
+        if self.annex == NULL:
+            self.annex = new_annex()
+        if self.annex.notes == NULL:
+            notes = {}
+            Py_INCREF(notes)          # the annex's, until free_annex()
+            self.annex.notes = <PyObject *>notes
+        (<dict>self.annex.notes)[name] = value
         return 0
 
-    cdef object run_shared(self):
-        self.sharing = SHARED_RUNS
-        try:
-            self.run()
-        finally:
-            self.sharing = SHARED
-            if self.finished is not None:
-                self.finished.set()
-
-    cdef int wait_for_the_run(self) except -1:
-        """Wait until the run of the callback is over, except on the thread that runs the loop.
-
-        That one is inside the callback itself, or has taken the loop over from a thread that is: then the callback
-        waits for the loop, and waiting for the callback would never end.
-        """
-        cdef object event
-        if self._loop._on_own_thread():
-            return 0
-        event = threading.Event()
-        if self.finished is None:
-            self.finished = event
-        if self.sharing == SHARED_RUNS:
-            self.finished.wait()
-        return 0
+    cdef object call(self):
+        cdef object args = self.args
+        if self.single:
+            return PyObject_CallOneArg(self._callback, args)
+        return PyObject_Vectorcall(self._callback, (<PyTupleObject *>args).ob_item, PyTuple_GET_SIZE(args), NULL)
 
     cdef object run(self):
-        cdef object callback = self._callback, args = self._args, context = self._context
+        cdef object context = self._context
         if self._cancelled:
             return None
-        if self.sharing == SHARED:
-            return self.run_shared()
         try:
             PyContext_Enter(context)
             try:
-                PyObject_Vectorcall(callback, (<PyTupleObject *>args).ob_item, PyTuple_GET_SIZE(args), NULL)
+                self.call()
             finally:
                 PyContext_Exit(context)
         except (SystemExit, KeyboardInterrupt):
@@ -139,27 +166,24 @@ cdef class Handle:
     def _run(self):
         self.run()
 
+    cdef int release(self) except -1:
+        """It was cancelled: leave what it is in."""
+        return 0
+
     def cancel(self):
         """Cancel the callback; it and its arguments are released at once."""
-        if self.sharing == SHARED_RUNS:
-            self.wait_for_the_run()
         if self._cancelled:
             return
         self._cancelled = True
         if self._loop.get_debug():
-            self._repr = repr(self)     # keeps the callback and the arguments readable
+            self.note("repr", repr(self))     # keeps the callback and the arguments readable
         self._callback = None
-        self._args = None
-        if self.heap_index >= 0:
-            (<TimerHandle>self).unlink_untracked()
-            gl_track(self)
-            self.heap.remove(self.heap_index)
-        self.heap = None
+        self.args = None
+        self.single = False
+        self.release()
 
     def cancelled(self):
         """Return True if the handle was cancelled."""
-        if self.sharing == SHARED_RUNS:
-            self.wait_for_the_run()
         return self._cancelled
 
     def get_context(self):
@@ -173,34 +197,107 @@ cdef class Handle:
         return _AsyncioHandle.__repr__(self)
 
 
+cdef class SharedHandle(Handle):
+    """A Handle from call_soon_threadsafe(), which can be cancelled from any thread.
+
+    From Python 3.14 on, cancel() and cancelled() wait for a callback that is just running: after a cancel() it does not
+    run, or has run.
+    """
+
+    def __cinit__(self):
+        self.annex = new_annex()
+        self.annex.sharing = SHARED if SHARING else OWN
+
+    @property
+    def __class__(self):
+        return _AsyncioThreadSafeHandle if SHARING else _AsyncioHandle
+
+    cdef object run(self):
+        cdef Annex *annex = self.annex
+        if annex.sharing == OWN or self._cancelled:
+            return Handle.run(self)
+        annex.sharing = SHARED_RUNS
+        try:
+            Handle.run(self)
+        finally:
+            annex.sharing = SHARED
+            if annex.finished != NULL:
+                (<object>annex.finished).set()
+
+    cdef int wait_for_the_run(self) except -1:
+        """Wait until the run of the callback is over, except on the thread that runs the loop.
+
+        That one is inside the callback itself, or has taken the loop over from a thread that is: then the callback
+        waits for the loop, and waiting for the callback would never end.
+        """
+        cdef object event
+        if self.annex.sharing != SHARED_RUNS or self._loop._on_own_thread():
+            return 0
+        event = threading.Event()
+        if self.annex.finished == NULL:
+            Py_INCREF(event)          # the annex's, until free_annex()
+            self.annex.finished = <PyObject *>event
+        if self.annex.sharing == SHARED_RUNS:
+            (<object>self.annex.finished).wait()
+        return 0
+
+    def cancel(self):
+        """Cancel the callback; it and its arguments are released at once."""
+        self.wait_for_the_run()
+        Handle.cancel(self)
+
+    def cancelled(self):
+        """Return True if the handle was cancelled."""
+        self.wait_for_the_run()
+        return self._cancelled
+
+
 cdef class TimerHandle(Handle):
     """A callback scheduled for a time, as asyncio.TimerHandle."""
 
-    # The untracked timers of a heap are a list, for the end of the run to find them: `node.next` is the next timer,
-    # `node.item` the one before. The heap's references keep them alive.
+    def __cinit__(self):
+        self.annex = new_annex()
+
+    # The heap's references keep the untracked timers alive.
     cdef int untrack(self) except -1:
         """The loop runs, and has this among its timers: tell the collector to pass over it."""
-        cdef void *first = self.heap.untracked
+        cdef TimerHeap heap = <TimerHeap>self.annex.heap
+        cdef void *first = heap.untracked
         gl_untrack(self)
-        self.node.next = <gl_node *>first
-        self.node.item = NULL
+        self.annex.older = first
+        self.annex.newer = NULL
         if first != NULL:
-            (<TimerHandle>first).node.item = <void *>self
-        self.heap.untracked = <void *>self
-        self.linked = True
+            (<TimerHandle>first).annex.newer = <void *>self
+        heap.untracked = <void *>self
+        self.annex.linked = True
         return 0
 
     cdef int unlink_untracked(self) except -1:
-        """Take this out of the list of untracked timers, if it is in it: it leaves the heap."""
-        if not self.linked:
+        """Take this out of the untracked timers, if it is among them: it leaves the heap."""
+        cdef Annex *annex = self.annex
+        if not annex.linked:
             return 0
-        self.linked = False
-        if self.node.item == NULL:
-            self.heap.untracked = <void *>self.node.next
+        annex.linked = False
+        if annex.newer == NULL:
+            (<TimerHeap>annex.heap).untracked = annex.older
         else:
-            (<TimerHandle>self.node.item).node.next = self.node.next
-        if self.node.next != NULL:
-            (<TimerHandle><void *>self.node.next).node.item = self.node.item
+            (<TimerHandle>annex.newer).annex.older = annex.older
+        if annex.older != NULL:
+            (<TimerHandle>annex.older).annex.newer = annex.newer
+        return 0
+
+    cdef int leave_heap(self) except -1:
+        """The heap has let go of it: it is due."""
+        self.unlink_untracked()
+        self.annex.heap = NULL
+        return 0
+
+    cdef int release(self) except -1:
+        if self.annex.heap_index >= 0:
+            self.unlink_untracked()
+            gl_track(self)
+            (<TimerHeap>self.annex.heap).remove(self.annex.heap_index)
+        self.annex.heap = NULL
         return 0
 
     @property
@@ -209,7 +306,7 @@ cdef class TimerHandle(Handle):
 
     def when(self):
         """Return the scheduled time, in seconds on the loop's clock: as call_at() was given it, float or int."""
-        return int(self.deadline) if self.integral else self.deadline
+        return int(self.annex.deadline) if self.annex.integral else self.annex.deadline
 
     @property
     def _when(self):
@@ -217,13 +314,13 @@ cdef class TimerHandle(Handle):
 
     @property
     def _scheduled(self):
-        return self.heap_index >= 0
+        return self.annex.heap_index >= 0
 
     def _repr_info(self):
         return _AsyncioTimerHandle._repr_info(self)
 
     def __hash__(self):
-        return hash(self.deadline)
+        return hash(self.annex.deadline)
 
     def __lt__(self, other):
         return _AsyncioTimerHandle.__lt__(self, other)
@@ -241,9 +338,14 @@ cdef class TimerHandle(Handle):
         return _AsyncioTimerHandle.__eq__(self, other)
 
 
+cdef bint is_handle(object item) noexcept:
+    """Whether an item of the ready queue is a handle; it is a Pollable otherwise."""
+    return type(item) is Handle or type(item) is TimerHandle or type(item) is SharedHandle
+
+
 cdef inline int fill(Handle handle, object callback, object args, object loop, object context) except -1:
     handle._callback = callback
-    handle._args = args
+    handle.args = args
     handle._loop = loop
     handle._context = PyContext_CopyCurrent() if context is None else context
     return 0
@@ -255,10 +357,38 @@ cdef Handle new_handle(object callback, object args, object loop, object context
     return handle
 
 
-cdef TimerHandle new_timer(double when, object callback, object args, object loop, object context):
+cdef Handle new_handle_of(object callback, PyObject **args, Py_ssize_t nargs, object loop, object context):
+    """As new_handle(), of arguments in an array; one argument needs no tuple."""
+    cdef Handle handle = Handle.__new__(Handle)
+    if nargs == 1:
+        handle.single = True
+        fill(handle, callback, <object>args[0], loop, context)
+    else:
+        fill(handle, callback, tuple_of(args, nargs), loop, context)
+    return handle
+
+
+cdef object tuple_of(PyObject **items, Py_ssize_t n):
+    cdef object made = PyTuple_New(n)
+    cdef Py_ssize_t i
+    for i in range(n):
+        Py_INCREF(<object>items[i])
+        PyTuple_SET_ITEM(made, i, <object>items[i])
+    return made
+
+
+cdef SharedHandle new_shared_handle(object callback, object args, object loop, object context):
+    cdef SharedHandle handle = SharedHandle.__new__(SharedHandle)
+    fill(handle, callback, args, loop, context)
+    return handle
+
+
+cdef TimerHandle new_timer(TimerHeap heap, double when, object callback, object args, object loop, object context):
+    """A timer for this heap, which is the loop's."""
     cdef TimerHandle handle = TimerHandle.__new__(TimerHandle)
     fill(handle, callback, args, loop, context)
-    handle.deadline = when
+    handle.annex.heap = <PyObject *>heap
+    handle.annex.deadline = when
     return handle
 
 

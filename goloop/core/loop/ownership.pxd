@@ -52,7 +52,7 @@ cdef enum State:
     IDLE = 5                      # between two callbacks; waits to run others
 
 
-# A thread's place at a loop. It stands in the loop's inbox to wake who runs the loop.
+# A thread's place at a loop. It stands in the loop's inbox to wake the holder of ownership.
 cdef class LoopThread(Pollable):
     cdef gl_node node
     cdef bint posted
@@ -61,7 +61,7 @@ cdef class LoopThread(Pollable):
     cdef readonly unsigned long ident
     cdef PyThreadState *tstate
     cdef int tid, clock
-    cdef PyThread_type_lock lock  # released by who ends the wait of this loop thread
+    cdef PyThread_type_lock lock  # released by the thread that ends the wait of this loop thread
     cdef bint waiting
     cdef bint main                # of the main thread: signal handlers run here
     cdef int depth                # of blocking() regions
@@ -83,7 +83,7 @@ cdef class LoopThread(Pollable):
 cdef class LoopOwnership:
     cdef gl_stall stall
     cdef void *item                    # what is run now, borrowed from run_once(); NULL: nothing
-    cdef LoopThread holder             # who runs callbacks; None: nobody, or _run_once() was called by hand
+    cdef LoopThread holder             # runs callbacks; None: no loop thread does, or _run_once() was called by hand
     cdef bint safepoint_requested      # the holder is to call safepoint() after this callback
     cdef unsigned long owner_ident     # the holder's thread, 0: none
     cdef unsigned long long iteration  # iterations begun
@@ -118,6 +118,8 @@ cdef class LoopOwnership:
     cdef int grant(self, LoopThread loop_thread) except -1
     cdef int vacate(self) except -1
     cdef int safepoint(self, LoopThread loop_thread) except -1
+    cdef int end_callback(self, LoopThread loop_thread) except -1
+    cdef LoopThread choose_before(self, LoopThread loop_thread)
     cdef int reacquire(self, LoopThread loop_thread) except -1
     cdef int reacquire_if_retaken(self, LoopThread loop_thread) except -1
     cdef int yield_to_home(self, LoopThread loop_thread) except -1

@@ -1,5 +1,5 @@
 class LoopOwnership:
-    patience: float
+    drain_timeout: float
     @property
     def away(self) -> list[object]: ...
     @property

@@ -1,16 +1,15 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""LoopOwnership: who runs the callbacks of a loop. LoopThread: a thread's place there.
+"""LoopOwnership: which thread runs the callbacks of a loop. LoopThread: a thread's place there.
 
 The thread in run_forever() is home and holds ownership, unless it is stuck in a blocking call: then the monitor
 takes ownership (sched/handoff.pyx) and gives it to a substitute. When the call has returned, the thread waits here
-until it is given ownership back, between two callbacks of whoever has it. HACKING.md, "Handoff", has the states of a
-loop_thread and who may change them.
+until it is given ownership back, between two callbacks of the holder. HACKING.md, "Handoff", has the states of a
+loop thread and the transitions between them.
 
 Everything here is guarded by the GIL: no function gives it up between a look and a change, only wait() does. The
 monitor reads the numbers in `stall` without it.
 """
 
-import sys
 import threading
 import weakref
 from asyncio import tasks as _tasks
@@ -65,11 +64,11 @@ cdef enum:
 
 cdef double DRAIN_TIMEOUT = 5.0        # seconds
 
-# From 3.14 on a thread's current task is its own. Before, it is the loop's, and moves with ownership.
-cdef bint TASK_OF_LOOP = sys.version_info < (3, 14)
-cdef dict _current_tasks = getattr(_tasks, "_current_tasks", None) if TASK_OF_LOOP else None
-cdef object _enter_task = _tasks._enter_task
-cdef object _leave_task = _tasks._leave_task
+# The loop's current task, which moves with ownership: of any kind before 3.14. From then on it is one in Python (a task
+# factory's, nest_asyncio's): the current task in C is its thread's.
+cdef dict _current_tasks = _tasks._current_tasks
+cdef object _enter_task = _tasks._py_enter_task
+cdef object _leave_task = _tasks._py_leave_task
 
 
 cdef int set_hooks(Hooks given) except -1:
@@ -215,7 +214,7 @@ cdef class LoopOwnership:
                 gl_stall_remove(&self.stall)
         return 0
 
-    # ------------------------------------------------------------ who is next
+    # ------------------------------------------------------------ next holder
     cdef int refresh(self) except -1:
         """Say whether the holder has something to do after its callback."""
         cdef LoopThread home = self.home
@@ -229,7 +228,7 @@ cdef class LoopOwnership:
         return 0
 
     cdef LoopThread choose(self):
-        """Who gets ownership when nobody has it: who has a callback to finish, then home, then the spare."""
+        """The next holder when there is none: a loop thread with a callback to finish, then home, then the spare."""
         if self.returned and (self.open or self.settling or self.closed):
             return self.returned.pop(0)
         if self.home is not None and self.home.state == IDLE:
@@ -239,7 +238,7 @@ cdef class LoopOwnership:
         return None
 
     cdef int grant(self, LoopThread loop_thread) except -1:
-        """Let a loop thread hold ownership. It is the caller's to give, or nobody's."""
+        """Let a loop thread hold ownership. The caller holds it, or no loop thread does."""
         if loop_thread is self.spare:
             self.spare = None
         loop_thread.state = RUNNING
@@ -259,7 +258,7 @@ cdef class LoopOwnership:
         return 0
 
     cdef int vacate(self) except -1:
-        """Nobody holds ownership from here on."""
+        """No loop thread holds ownership from here on."""
         self.holder = None
         self.owner_ident = 0
         self.item = NULL
@@ -285,7 +284,7 @@ cdef class LoopOwnership:
             with nogil:
                 got = PyThread_acquire_lock_timed(loop_thread.lock, left, 1)
             if got == 1:
-                continue                       # `waiting` is cleared by who released it
+                continue                       # `waiting` is cleared by the thread that released it
             if loop_thread.waiting:
                 loop_thread.waiting = False
             else:
@@ -320,25 +319,17 @@ cdef class LoopOwnership:
 
     # --------------------------------------------------- the holder's own steps
     cdef int safepoint(self, LoopThread loop_thread) except -1:
-        """Between two callbacks of `loop_thread`: give ownership to who needs it more, and wait to get it again.
+        """Between two callbacks of `loop_thread`: give ownership to a loop thread that needs it more, and wait for it.
 
         Afterwards the loop thread is RUNNING, or GONE if it is a substitute that is not needed any more.
         """
         cdef LoopThread next
         if self.foreign():
             return 0
-        self.reacquire_if_retaken(loop_thread)
-        if loop_thread.depth:
-            self.end_region(loop_thread)
-        if loop_thread.report is not None:
-            hooks.ended(loop_thread)
-        loop_thread.since = 0
+        self.end_callback(loop_thread)
         while loop_thread.state == RUNNING:
-            if self.returned:
-                next = self.returned.pop(0)
-            elif self.home is not None and self.home is not loop_thread and self.home.state == IDLE:
-                next = self.home
-            else:
+            next = self.choose_before(loop_thread)
+            if next is None:
                 break
             if loop_thread is not self.home and self.spare is not None:
                 loop_thread.state = GONE
@@ -354,6 +345,24 @@ cdef class LoopOwnership:
         if loop_thread.state == RUNNING:
             self.refresh()
         return 0
+
+    cdef int end_callback(self, LoopThread loop_thread) except -1:
+        """The callback of `loop_thread` has ended: hold ownership again, and end its region and its report."""
+        self.reacquire_if_retaken(loop_thread)
+        if loop_thread.depth:
+            self.end_region(loop_thread)
+        if loop_thread.report is not None:
+            hooks.ended(loop_thread)
+        loop_thread.since = 0
+        return 0
+
+    cdef LoopThread choose_before(self, LoopThread loop_thread):
+        """The loop thread that needs ownership more than its holder, between two callbacks of that; None: none."""
+        if self.returned:
+            return self.returned.pop(0)
+        if self.home is not None and self.home is not loop_thread and self.home.state == IDLE:
+            return self.home
+        return None
 
     cdef int yield_to_home(self, LoopThread loop_thread) except -1:
         """The loop is stopping, which is home's to finish: give ownership there, and wait."""
@@ -384,7 +393,7 @@ cdef class LoopOwnership:
             hooks.disarm(loop_thread)
         if loop_thread.state != RETAKEN:
             return 0
-        if self.foreign():                     # a forked child: there is nobody else
+        if self.foreign():                     # a forked child: there is no other thread
             loop_thread.state = RUNNING
             return 0
         loop_thread.state = RETURNED
@@ -407,7 +416,7 @@ cdef class LoopOwnership:
         return 0
 
     cdef int requeue_deferred(self) except -1:
-        """What waited for the end of somebody's callback may try again."""
+        """Items that waited for the end of a stuck callback may try again."""
         cdef object loop
         if self.deferred:
             loop = self.loop()
@@ -424,11 +433,10 @@ cdef class LoopOwnership:
         """The monitor's part of a handoff, after the trap is armed: ownership is taken from `loop_thread`."""
         cdef object task
         cdef object loop = self.loop()
-        if TASK_OF_LOOP:
-            task = _current_tasks.get(loop)
-            if task is not None:
-                _leave_task(loop, task)
-                loop_thread.task = task
+        task = _current_tasks.get(loop)
+        if task is not None:
+            _leave_task(loop, task)
+            loop_thread.task = task
         loop_thread.item = <object>self.item if self.item != NULL else None
         if loop_thread.since == 0:
             loop_thread.since = max(self.stall.since, 1)
@@ -483,7 +491,7 @@ cdef class LoopOwnership:
                 continue
             if now_ns() >= end:
                 break
-            # Nobody holds ownership now: whoever returns takes it, ends its callback, and gives it to us.
+            # No loop thread holds ownership now: one that returns takes it, ends its callback, and gives it to us.
             loop_thread.state = IDLE
             self.vacate()
             self.wait(loop_thread, (end - now_ns()) / 1e9)
@@ -521,7 +529,7 @@ cdef class LoopOwnership:
         return 0
 
     cdef int close(self) except -1:
-        """The loop is closed; who is still stuck finishes its callback without it."""
+        """The loop is closed; a thread that is still stuck finishes its callback without it."""
         self.closed = True
         self.deferred = []
         if self.holder is None and self.returned:
@@ -552,7 +560,7 @@ cdef class LoopOwnership:
             try:
                 PyContext_Enter(context)
             except RuntimeError:
-                gl_track(item)                 # who knows for how long
+                gl_track(item)                 # for how long is not known
                 self.deferred.append(item)
                 return False
             PyContext_Exit(context)
@@ -614,7 +622,7 @@ cdef class LoopOwnership:
         return 0
 
     cdef list stuck_callbacks(self):
-        """Describe who is away: (thread, item) pairs."""
+        """Describe the loop threads that are away: (thread, item) pairs."""
         cdef LoopThread loop_thread
         return [(loop_thread.ident, loop_thread.item) for loop_thread in self.away]
 

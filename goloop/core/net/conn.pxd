@@ -17,6 +17,8 @@ cdef class Conn(DuplexHandle):
 
     cdef Py_ssize_t available(self) noexcept
     cdef bytes consume(self, Py_ssize_t n)
+    cdef int fill_to(self, Py_ssize_t n) except -1
+    cdef bytes receive_exactly(self, Py_ssize_t n)
     cdef bytes recv_some(self, Py_ssize_t most)
     cdef Py_ssize_t fill(self, Py_ssize_t most) except -1
 

@@ -16,7 +16,7 @@ from libc.stdlib cimport malloc
 from libc.string cimport memchr, memcpy
 
 from goloop.core.net.net_handle cimport DuplexHandle
-from goloop.core.net.polldesc cimport Direction, PollDesc, closed_error, never_opened, new_polldesc
+from goloop.core.net.polldesc cimport Direction, PollDesc, closed_error, never_opened, new_polldesc, outside_of_bubbles
 from goloop.core.system.posix cimport os_error
 from goloop.core.system.sockaddr cimport MSG_NOSIGNAL, format_go, sockaddr_of
 
@@ -34,7 +34,7 @@ cdef enum:
     CHUNK = 65536          # bytes taken at a time for lines and frames, Go's bufio takes 4 KiB
     LARGEST = 262144       # bytes per system call: they keep the GIL
 
-cdef char *scratch = <char *>malloc(LARGEST)      # between a recv and its copy nobody else gets the GIL
+cdef char *scratch = <char *>malloc(LARGEST)      # between a recv and its copy no other thread gets the GIL
 if scratch == NULL:
     raise MemoryError
 
@@ -62,7 +62,9 @@ cdef class Conn(DuplexHandle):
         if not isinstance(sock, _socket.socket) or sock.type != _socket.SOCK_STREAM:
             raise TypeError(f"a connected stream socket is needed, got {sock!r}")
         sock.setblocking(False)
-        self.desc = new_polldesc(sock.detach(), sock.family != _socket.AF_UNIX, "Conn.read()", "Conn.write()")
+        short_read_drains = sock.family != _socket.AF_UNIX
+        fd = outside_of_bubbles(sock.detach())
+        self.desc = new_polldesc(fd, short_read_drains, "Conn.read()", "Conn.write()")
         self.remote = sockaddr_of(self.desc.fd, True)
 
     cdef int abandon(self) except -1:
@@ -212,39 +214,48 @@ cdef class Conn(DuplexHandle):
         RuntimeError on the thread of a running loop outside of a goroutine.
         """
         cdef Direction side = self.desc.reading
-        cdef Py_ssize_t have, got
-        cdef bytes whole
+        cdef Py_ssize_t have
         if n < 0:
             raise ValueError(f"read_exactly() takes a number of bytes, got {n}")
         self.prepare()
         self.desc.begin(side)
         try:
-            while True:
-                have = self.available()
-                if have >= n:
-                    return self.consume(n)
-                if n - have >= CHUNK:
-                    break
-                got = self.fill(CHUNK)
-                if got == have:
-                    raise IncompleteReadError(self.consume(have), n)
-            whole = PyBytes_FromStringAndSize(NULL, n)
-            memcpy(PyBytes_AS_STRING(whole), PyBytes_AS_STRING(self.buffer) + self.at, have)
-            self.buffer, self.at = b"", 0
-            try:
-                while have < n:
-                    got = self.receive_into(PyBytes_AS_STRING(whole) + have, n - have)
-                    if got == 0:
-                        raise IncompleteReadError(PyBytes_FromStringAndSize(PyBytes_AS_STRING(whole), have), n)
-                    have += got
-            except IncompleteReadError:
-                raise
-            except BaseException:
-                self.buffer = PyBytes_FromStringAndSize(PyBytes_AS_STRING(whole), have)
-                raise
-            return whole
+            have = self.available()
+            if n - have >= CHUNK:
+                return self.receive_exactly(n)
+            if have < n:
+                self.fill_to(n)
+            return self.consume(n)
         finally:
             self.desc.end(side)
+
+    cdef int fill_to(self, Py_ssize_t n) except -1:
+        """Fill the buffer until it has n bytes; IncompleteReadError with what there is if the stream ends before."""
+        cdef Py_ssize_t have = self.available()
+        while have < n:
+            if self.fill(CHUNK) == have:
+                raise IncompleteReadError(self.consume(have), n)
+            have = self.available()
+        return 0
+
+    cdef bytes receive_exactly(self, Py_ssize_t n):
+        """n bytes, more than the buffer has, received where they will stay; an error leaves what there was buffered."""
+        cdef Py_ssize_t have = self.available(), got
+        cdef bytes whole = PyBytes_FromStringAndSize(NULL, n)
+        memcpy(PyBytes_AS_STRING(whole), PyBytes_AS_STRING(self.buffer) + self.at, have)
+        self.buffer, self.at = b"", 0
+        try:
+            while have < n:
+                got = self.receive_into(PyBytes_AS_STRING(whole) + have, n - have)
+                if got == 0:
+                    raise IncompleteReadError(PyBytes_FromStringAndSize(PyBytes_AS_STRING(whole), have), n)
+                have += got
+        except IncompleteReadError:
+            raise
+        except BaseException:
+            self.buffer = PyBytes_FromStringAndSize(PyBytes_AS_STRING(whole), have)
+            raise
+        return whole
 
     def readline(self, Py_ssize_t limit=65536):
         """Return the next line with its b"\\n"; at the end of the stream the rest, which may be b"" (Go: ReadBytes).
@@ -345,6 +356,6 @@ cdef class Conn(DuplexHandle):
 
 cdef Conn new_conn(int fd, bytes remote, bint short_read_drains):
     cdef Conn conn = Conn.__new__(Conn)
-    conn.desc = new_polldesc(fd, short_read_drains, "Conn.read()", "Conn.write()")
+    conn.desc = new_polldesc(outside_of_bubbles(fd), short_read_drains, "Conn.read()", "Conn.write()")
     conn.remote = remote
     return conn

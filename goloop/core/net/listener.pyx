@@ -8,7 +8,7 @@ from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, errno
 
 from goloop.core.net.conn cimport new_conn
 from goloop.core.net.net_handle cimport NetHandle
-from goloop.core.net.polldesc cimport Direction, PollDesc, never_opened, new_polldesc
+from goloop.core.net.polldesc cimport Direction, PollDesc, never_opened, new_polldesc, outside_of_bubbles
 from goloop.core.system.posix cimport os_error
 from goloop.core.system.sockaddr cimport format_go, sockaddr_of
 
@@ -57,7 +57,7 @@ cdef class Listener(NetHandle):
         self.local = sockaddr_of(sock.fileno(), False)
         if path is not None:
             self.file = _SocketFile(path)
-        self.desc = new_polldesc(sock.detach(), False, "Listener.accept()", "Listener")
+        self.desc = new_polldesc(outside_of_bubbles(sock.detach()), False, "Listener.accept()", "Listener")
 
     cdef str ends(self):
         return self.addr

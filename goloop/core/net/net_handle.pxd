@@ -8,7 +8,7 @@ cdef class NetHandle:
     cdef str ends(self)                   # for the representation: its addresses
     cdef int abandon(self) except -1      # close it when it is collected
 
-# One that is read from and written to.
+# A handle that is read from and written to.
 cdef class DuplexHandle(NetHandle):
     pass
 

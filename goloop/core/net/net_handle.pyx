@@ -70,7 +70,7 @@ cdef class NetHandle:
 
 
 cdef class DuplexHandle(NetHandle):
-    """One that is read from and written to, with a deadline for each."""
+    """A handle that is read from and written to, with a deadline for each."""
 
     def set_deadline(self, deadline):
         """End all reads and writes, under way and to come, at a time (Go: SetDeadline).

@@ -3,13 +3,14 @@
 
 import socket as _socket
 
+cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdlib cimport malloc
 
 from goloop.core.net.net_handle cimport DuplexHandle
-from goloop.core.net.polldesc cimport Direction, PollDesc, closed_error, never_opened, new_polldesc
+from goloop.core.net.polldesc cimport Direction, PollDesc, closed_error, never_opened, new_polldesc, outside_of_bubbles
 from goloop.core.system.posix cimport os_error
 from goloop.core.system.sockaddr cimport format_go, sockaddr_of
 
@@ -30,11 +31,12 @@ cdef extern from *:
 cdef enum:
     LARGEST = 65536        # bytes of a datagram
 
-cdef char *scratch = <char *>malloc(LARGEST)      # between a recvfrom and its copy nobody else gets the GIL
+cdef char *scratch = <char *>malloc(LARGEST)      # between a recvfrom and its copy no other thread gets the GIL
 if scratch == NULL:
     raise MemoryError
 
 
+@cython.auto_pickle(False)    # it would be a second one of the same socket
 cdef class PacketConn(DuplexHandle):
     """A socket for datagrams (Go: net.PacketConn, net.UDPConn), for goroutines and plain threads.
 
@@ -58,7 +60,7 @@ cdef class PacketConn(DuplexHandle):
         sock.setblocking(False)
         self.pack = pack
         self.unlink = unlink
-        self.desc = new_polldesc(sock.detach(), False, "PacketConn.read()", "PacketConn.write()")
+        self.desc = new_polldesc(outside_of_bubbles(sock.detach()), False, "PacketConn.read()", "PacketConn.write()")
 
     cdef str ends(self):
         return f"{self.local_addr} -> {self.remote_addr or 'any'}"

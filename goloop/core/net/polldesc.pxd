@@ -2,6 +2,8 @@ from libc.stdint cimport uint32_t
 
 from goloop.core.loop.handles cimport Pollable, TimerHandle
 from goloop.core.loop.loop_core cimport LoopCore
+from goloop.core.net.wake_pipe cimport WakePipe
+from goloop.core.sched.scheduler cimport G
 from goloop.core.sched.waiter cimport WaitQueue
 
 
@@ -12,7 +14,7 @@ cdef class Direction:
     cdef bint held                # an operation is under way; it has the turn until end()
     cdef int streak               # operations since one last had to wait
     cdef WaitQueue lock_queue     # operations that wait for their turn, each woken with waiter.success; None: never any
-    cdef WaitQueue waiting        # who waits for an edge; woken to look again
+    cdef WaitQueue waiting        # waiters for an edge; woken to look again
     cdef double deadline          # seconds on the monotonic clock; 0: none
     cdef object context           # the Context whose end it is; None: it is a time alone,
     cdef object unbind            # and the function that takes leave of the Context
@@ -28,7 +30,7 @@ cdef class PollDesc(Pollable):
     cdef bint short_read_drains   # a short read leaves nothing behind: see short_read_drains in transports/stream.pyx
     cdef int uses                 # system calls on `fd` under way without the GIL
     cdef uint32_t epoch           # of forks, in which the state above is true
-    cdef int owned                # closed with it, when no system call is under way; -1: it is somebody else's
+    cdef int owned                # closed with it, when no system call is under way; -1: another object closes it
 
     # an operation: begin, then (try while `ready`, else park), at last end
     cdef int begin(self, Direction side) except -1
@@ -46,15 +48,17 @@ cdef class PollDesc(Pollable):
     cdef int leave_context(self, Direction side) except -1
     cdef int raise_passed(self, Direction side) except -1
     cdef int arm(self, Direction side) except -1
+    cdef int park_goroutine(self, G g, Direction side, double until) except -1
     cdef int block_thread(self, Direction side, double until) except -1
+    cdef int poll_with(self, WakePipe wake_pipe, Direction side, double seconds) except -1
     cdef int wait_for(self, Direction side, double seconds) except -1
     cdef int wake(self, Direction side) except -1
     cdef int after_fork_in_child(self) except -1
-    cdef double seconds_left(self, Direction side) except? -2
 
 
 cdef PollDesc never_opened        # closed: what a connection has until __init__() gives it another one
 
+cdef int outside_of_bubbles(int fd) except? -1
 cdef PollDesc new_polldesc(int fd, bint short_read_drains, str read_what, str write_what)       # owns the descriptor
 # Without a descriptor: the owner sets `ready`, and wakes what is waiting.
 cdef PollDesc new_memory_desc(str read_what, str write_what)

@@ -2,7 +2,7 @@
 """PollDesc: what goroutines and threads wait on for a descriptor (Go: runtime.pollDesc with poll.fdMutex).
 
 goloop.net and goloop.monkey stand on it. A goroutine parks; a plain thread blocks in poll(2), without a loop.
-HACKING.md has the protocol ("poll descriptors"): the latch, who it is registered with, and how it is closed.
+HACKING.md has the protocol ("poll descriptors"): the latch, which loop it is registered with, and how it is closed.
 Everything here, and the tables of a poll set, is guarded by the GIL: no look and the change it leads to have Python
 code between them.
 """
@@ -20,11 +20,12 @@ from goloop.core.poll.pollset cimport (
     EPOLLERR, EPOLLHUP, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, fork_epoch,
 )
 from goloop.core.net.wake_pipe cimport WakePipe
-from goloop.core.sched.scheduler cimport G, current_g, take_cancellation
+from goloop.core.sched.bubble cimport clock_s, refuse
+from goloop.core.sched.scheduler cimport G, bubble_here, bubbles, current_g, take_cancellation
 from goloop.core.sched.waiter cimport (
     CANCELLED, COMPLETED, WaitNode, Waiter, blocking_waiter, may_block, new_wait_node, seconds_of,
 )
-from goloop.core.system.posix cimport fd_of, now_s
+from goloop.core.system.posix cimport fd_of
 
 from goloop.errors import ClosedError, DeadlineExceeded
 
@@ -98,7 +99,17 @@ cdef double deadline_in(object seconds) except -1:
             f"a deadline is a number of seconds from now, and {seconds!r} is more than 30 years: for a time of the "
             "clock subtract time.time()"
         )
-    return now_s() + wanted
+    return clock_s() + wanted
+
+
+cdef double earlier(double a, double b) noexcept:
+    """The earlier one of two deadlines; 0: none."""
+    return min(a, b) if a != 0 and b != 0 else a + b
+
+
+cdef double seconds_left(double deadline) noexcept:
+    """Seconds to a deadline, -1 for none."""
+    return -1 if deadline == 0 else max(deadline - clock_s(), 0)
 
 
 cdef object closed_error():
@@ -111,6 +122,15 @@ cdef Direction new_direction(str what):
     side.ready = True
     side.waiting = WaitQueue()
     return side
+
+
+cdef int outside_of_bubbles(int fd) except? -1:
+    """The descriptor of a new socket; in a bubble it is closed, and RuntimeError raised."""
+    if bubbles and bubble_here() is not None:
+        with nogil:
+            close(fd)
+        refuse("a socket of goloop.net")
+    return fd
 
 
 cdef PollDesc new_polldesc(int fd, bint short_read_drains, str read_what, str write_what):
@@ -138,7 +158,7 @@ cdef class PollDesc(Pollable):
     """Wait for a descriptor, in goroutines and plain threads; from any thread.
 
     fd: a descriptor or an object with fileno(), of anything that poll(2) takes. It stays its owner's: close() wakes
-    who waits, and does not close the descriptor. Call it before the descriptor is closed, since its number
+    its waiters, and does not close the descriptor. Call it before the descriptor is closed, since its number
     may then soon be another file's.
     """
 
@@ -168,7 +188,7 @@ cdef class PollDesc(Pollable):
     cdef int check(self, Direction side) except -1:
         if self.closed:
             raise closed_error()
-        if side.deadline != 0 and now_s() + SLACK >= side.deadline:
+        if side.deadline != 0 and clock_s() + SLACK >= side.deadline:
             self.raise_passed(side)
         return 0
 
@@ -196,7 +216,7 @@ cdef class PollDesc(Pollable):
             self.lock_direction(side)
         side.held = True
         if self.loop_core is None:
-            side.ready = True         # nobody tells of edges
+            side.ready = True         # no loop tells of edges
         return 0
 
     cdef int lock_direction(self, Direction side) except -1:
@@ -215,7 +235,7 @@ cdef class PollDesc(Pollable):
             side.lock_queue.join(node)
             try:
                 try:
-                    waiter.block(REASON, self.seconds_left(side))
+                    waiter.block(REASON, seconds_left(side.deadline))
                 finally:
                     node.unlink()
                 if waiter.outcome == CANCELLED:
@@ -239,83 +259,80 @@ cdef class PollDesc(Pollable):
         return 0
 
     cdef int park(self, Direction side, double until=0) except -1:
-        """Nothing can be done now: wait until the operation is worth another try, which an end() to the waiting, a
-        deadline that was set, or nothing at all may be the reason for. `until`: as Direction.deadline."""
+        """Nothing can be done now: wait until the operation is worth another try, or `until` (as Direction.deadline).
+
+        Wake-ups may be spurious: another operation has ended, or a deadline was set.
+        """
         cdef G g = current_g()
-        cdef Waiter waiter
-        cdef WaitNode node
-        cdef double seconds
         self.check(side)
         self.reading.streak = self.writing.streak = 0
         if g is None:
-            return self.block_thread(side, until)
-        waiter = blocking_waiter(side.what, INSTEAD)
-        node = new_wait_node(waiter, 0, None)
+            self.block_thread(side, until)
+        else:
+            self.park_goroutine(g, side, until)
+        if self.closed:
+            raise closed_error()
+        if self.loop_core is None:
+            side.ready = True
+        return 0
+
+    cdef int park_goroutine(self, G g, Direction side, double until) except -1:
+        cdef Waiter waiter = blocking_waiter(side.what, INSTEAD)
+        cdef WaitNode node = new_wait_node(waiter, 0, None)
         self.register_with(g.worker.loop)
         if self.unpollable or self.closed or side.ready:
             return self.check(side)   # in the meantime: what is above may run Python code
         side.waiting.join(node)
         try:
-            seconds = -1 if until == 0 else max(until - now_s(), 0)
-            if side.deadline != 0:
-                if self.loop_core is g.worker.loop:
-                    self.arm(side)
-                else:
-                    seconds = self.seconds_left(side) if seconds < 0 else min(seconds, self.seconds_left(side))
-            waiter.block(REASON, seconds)
+            if side.deadline != 0 and self.loop_core is g.worker.loop:
+                self.arm(side)
+            else:
+                until = earlier(until, side.deadline)
+            waiter.block(REASON, seconds_left(until))
         finally:
             node.unlink()
         if waiter.outcome == CANCELLED:
             raise asyncio.CancelledError()
-        if self.closed:
-            raise closed_error()
-        if self.loop_core is None:
-            side.ready = True
         return 0
 
     cdef int block_thread(self, Direction side, double until) except -1:
         cdef WakePipe wake_pipe = WakePipe()
         cdef Waiter waiter = Waiter.__new__(Waiter)
         cdef WaitNode node = new_wait_node(waiter, 0, None)
-        cdef pollfd fds[2]
-        cdef double seconds
-        cdef int64_t ns = -1
-        cdef int n
         waiter.lock = wake_pipe
-        fds[0] = pollfd(self.fd, POLLIN if side is self.reading else POLLOUT, 0)
-        fds[1] = pollfd(wake_pipe.fd, POLLIN, 0)
         self.begin_use()
         side.waiting.join(node)
         try:
-            seconds = -1 if until == 0 else max(until - now_s(), 0)
-            if side.deadline != 0:
-                seconds = self.seconds_left(side) if seconds < 0 else min(seconds, self.seconds_left(side))
-            if self.fd < 0 and side.ready:    # in memory: poll(2) does not tell that it became ready since the look
-                ns = 0
-            elif seconds >= 0:
-                ns = <int64_t>(seconds * 1e9) + 1
             wake_pipe.become_wakeup_fd()
-            with nogil:
-                n = gl_ppoll(fds, 2, ns)
-            if n == -EINTR or fds[1].revents:
-                PyErr_CheckSignals()
-            elif n < 0:
-                raise OSError(-n, "poll failed")
-            elif fds[0].revents:
-                side.ready = True
+            self.poll_with(wake_pipe, side, seconds_left(earlier(until, side.deadline)))
         finally:
             node.unlink()
             waiter.claim(COMPLETED)
             wake_pipe.close()
             self.end_use()
-        if self.closed:
-            raise closed_error()
-        if self.loop_core is None:
+        return 0
+
+    cdef int poll_with(self, WakePipe wake_pipe, Direction side, double seconds) except -1:
+        """Sleep in poll(2) until the descriptor is ready, the waiter is woken, or the time is over."""
+        cdef pollfd fds[2]
+        cdef int64_t ns = -1 if seconds < 0 else <int64_t>(seconds * 1e9) + 1
+        cdef int n
+        if self.fd < 0 and side.ready:    # in memory: poll(2) does not tell that it became ready since the look
+            ns = 0
+        fds[0] = pollfd(self.fd, POLLIN if side is self.reading else POLLOUT, 0)
+        fds[1] = pollfd(wake_pipe.fd, POLLIN, 0)
+        with nogil:
+            n = gl_ppoll(fds, 2, ns)
+        if n == -EINTR or fds[1].revents:
+            PyErr_CheckSignals()
+        elif n < 0:
+            raise OSError(-n, "poll failed")
+        elif fds[0].revents:
             side.ready = True
         return 0
 
     cdef int wake(self, Direction side) except -1:
-        """Let everybody who waits look again."""
+        """Let every waiter look again."""
         side.waiting.complete_all()
         if side.lock_queue is not None and side.lock_queue.first is not None:
             side.lock_queue.complete_all()
@@ -342,7 +359,7 @@ cdef class PollDesc(Pollable):
         return None
 
     cdef object loop_closed(self):
-        """The loop that it was registered with is gone: who waits elsewhere looks for another."""
+        """The loop that it was registered with is gone: waiters in other threads look for another."""
         self.loop_core = None
         self.reading.timer = self.writing.timer = None
         self.reading.ready = self.writing.ready = True
@@ -351,7 +368,7 @@ cdef class PollDesc(Pollable):
         return None
 
     cdef int register_with(self, LoopCore loop) except -1:
-        """Register with a loop's poll set, unless somebody waits through another one's."""
+        """Register with a loop's poll set, unless a goroutine waits through another one's."""
         cdef object other
         if self.loop_core is loop or self.unpollable:
             return 0
@@ -376,7 +393,7 @@ cdef class PollDesc(Pollable):
             self.unpollable = True
             self.reading.ready = self.writing.ready = True
             return 0
-        # What is ready now is an edge to come.
+        # If it is ready now, its edge is yet to come.
         self.loop_core = loop
         return 0
 
@@ -393,7 +410,7 @@ cdef class PollDesc(Pollable):
         return 0
 
     cdef int after_fork_in_child(self) except -1:
-        """In a forked child: those who wait, and the loop that would wake them, are the parent's."""
+        """In a forked child: the waiters, and the loop that would wake them, are the parent's."""
         cdef Direction side
         self.loop_core = None
         self.uses = 0
@@ -408,11 +425,7 @@ cdef class PollDesc(Pollable):
 
     # ---------------------------------------------------------------- deadlines
     # An armed timer is left alone while the deadline moves away from it, as it does with every read of a server that
-    # sets one for each; going off, it looks where the deadline is by then. Who waits on another loop has its own timer.
-    cdef double seconds_left(self, Direction side) except? -2:
-        """Seconds to the deadline, -1 for none."""
-        return -1 if side.deadline == 0 else max(side.deadline - now_s(), 0)
-
+    # sets one for each; going off, it looks where the deadline is by then. A waiter on another loop has its own timer.
     cdef int set_deadline(self, Direction side, object deadline) except -1:
         """Set it to so many seconds from now, or to the end of a Context; None: none. Absolute, and there until it is
         set again."""
@@ -445,12 +458,12 @@ cdef class PollDesc(Pollable):
     def _context_ended(self, Direction side not None, context):
         """A Context that is a deadline was cancelled. On whatever thread did that."""
         if side.context is context and not self.closed:
-            side.deadline = now_s()
+            side.deadline = clock_s()
             self.wake(side)
 
     cdef int arm(self, Direction side) except -1:
         if side.timer is not None:
-            if side.timer.deadline <= side.deadline:
+            if side.timer.annex.deadline <= side.deadline:
                 return 0
             side.timer.cancel()
             side.timer = None
@@ -461,7 +474,7 @@ cdef class PollDesc(Pollable):
         side.timer = None
         if side.deadline == 0 or side.waiting.first is None:
             return
-        if now_s() + SLACK >= side.deadline:
+        if clock_s() + SLACK >= side.deadline:
             side.waiting.complete_all()
         else:
             self.arm(side)
@@ -480,9 +493,9 @@ cdef class PollDesc(Pollable):
         return 0
 
     def close(self):
-        """Let everybody who waits fail with ClosedError, and everything tried from now on. Twice is harmless.
+        """Let every waiter fail with ClosedError, and everything tried from now on. Twice is harmless.
 
-        What waits for it in goroutines or threads has not ended when this returns.
+        Waits in goroutines and threads have not ended when this returns.
         """
         global live
         if self.closed:
@@ -509,12 +522,12 @@ cdef class PollDesc(Pollable):
         return 0
 
     def is_closing(self):
-        """Return whether it is closed: the loop asks that of whoever has a descriptor to itself."""
+        """Return whether it is closed: the loop asks that of the owner of a descriptor."""
         return self.closed
 
     # ------------------------------------------------------------- waiting only
     cdef int wait_for(self, Direction side, double seconds) except -1:
-        cdef double until = 0 if seconds < 0 else now_s() + seconds
+        cdef double until = 0 if seconds < 0 else clock_s() + seconds
         cdef pollfd look
         may_block(side.what, "add_reader() or add_writer()")
         while True:
@@ -528,7 +541,7 @@ cdef class PollDesc(Pollable):
                 if look.revents & POLLNVAL:
                     raise OSError(EBADF, "Bad file descriptor")
                 return 0
-            if until != 0 and now_s() + SLACK >= until:
+            if until != 0 and clock_s() + SLACK >= until:
                 raise TimeoutError(f"{side.what}: timed out")
             self.park(side, until)
 

@@ -34,7 +34,7 @@ cdef class WakePipe:
     """The `lock` of a Waiter whose thread sleeps in poll(2): a pipe.
 
     In the main thread signals end the sleep, too. The kernel may give one to any thread, and may do so just before we
-    sleep; Python's C handler then writes to the wake-up descriptor, which is the pipe while nobody else has one.
+    sleep; Python's C handler then writes to the wake-up descriptor, which is the pipe unless the program has set one.
     """
 
     def __cinit__(self):

@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """Waiting for a descriptor of which nothing is known but its number, in a goroutine. For goloop.monkey.
 
-Whoever waits first makes a PollDesc for it, others share that, and the last one closes it. So nothing is left
-registered with a loop under a number that is somebody else's tomorrow. A close of the descriptor wakes those who
-wait: socket.close(), socket.detach() and os.close() say so first. Guard of the table: the GIL.
+The first waiter makes a PollDesc for it, others share that, and the last one closes it. So nothing is left
+registered with a loop under a number that is another file's tomorrow. A close of the descriptor wakes the
+waiters: socket.close(), socket.detach() and os.close() say so first. Guard of the table: the GIL.
 """
 
 import _socket
@@ -24,7 +24,7 @@ cdef class Shared:
 
 
 cdef dict table = {}                  # descriptor: Shared
-cdef Py_ssize_t used = 0              # entries in there; 0: a close has nobody to wake
+cdef Py_ssize_t used = 0              # entries in there; 0: a close has no waiter to wake
 
 cdef object close_ = None             # what the functions did before
 cdef object sock_close_ = None
@@ -105,7 +105,7 @@ def wait(fd, write=False, timeout=None):
 
 # ----------------------------------------------------------------------- closing
 cdef int wake(int fd) except -1:
-    """The descriptor is about to be closed, or is nobody's any more."""
+    """The descriptor is about to be closed, or to lose its socket object."""
     global used
     cdef Shared shared = <Shared>table.pop(fd, None)
     if shared is not None:
@@ -132,7 +132,7 @@ def _sock_detach(sock):
 
 
 def let_go(sock):
-    """Detach a socket object from a descriptor that another one has as well: nobody is woken."""
+    """Detach a socket object from a descriptor that another one has as well: no waiter is woken."""
     sock_detach_(sock)
 
 
@@ -141,7 +141,7 @@ cdef int _if_used() noexcept:
 
 
 def patch():
-    """Let whoever closes a descriptor wake those who wait for it. Again: nothing happens."""
+    """Let every close of a descriptor wake the goroutines that wait for it. Again: nothing happens."""
     global close_, sock_close_, sock_detach_
     if close_ is None:
         close_ = install(os.close, _close, _if_used)
@@ -150,7 +150,7 @@ def patch():
 
 
 def after_fork_in_child():
-    # In a forked child nobody waits.
+    # A forked child has no waiters.
     global used
     table.clear()
     used = 0

@@ -2,12 +2,12 @@
 """Hooks: built-in functions of C that behave differently in a goroutine, and only there. For goloop.monkey.
 
 hook() sends the calls that a goroutine makes to a replacement. It changes the function where it is, so that it does
-not matter who holds which reference to it since when; native/hook.c tells how.
+not matter which references to it there are, and since when; native/hook.c tells how.
 """
 
 from libc.stdint cimport uintptr_t
 
-from goloop.core.sched.scheduler cimport Worker, here
+from goloop.core.sched.scheduler cimport Worker, bubble_here, bubbles, here
 
 
 cdef extern from "../patch/native/hook.h":
@@ -38,6 +38,18 @@ cdef int _cooperative() noexcept:
     return cooperative()
 
 
+cdef bint _in_bubble() noexcept:
+    return bubbles > 0 and bubble_here() is not None
+
+
+cdef int _of_bubble() noexcept:
+    return _in_bubble()
+
+
+cdef int _cooperative_or_of_bubble() noexcept:
+    return cooperative() or _in_bubble()
+
+
 def is_cooperative():
     """Return whether the caller is to park rather than to block: it is a goroutine that is no coroutine."""
     return cooperative()
@@ -59,6 +71,11 @@ class plain:
 cdef object install(object function, object replacement, gl_applies applies):
     _check_writable(<uintptr_t>gl_hook_table(function), function)
     return gl_hook_install(function, replacement, applies)
+
+
+def hook_time(function, replacement, goroutines=False):
+    """As hook(), for what runs in a bubble of goloop.testing; goroutines: and for goroutines outside of one."""
+    return install(function, replacement, _cooperative_or_of_bubble if goroutines else _of_bubble)
 
 
 def hook(function, replacement, always=False):

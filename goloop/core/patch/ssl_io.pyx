@@ -4,7 +4,7 @@
 OpenSSL reads and writes the descriptor itself, and CPython asks the socket object underneath whether it may wait. No
 flag makes that different for one call. So a goroutine makes its attempt in a *window*: as long as the call takes, some
 microseconds, the timeout inside of the socket object is 0 and the descriptor in non-blocking mode; then both are what
-the program made them. Whoever else calls a method for which that matters waits until the window is closed; calls that
+the program made them. Another caller of a method for which that matters waits until the window is closed; calls that
 were made before and wait in the kernel take no notice.
 
 Guard of the table of windows: the GIL, which only the call itself gives up while one is open.
@@ -33,7 +33,7 @@ cdef extern from "unistd.h" nogil:
     int usleep(unsigned int us)
 
 cdef enum:
-    A_WHILE = 20                      # us between looks at a window that somebody else has open
+    A_WHILE = 20                      # us between looks at a window that another goroutine or thread has open
 
 cdef dict windows = {}                # address of a socket object with an open window: its own timeout in ns
 cdef Py_ssize_t open_windows = 0

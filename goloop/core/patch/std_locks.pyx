@@ -2,11 +2,11 @@
 """The standard library's locks and its SimpleQueue, for goroutines: waiting for one parks. For goloop.monkey.
 
 A lock stays what it is, and so it works between goroutines and plain threads: a goroutine tries it without waiting,
-and as long as it is taken the goroutine stands in a queue that belongs to the lock's address; everybody who
-releases a lock looks there. What is released may be taken by whoever comes first, but a goroutine that has lost it
-that way once is handed it at the next release, still locked.
+and as long as it is taken the goroutine stands in a queue that belongs to the lock's address; every release
+of a lock looks there. A released lock goes to the first thread or goroutine that tries, but a goroutine that has lost
+it that way once is handed it at the next release, still locked.
 
-An RLock knows its owner by the thread, which goroutines share. So who of them owns it stands in a table here,
+An RLock knows its owner by the thread, which goroutines share. So its owner among them stands in a table here,
 and the thread owns the RLock underneath. Code that runs on a worker's thread outside of goroutines (callbacks of its
 loop, coroutines) counts as the thread, as it does without goroutines: it enters an RLock that its thread owns.
 
@@ -22,7 +22,8 @@ from libc.stdint cimport uintptr_t
 
 from goloop.core.patch.hook cimport cooperative, install
 from goloop.core.loop.loop_core cimport LoopCore
-from goloop.core.sched.scheduler cimport G, current_g
+from goloop.core.sched.bubble cimport claim_drawn
+from goloop.core.sched.scheduler cimport G, bubbles, current_g
 from goloop.core.sched.waiter cimport CANCELLED, TIMED_OUT, WaitNode, WaitQueue, Waiter, blocking_waiter, new_wait_node
 
 cdef extern from "Python.h":
@@ -35,7 +36,7 @@ cdef double TIMEOUT_MAX = _thread.TIMEOUT_MAX
 cdef bint ANY_TRUTH = sys.hexversion >= 0x030D0000      # acquire(blocking=...) takes any object
 
 cdef dict queues = {}                 # address of a lock or SimpleQueue: WaitQueue of the goroutines that wait there
-cdef Py_ssize_t waiting = 0           # goroutines in all of them; 0: a release has nobody to look for
+cdef Py_ssize_t waiting = 0           # goroutines in all of them; 0: a release has no waiter to look for
 
 
 cdef WaitQueue queue_of(uintptr_t address):
@@ -43,7 +44,7 @@ cdef WaitQueue queue_of(uintptr_t address):
 
 
 cdef int stand(uintptr_t address, WaitNode node, WaitQueue fresh) except -1:
-    """Queue up; who lost to somebody else before, in front. Makes no object that could start the garbage collector."""
+    """Queue up; a waiter that lost the lock once, in front. Makes no object that could start the garbage collector."""
     global waiting
     cdef WaitQueue places = <WaitQueue>queues.get(address)
     if places is None:
@@ -72,18 +73,18 @@ cdef int leave(uintptr_t address, WaitNode node) except -1:
 
 
 cdef int wake_first(uintptr_t address) except -1:
-    """Let the goroutine that has waited longest try again."""
+    """Let the goroutine that has waited longest try again; in a bubble any one: the standard library says nothing."""
     cdef WaitQueue places = queue_of(address)
     cdef WaitNode node
     if places is not None:
-        node = places.claim_first()
+        node = claim_drawn(places) if bubbles else places.claim_first()
         if node is not None:
             node.waiter.wake()
     return 0
 
 
 cdef class Source:
-    """What can be waited for: tried, and if there is nothing, waited for at an address."""
+    """A thing to wait for: tried, and if there is nothing, waited for at an address."""
 
     cdef bint acquire_if_free(self, object target) except -1:
         raise SystemError("Source.acquire_if_free() is abstract")

@@ -142,6 +142,7 @@ cdef class PollSet:
     cdef int slot_count
     cdef int free_slot        # head of the free list, -1: none
     cdef int used
+    cdef bint changed         # something is watched that was not: the loop looks soon
     cdef int *by_fd           # slot index for each descriptor, -1: none
     cdef int by_fd_len
     cdef list readers         # level-triggered watchers, by slot: a Handle or None

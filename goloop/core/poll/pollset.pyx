@@ -256,6 +256,7 @@ cdef class PollSet:
             if epoll_ctl(self.ps.epfd, op, slot.fd, &event) < 0:
                 raise os_error(errno)
         slot.mask = mask
+        self.changed = True
         return 0
 
     cdef int release_slot(self, int index) except -1:

@@ -1,4 +1,4 @@
-from goloop.core.sched.scheduler cimport G
+from goloop.core.sched.scheduler cimport G, Worker
 from goloop.core.sched.waiter cimport WaitQueue
 
 
@@ -30,8 +30,11 @@ cdef class Goroutine(G):
 
 
 cdef Goroutine goroutine_here()    # that runs here, also in a coroutine; None outside of one
-cdef Goroutine start(object function, tuple args, dict kwargs, object context, list origin, object origin_loop)
+cdef Goroutine start(
+    object function, tuple args, dict kwargs, object context, list origin, object origin_loop, object on_end=*,
+)
+cdef Goroutine adopt(Worker worker, object greenlet, str name)
 cdef int check_function(object function, str name) except -1
-cdef int when_done(Goroutine g, object callback) except -1
 cdef list origin_here()           # the stack of the caller, and the loop it belongs to, for start()
 cdef object origin_loop_here()
+cdef object stack_of(list origin)

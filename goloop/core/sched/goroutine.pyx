@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from cpython.ref cimport PyObject, Py_XDECREF
 
 from goloop.core.sched.scheduler cimport (
-    DONE, PARKED, UNSTARTED, G, Worker, current_g, here, enqueue_new, take_cancellation,
+    DONE, PARKED, RUNNABLE, UNSTARTED, G, Worker, bubble_here, bubbles, current_g, enqueue_new, here, take_cancellation,
 )
 from goloop.core.sched.waiter cimport (
     CANCELLED, TIMED_OUT, WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, new_wait_node, raise_outcome,
@@ -115,12 +115,26 @@ cdef list origin_here():
     return frames
 
 
+cdef object stack_of(list origin):
+    """What origin_here() has remembered as a traceback.StackSummary, outermost frame first."""
+    frames = []
+    for code, instruction in reversed(origin):
+        line = code.co_firstlineno
+        for start, end, number in code.co_lines():
+            if start <= instruction < end and number is not None:
+                line = number
+        frames.append(traceback.FrameSummary(code.co_filename, line, code.co_name, lookup_line=False))
+    return traceback.StackSummary.from_list(frames)
+
+
 cdef object origin_loop_here():
     """The loop that a goroutine started here belongs to."""
     cdef Goroutine g = goroutine_here()
     if g is not None:
         return g.origin_loop
-    return _origin_loop.get(None) if here() is not None else _events._get_running_loop()
+    if here() is None:
+        return _events._get_running_loop()
+    return _origin_loop.get(None) if bubble_here() is None else bubble_here()
 
 
 cdef Goroutine goroutine_here():
@@ -194,7 +208,7 @@ cdef class Goroutine(G):
         return 0
 
     def _task_done(self, task):
-        if self.status == DONE:         # abandoned
+        if self.status == DONE or self.task is None:      # abandoned
             return
         self.worker.live -= 1
         del self.worker.tasks[task]
@@ -240,6 +254,8 @@ cdef class Goroutine(G):
         self.args = self.kwargs = self.context = None
         if failed and not self.cancelled_ and not self.observed:
             failures.add(weakref.ref(self, failures.discard))
+            if self.worker is not None and self.worker.failed is not None:
+                self.worker.failed.append(self)
             if not heard and panic is not None:
                 panic(outcome, self)
         return 0
@@ -288,7 +304,9 @@ cdef class Goroutine(G):
 
     cdef int check_here(self) except -1:
         if self not in alive:
-            raise RuntimeError("this goroutine belongs to the parent process: nobody runs it after a fork")
+            raise RuntimeError("this goroutine belongs to the parent process: it does not run after a fork")
+        if bubbles and (None if self.worker is None else self.worker.bubble) is not bubble_here():
+            raise RuntimeError(f"waiting for {self!r} crosses the edge of a bubble")
         return 0
 
     cdef int wait_done(self, str what, object timeout) except -1:
@@ -387,6 +405,14 @@ cdef class Goroutine(G):
             raise cancelled
         return self.get()
 
+    def _awaited_by(self, task):
+        """A task was made to await the goroutine. One that is cancelled before it has begun cancels the goroutine."""
+        task.add_done_callback(self._give_up)
+
+    def _give_up(self, task):
+        if task.cancelled():
+            self.cancel()
+
     def __await__(self):
         """Wait for the end in a coroutine, on any loop; return the result, or raise the goroutine's exception.
 
@@ -470,7 +496,7 @@ cdef class Goroutine(G):
         return removed
 
     cdef int call_when_done(self, object callback, object loop, object context) except -1:
-        cdef list entry = [(callback, loop, context)]      # now: nobody else may run between the look and the entry
+        cdef list entry = [(callback, loop, context)]      # now: no other code may run between the look and the entry
         if self.status == DONE:
             self.call(callback, loop, context)
         elif self.callbacks is None:
@@ -505,14 +531,7 @@ cdef class Goroutine(G):
     @property
     def spawn_stack(self):
         """The stack of the go() that started it, as a traceback.StackSummary, outermost frame first."""
-        frames = []
-        for code, instruction in reversed(self.origin or ()):
-            line = code.co_firstlineno
-            for start, end, number in code.co_lines():
-                if start <= instruction < end and number is not None:
-                    line = number
-            frames.append(traceback.FrameSummary(code.co_filename, line, code.co_name, lookup_line=False))
-        return traceback.StackSummary.from_list(frames)
+        return stack_of(self.origin or [])
 
 
 gl_seal(Goroutine, b"goroutines are made by go()")
@@ -530,8 +549,14 @@ def go(function, /, *args, **kwargs):
     return start(function, args, kwargs, PyContext_CopyCurrent(), origin_here(), origin_loop_here())
 
 
-cdef Goroutine start(object function, tuple args, dict kwargs, object context, list origin, object origin_loop):
-    """go(), on behalf of the caller whose context, origin_here() and origin_loop_here() these are."""
+cdef Goroutine start(
+    object function, tuple args, dict kwargs, object context, list origin, object origin_loop, object on_end=None,
+):
+    """go(), on behalf of the caller whose context, origin_here() and origin_loop_here() these are.
+
+    on_end(goroutine) is called in the thread that ends it. It is there before the goroutine starts: that may end, with
+    an exception, before the caller goes on.
+    """
     global last_id
     cdef Goroutine g
     check_function(function, "go")
@@ -544,13 +569,34 @@ cdef Goroutine start(object function, tuple args, dict kwargs, object context, l
     g.context = context
     g.origin = origin
     g.origin_loop = origin_loop
+    if on_end is not None:
+        g.callbacks = [(on_end, None, PyContext_CopyCurrent())]
     alive.add(g)
     try:
         enqueue_new(g)
     except BaseException:
+        g.callbacks = None
         if g.status == UNSTARTED:
             g.finish(asyncio.CancelledError(), True)      # go() has failed, and so it does not start later
         raise
+    return g
+
+
+cdef Goroutine adopt(Worker worker, object greenlet, str name):
+    """A goroutine of a bubble's worker for what a greenlet runs, which is not the worker's; it is ready to go on."""
+    global last_id
+    cdef Goroutine g = Goroutine.__new__(Goroutine)
+    last_id += 1
+    g.id = last_id
+    g.function = name
+    g.origin = origin_here()
+    g.origin_loop = worker.bubble
+    g.worker = worker
+    g.greenlet = greenlet
+    g.status = RUNNABLE
+    alive.add(g)
+    worker.live += 1
+    worker.runnable.push(g)
     return g
 
 
@@ -563,15 +609,14 @@ cdef int check_function(object function, str name) except -1:
     raise TypeError(f"{name}() takes a function, got {function!r}")
 
 
-cdef int when_done(Goroutine g, object callback) except -1:
-    """Call callback(g) in the thread that ends it; at once if it is done."""
-    g.call_when_done(callback, None, PyContext_CopyCurrent())
-    return 0
-
-
 def on_end(Goroutine g not None, callback):
-    """For errgroup: when_done()."""
-    when_done(g, callback)
+    """Call callback(g) in the thread that ends it; at once if it is done. For those that take goroutines of others."""
+    g.call_when_done(callback, None, PyContext_CopyCurrent())
+
+
+def go_then(on_end, function, tuple args not None, dict kwargs not None):
+    """For errgroup: go(function, *args, **kwargs); on_end(goroutine) is called in the thread that ends it."""
+    return start(function, args, kwargs, PyContext_CopyCurrent(), origin_here(), origin_loop_here(), on_end)
 
 
 def failure(Goroutine g not None):
@@ -592,10 +637,10 @@ def num_goroutine():
 
 # ---------------------------------------------------------------- for runtime
 def set_reporter(reporter, at_once):
-    """Set the functions for exceptions that nobody asks for.
+    """Set the functions for exceptions that are not retrieved.
 
-    reporter(message, exception, goroutine, loop) is called for one that nobody can observe any more,
-    at_once(exception, goroutine) for one that nobody waits for when the goroutine ends.
+    reporter(message, exception, goroutine, loop) is called for one that cannot be observed any more,
+    at_once(exception, goroutine) for one that has no waiter when the goroutine ends.
     """
     global report_unobserved, panic
     report_unobserved = reporter
@@ -603,7 +648,7 @@ def set_reporter(reporter, at_once):
 
 
 def unobserved():
-    """Return the goroutines with exceptions that nobody has asked for, and with handles that are held, oldest first."""
+    """Return the goroutines with exceptions that were not retrieved, and with handles that are held, oldest first."""
     cdef Goroutine g
     found = []
     for reference in list(failures):
@@ -633,6 +678,11 @@ def goroutines_of(loop):
     return found
 
 
+def task_of(Goroutine g not None):
+    """Return the task of a coroutine goroutine; None if it has none."""
+    return g.task
+
+
 def last_goroutine_id():
     """Return the id of the newest goroutine; ids grow."""
     return last_id
@@ -643,7 +693,7 @@ def _by_id(Goroutine g not None):
 
 
 def abandon(Worker worker not None):
-    """Its loop has ended for good, with goroutines that did not: let nobody wait for them in vain.
+    """Its loop has ended for good, with goroutines that did not: let no waiter wait for them in vain.
 
     They are done, with a RuntimeError that says so. The rest of their stacks is never run again. Returns them.
     """

@@ -136,7 +136,7 @@ class _Elsewhere:
                 self._end.set_exception(asyncio.CancelledError())
 
     def cancelled(self):
-        return self._task is None or self._task.cancelled()
+        return self._task is None or self._task.cancelled() or not self._task.done()      # its loop has closed
 
     def exception(self):
         return self._task.exception()
@@ -187,6 +187,35 @@ cdef object future_of(object awaitable, object loop):
     return _Elsewhere(awaitable, home)        # only its own loop may touch it, and that runs in another thread
 
 
+cdef object start(object awaitable, G g, object loop):
+    """A future for what wait() was given, which runs from now on: on `loop`, or on that of the goroutine's worker."""
+    if loop is not None and loop is not g.worker.loop:
+        check_runs(loop, awaitable)
+        return _Elsewhere(awaitable, loop)
+    home = (<Goroutine>g).origin_loop
+    if g.worker.loop._debug or (home is not None and home.get_debug()):
+        check_loop(awaitable, g.worker.loop)
+    aside = g.worker.enter_loop()             # an eager task factory runs it up to its first await
+    try:
+        return future_of(awaitable, g.worker.loop)
+    finally:
+        g.worker.leave_loop(g, aside)
+
+
+cdef Outcome cancel_and_wait(object future, Outcome how) except *:
+    """Cancel a future, and park until it is done: its clean-up is part of it.
+
+    how: what it is cancelled for, TIMED_OUT or CANCELLED. Returns that, or CANCELLED if the goroutine is cancelled
+    meanwhile, which cancels the future once more.
+    """
+    future.cancel()
+    while not future.done():
+        if park_for(future, -1) == CANCELLED:
+            how = CANCELLED
+            future.cancel()
+    return how
+
+
 def wait(awaitable, timeout=None, *, loop=None):
     """Park the goroutine until an awaitable is done; return the result, or raise its exception.
 
@@ -216,28 +245,12 @@ def wait(awaitable, timeout=None, *, loop=None):
             "wait() parks a goroutine, and this is none: await it in a coroutine, or start what calls wait() with "
             "go(). Plain code called by a coroutine cannot wait; call it with `await go(f, ...)`"
         )
-    if loop is not None and loop is not g.worker.loop:
-        check_runs(loop, awaitable)
-        future = _Elsewhere(awaitable, loop)
-    else:
-        home = (<Goroutine>g).origin_loop
-        if g.worker.loop._debug or (home is not None and home.get_debug()):
-            check_loop(awaitable, g.worker.loop)
-        aside = g.worker.enter_loop()         # an eager task factory runs it up to its first await
-        try:
-            future = future_of(awaitable, g.worker.loop)
-        finally:
-            g.worker.leave_loop(g, aside)
+    future = start(awaitable, g, loop)
     if not future.done():
         how = park_for(future, seconds)
     if how == COMPLETED:
         return future.result()
-    future.cancel()
-    while not future.done():              # its clean-up is part of it; cancelling the goroutine again goes there, too
-        if park_for(future, -1) == CANCELLED:
-            how = CANCELLED
-            future.cancel()
-    if how == TIMED_OUT:
+    if cancel_and_wait(future, how) == TIMED_OUT:
         if future.cancelled():
             raise TimeoutError("wait: timed out")
         return future.result()

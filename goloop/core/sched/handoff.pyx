@@ -93,8 +93,7 @@ cdef list monitored = []             # of watched loops
 cdef list worker_ownerships = []      # of the workers' loops
 cdef int64_t always = 0           # GOLOOP_WATCH=1: ns after which a goroutine is slow, whatever loops say; 0: no
 cdef object request_thread = None     # runtime.substitutes': request_thread(loop) brings a substitute, if it can
-# goloop.debug's: (loop, thread ident, frame, base frame, item, task, seconds, computes, handed off) -> a report.
-cdef object report_slow_callback = None
+cdef object report_slow_callback = None  # runtime.watch's: (StuckCallback) -> its report, told when that ends
 cdef int[1] gil_tid
 
 
@@ -141,7 +140,7 @@ class _Unraisable:
 
 @cython.final
 cdef class Trap:
-    """What is armed for one thread."""
+    """The trap that is armed for one thread."""
     cdef object code              # 3.12: whose instructions are watched
     cdef object frame             # 3.11: that gets opcode events,
     cdef object opcodes           # what it had before
@@ -195,7 +194,7 @@ cdef bint arm(LoopThread loop_thread, Trap trap, PyObject *frame) except -1:
 
 
 cdef int disarm(LoopThread loop_thread) except -1:
-    """Take the trap out; in the thread itself, or by who has armed it."""
+    """Take the trap out; in the thread itself, or in the one that armed it."""
     global traps
     cdef Trap trap = loop_thread.trap
     if trap is None:
@@ -337,59 +336,83 @@ cdef int examine(LoopOwnership ownership) except -1:
     return 0
 
 
-cdef bint retake(LoopOwnership ownership, uint32_t verdict) except -1:
+cdef int retake(LoopOwnership ownership, uint32_t verdict) except -1:
     """Take ownership from its holder, if that is stuck, and pass it on."""
     cdef LoopThread loop_thread = ownership.holder
-    cdef LoopThread next
-    cdef PyObject *frame = NULL
-    cdef PyFrameObject *again
-    cdef int64_t cpu
-    cdef bint taken = False
-    cdef Trap trap
     if loop_thread is None or ownership.stall.idle or ownership.closed or ownership.item == NULL:
-        return False
+        return 0
     if ownership.stall.seen != ownership.stall.beat:
-        return False                           # something else runs by now
+        return 0                               # something else runs by now
     if loop_thread.state == REGION:
         loop_thread.state = RETAKEN
         ownership.regions_retaken += 1
-        taken = True
     elif loop_thread.state == RUNNING and ownership.handoff and not gl_trace_busy(loop_thread.tstate):
-        cpu = gl_clock_ns(loop_thread.clock)
-        if verdict & GL_RETAKE:
-            if cpu != ownership.stall.cpu or thread_does(loop_thread.tid) not in (GL_SLEEPS, GL_UNKNOWN):
-                return False                   # it went on while we waited for the GIL
-        elif not computes_without_gil(ownership, loop_thread, cpu):
-            return False
-        watch_raise()
-        trap = Trap.__new__(Trap)
-        frame = <PyObject *>PyThreadState_GetFrame(loop_thread.tstate)  # may run the collector, and so anything
-        if frame == NULL:
-            return False
-        again = PyThreadState_GetFrame(loop_thread.tstate)
-        # From here to on_retaken() nothing gives up the GIL: the thread is still where it is.
-        if (<PyObject *>again == frame and again != loop_thread.base and ownership.holder is loop_thread
-                and loop_thread.state == RUNNING and loop_thread.trap is None and ownership.item != NULL
-                and not gl_trace_busy(loop_thread.tstate)):
-            loop_thread.state = RETAKEN
-            try:
-                taken = arm(loop_thread, trap, frame)
-            finally:
-                if not taken:
-                    loop_thread.state = RUNNING
-            ownership.handoffs += 1
-        Py_XDECREF(<PyObject *>again)
-        Py_DECREF(<object>frame)
-    if not taken:
-        return False
+        if not is_stuck(ownership, loop_thread, verdict) or not trap_if_still_there(ownership, loop_thread):
+            return 0
+    else:
+        return 0
     ownership.on_retaken(loop_thread)
+    hand_over(ownership, loop_thread)
+    return 0
+
+
+cdef bint is_stuck(LoopOwnership ownership, LoopThread loop_thread, uint32_t verdict) except -1:
+    """Whether the holder is still stuck in a call, now that the monitor has the GIL, for which it had to wait."""
+    cdef int64_t cpu = gl_clock_ns(loop_thread.clock)
+    if verdict & GL_RETAKE:
+        return cpu == ownership.stall.cpu and thread_does(loop_thread.tid) in (GL_SLEEPS, GL_UNKNOWN)
+    return computes_without_gil(ownership, loop_thread, cpu)
+
+
+cdef bint trap_if_still_there(LoopOwnership ownership, LoopThread loop_thread) except -1:
+    """Arm the trap for the holder and make it RETAKEN, unless its callback has gone on or cannot be trapped.
+
+    True: from the second look at the innermost frame to the return nothing gave up the GIL, so the thread is still
+    where it was. The caller goes on to on_retaken() without giving it up.
+    """
+    cdef Trap trap
+    cdef PyObject *frame
+    cdef PyFrameObject *again
+    cdef bint trapped = False
+    watch_raise()
+    trap = Trap.__new__(Trap)
+    frame = <PyObject *>PyThreadState_GetFrame(loop_thread.tstate)      # may run the collector, and so anything
+    if frame == NULL:
+        return False
+    again = PyThreadState_GetFrame(loop_thread.tstate)
+    # From here to on_retaken() nothing gives up the GIL.
+    if <PyObject *>again == frame and can_be_trapped(ownership, loop_thread, again):
+        loop_thread.state = RETAKEN
+        try:
+            trapped = arm(loop_thread, trap, frame)
+        finally:
+            if not trapped:
+                loop_thread.state = RUNNING
+        ownership.handoffs += 1
+    Py_XDECREF(<PyObject *>again)
+    Py_DECREF(<object>frame)
+    return trapped
+
+
+cdef bint can_be_trapped(LoopOwnership ownership, LoopThread loop_thread, PyFrameObject *frame) noexcept:
+    """Whether the loop thread holds ownership and runs a callback, in a Python frame of that and in no trace function.
+
+    frame: the thread's innermost one. Does not give up the GIL.
+    """
+    return (frame != loop_thread.base and ownership.holder is loop_thread and loop_thread.state == RUNNING
+            and loop_thread.trap is None and ownership.item != NULL and not gl_trace_busy(loop_thread.tstate))
+
+
+cdef int hand_over(LoopOwnership ownership, LoopThread loop_thread) except -1:
+    """Give ownership, which was taken from `loop_thread`, to the next loop thread that can have it."""
+    cdef LoopThread next
     stall_hot()
     next = ownership.choose()
     if next is not None:
         ownership.grant(next)
     if ownership.stall.slow:
         ownership.stall.due = loop_thread.since + ownership.stall.slow
-    return True
+    return 0
 
 
 cdef bint computes_without_gil(LoopOwnership ownership, LoopThread loop_thread, int64_t before) except -1:
@@ -404,7 +427,7 @@ cdef bint computes_without_gil(LoopOwnership ownership, LoopThread loop_thread, 
     moment.tv_sec = 0
     moment.tv_nsec = STEP
     while True:
-        # Who waits for the GIL uses processor time as well, all of it where the switch interval is tiny.
+        # A thread that waits for the GIL uses processor time as well, all of it where the switch interval is tiny.
         if thread_does(loop_thread.tid) in (GL_FOR_GIL, GL_SLEEPS):
             return False
         if gl_clock_ns(loop_thread.clock) - before >= PROOF + (now_ns() - begun) * share:
@@ -429,24 +452,42 @@ cdef bint computes_without_gil(LoopOwnership ownership, LoopThread loop_thread, 
 
 # -------------------------------------------------------------------- reports
 cdef int report_slow(LoopOwnership ownership) except -1:
-    """A callback is slow: the holder's, or one that was handed off."""
-    cdef int64_t now = now_ns(), due = 0
+    """Some callback may be slow: one that was handed off, or the holder's."""
+    cdef int64_t now = now_ns()
+    report_away(ownership, now)
+    if holder_is_slow(ownership, now):
+        report_holder(ownership, now)
+    return 0
+
+
+cdef int report_away(LoopOwnership ownership, int64_t now) except -1:
+    """Report the callbacks that were handed off and are slow by now, and note when the next one will be."""
     cdef LoopThread loop_thread
+    cdef int64_t slow_at, due = 0
     for loop_thread in list(ownership.away):
         if loop_thread.report is None and ownership.stall.slow:
-            if now >= loop_thread.since + ownership.stall.slow:
-                describe(ownership, loop_thread, loop_thread.since, True)
-            elif due == 0 or loop_thread.since + ownership.stall.slow < due:
-                due = loop_thread.since + ownership.stall.slow
+            slow_at = loop_thread.since + ownership.stall.slow
+            if now >= slow_at:
+                report_stuck(ownership, loop_thread, loop_thread.since, True)
+            elif due == 0 or slow_at < due:
+                due = slow_at
     ownership.stall.due = due
-    loop_thread = ownership.holder
-    if (loop_thread is not None and not ownership.stall.idle and ownership.item != NULL
-            and loop_thread.report is None and ownership.stall.slow
-            and ownership.stall.seen == ownership.stall.beat and now - ownership.stall.since >= ownership.stall.slow):
-        if ownership.worker and not others_wait(ownership.loop(), worker_of(<object>ownership.item)):
-            ownership.stall.due = now + ownership.stall.slow  # it keeps nobody waiting yet
-        else:
-            describe(ownership, loop_thread, loop_thread.since if loop_thread.since else ownership.stall.since, False)
+    return 0
+
+
+cdef bint holder_is_slow(LoopOwnership ownership, int64_t now) noexcept:
+    cdef LoopThread loop_thread = ownership.holder
+    return (loop_thread is not None and not ownership.stall.idle and ownership.item != NULL
+            and loop_thread.report is None and ownership.stall.slow != 0
+            and ownership.stall.seen == ownership.stall.beat and now - ownership.stall.since >= ownership.stall.slow)
+
+
+cdef int report_holder(LoopOwnership ownership, int64_t now) except -1:
+    cdef LoopThread loop_thread = ownership.holder
+    if ownership.worker and not others_wait(ownership.loop(), worker_of(<object>ownership.item)):
+        ownership.stall.due = now + ownership.stall.slow  # nothing waits behind it yet
+    else:
+        report_stuck(ownership, loop_thread, loop_thread.since or ownership.stall.since, False)
     return 0
 
 
@@ -464,7 +505,7 @@ cdef bint others_wait(LoopCore loop, Worker worker) except -1:
     cdef pollfd look
     if loop is None or loop.pollset is None or loop.pollset.ps == NULL:
         return False
-    if backlog.count or loop.count or not loop.pollset.inbox_empty():
+    if backlog.count or loop.ready.count or not loop.pollset.inbox_empty():
         return True
     if worker is not None and worker.runnable.count:
         return True
@@ -482,39 +523,85 @@ cdef object task_of(object item):
     return task if isinstance(task, asyncio.Task) else None
 
 
-cdef int describe(LoopOwnership ownership, LoopThread loop_thread, int64_t since, bint away) except -1:
-    cdef object loop = ownership.loop()
-    cdef object item = loop_thread.item if away else <object>ownership.item
-    cdef object frame = None, task, base, report, goroutine = None
+@cython.final
+cdef class StuckCallback:
+    """What a report says of a callback, or of the goroutine that it runs, while that is stuck."""
+    cdef readonly unsigned long thread      # its ident
+    cdef readonly object frame              # the innermost one; None for a goroutine of a built-in function
+    cdef readonly object base               # the frame that called into the loop, which is no part of the callback
+    cdef readonly object item               # of the loop: a handle, a transport, or a worker's turn
+    cdef readonly object task               # whose step the callback is; None: of no task, or in a goroutine
+    cdef readonly object goroutine          # of a worker; None: a callback
+    cdef readonly object function           # the name of what the goroutine runs; None: a callback
+    cdef readonly double seconds            # since it began
+    cdef readonly bint computes             # rather than waits in a call
+    cdef readonly bint handed_off           # others run meanwhile
+
+
+cdef object innermost_frame(LoopThread loop_thread):
+    """The innermost frame of a loop thread's thread, or None."""
+    cdef PyObject *frame = <PyObject *>PyThreadState_GetFrame(loop_thread.tstate)
+    cdef object owned
+    if frame == NULL:
+        return None
+    owned = <object>frame
+    Py_DECREF(owned)
+    return owned
+
+
+cdef object current_task_of(LoopOwnership ownership, LoopThread loop_thread, object item, bint handed_off):
+    """The task whose step a loop thread runs, or None."""
+    if sys.version_info >= (3, 14):            # a current task is its thread's, and this is another thread
+        return task_of(item)
+    return loop_thread.task if handed_off else asyncio.current_task(ownership.loop())
+
+
+cdef bint computes(LoopOwnership ownership, LoopThread loop_thread) except -1:
+    """Whether the holder used processor time since the last look, or waits for the GIL."""
+    return (ownership.stall.cpu != gl_clock_ns(loop_thread.clock)
+            or thread_does(loop_thread.tid) not in (GL_SLEEPS, GL_UNKNOWN))
+
+
+cdef StuckCallback describe(LoopOwnership ownership, LoopThread loop_thread, int64_t since, bint handed_off):
+    """What to report of the callback of a loop thread. `since`: when it began.
+
+    The item and the frame come first: an allocation may run the collector, and the callback may end meanwhile.
+    """
+    cdef object item = loop_thread.item if handed_off else <object>ownership.item
+    cdef object frame = innermost_frame(loop_thread)
     cdef Worker worker = worker_of(item) if ownership.worker else None
-    cdef bint computes
+    cdef StuckCallback stuck = StuckCallback.__new__(StuckCallback)
+    stuck.thread = loop_thread.ident
+    stuck.frame = frame
+    stuck.base = <object><PyObject *>loop_thread.base if loop_thread.base != NULL else None
+    stuck.item = item
+    if worker is not None and worker.current is not None:
+        stuck.goroutine = worker.current
+    else:
+        stuck.task = current_task_of(ownership, loop_thread, item, handed_off)
+    stuck.computes = not handed_off and computes(ownership, loop_thread)
+    stuck.handed_off = handed_off
+    stuck.seconds = (now_ns() - since) / 1e9
+    if stuck.goroutine is not None:
+        stuck.function = (<Goroutine>stuck.goroutine).what()  # runs Python code
+    return stuck
+
+
+cdef int report_stuck(LoopOwnership ownership, LoopThread loop_thread, int64_t since, bint handed_off) except -1:
+    """Report the callback of a loop thread. The report is told of its end, which may come before this returns."""
     cdef uint64_t beat = ownership.stall.beat
-    cdef PyObject *innermost
+    cdef object report
+    cdef bint still_runs
     if report_slow_callback is None or loop_thread.tstate == NULL:
         return 0
-    innermost = <PyObject *>PyThreadState_GetFrame(loop_thread.tstate)
-    if innermost != NULL:                      # a goroutine of a built-in function has none
-        frame = <object>innermost
-        Py_DECREF(frame)
-    if worker is not None and worker.current is not None:
-        goroutine = worker.current
-        task = None
-    else:
-        task = loop_thread.task if away else asyncio.current_task(loop)
-        if sys.version_info >= (3, 14):        # where a task is its thread's, and this is another thread
-            task = task_of(item)
-    if away:
-        computes = False
-    else:
-        computes = (ownership.stall.cpu != gl_clock_ns(loop_thread.clock)
-                    or thread_does(loop_thread.tid) not in (GL_SLEEPS, GL_UNKNOWN))
-    base = <object><PyObject *>loop_thread.base if loop_thread.base != NULL else None
     # Runs Python code, so that the callback may go on meanwhile, and end.
-    report = report_slow_callback(
-        loop, loop_thread.ident, frame, base, item, task, (now_ns() - since) / 1e9, computes, away, goroutine,
-        None if goroutine is None else (<Goroutine>goroutine).what(),
-    )
-    if loop_thread in ownership.away if away else ownership.holder is loop_thread and ownership.stall.beat == beat:
+    report = report_slow_callback(describe(ownership, loop_thread, since, handed_off))
+    if handed_off:
+        still_runs = loop_thread in ownership.away
+    else:
+        # (Without an item the loop is between two callbacks, or sleeps: it may be long until the beat grows.)
+        still_runs = ownership.holder is loop_thread and ownership.stall.beat == beat and ownership.item != NULL
+    if still_runs:
         loop_thread.report = report
         if loop_thread.since == 0:
             loop_thread.since = since
@@ -535,13 +622,8 @@ cdef int ended(LoopThread loop_thread) except -1:
 cdef int abandoned(LoopThread loop_thread) except -1:
     """run_forever() returns though callbacks are stuck: say which."""
     cdef LoopThread other
-    cdef PyObject *frame
     for other in list(loop_thread.ownership.away):
-        frame = <PyObject *>PyThreadState_GetFrame(other.tstate)
-        report_abandoned(
-            loop_thread.ownership.loop(), other.ident, <object>frame if frame != NULL else None, other.item
-        )
-        Py_XDECREF(frame)
+        report_abandoned(loop_thread.ownership.loop(), other.ident, innermost_frame(other), other.item)
     return 0
 
 
@@ -560,7 +642,7 @@ cdef void poke() noexcept nogil:
 
 def start_monitoring(LoopCore loop not None):
     """Let the monitor watch a loop that runs."""
-    cdef LoopOwnership ownership = loop.ownership
+    cdef LoopOwnership ownership = loop._ownership
     if not ownership.is_monitored:
         learn()
         start_monitor()
@@ -573,7 +655,7 @@ def start_monitoring(LoopCore loop not None):
 
 def stop_monitoring(LoopCore loop not None):
     """Let the monitor forget a loop; run_forever() returns."""
-    cdef LoopOwnership ownership = loop.ownership
+    cdef LoopOwnership ownership = loop._ownership
     if ownership.is_monitored:
         ownership.set_monitored(False)
         monitored.remove(ownership)
@@ -600,8 +682,8 @@ cdef int watch_workers() except -1:
 def add_worker(LoopCore loop not None, bint watch):
     """A worker's loop is about to run, in its thread. watch: whether to watch it, whatever loops say."""
     global always
-    loop.ownership.worker = True
-    worker_ownerships.append(loop.ownership)
+    loop._ownership.worker = True
+    worker_ownerships.append(loop._ownership)
     if watch:
         always = <int64_t>(loop.slow_callback_duration * 1e9)
     watch_workers()
@@ -609,15 +691,15 @@ def add_worker(LoopCore loop not None, bint watch):
 
 def remove_worker(LoopCore loop not None):
     """The worker has ended."""
-    if loop.ownership in worker_ownerships:
-        worker_ownerships.remove(loop.ownership)
+    if loop._ownership in worker_ownerships:
+        worker_ownerships.remove(loop._ownership)
     stop_monitoring(loop)
 
 
 def configure(LoopCore loop not None, bint handoff, bint watch):
     """Say whether a loop may be handed off, and whether its slow callbacks are reported."""
-    loop.ownership.handoff = handoff
-    loop.ownership.report_slow(watch)
+    loop._ownership.handoff = handoff
+    loop._ownership.report_slow(watch)
 
 
 def set_runtime(thread_requester, slow_reporter, abandoned_reporter):

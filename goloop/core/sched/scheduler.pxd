@@ -91,7 +91,11 @@ cdef class Worker(Pollable):
     cdef object firstiter         # what its loop has set for the thread: hooks for asynchronous generators,
     cdef object finalizer
     cdef LoopThread loop_thread        # and the loop thread
+    cdef readonly object bubble        # of a bubble (sched/bubble.pyx): its loop. None: in the world outside
+    cdef list failed              # of a bubble: its goroutines whose exceptions had no receiver as they ended
 
+    cdef int take_thread(self) except -1
+    cdef int leave_thread(self) except -1
     cdef int run_goroutines(self) except -1
     cdef bint can_start(self) noexcept
     cdef bint begins(self) noexcept
@@ -100,12 +104,15 @@ cdef class Worker(Pollable):
     cdef object pick_next(self)
     cdef object pick_hub(self)
     cdef int use_locals(self, Locals wanted) except -1
+    cdef int resume(self, G g) except -1
     cdef int make_locals(self, G g) except -1
     cdef int drop_locals(self, G g) except -1
+    cdef int switch_to(self, object target) except -1
     cdef int switch_away(self, object me) except -1
     cdef int report_end(self) except -1
     cdef int park(self, G g, str reason) except -1
     cdef int yield_(self, G g) except -1
+    cdef int maybe_yield(self, G g) except -1
     cdef int note_loop(self) except -1
     cdef bint loop_inside(self) noexcept
     cdef tuple set_aside(self)
@@ -117,6 +124,11 @@ cdef class Worker(Pollable):
     cdef bint used_cpu(self) noexcept
     cdef bint notify(self) except -1
 
+
+# Bubbles whose loops run now, in the whole process. While it is 0, nothing need ask for a bubble's clock, its choices
+# or its edge, and one look at this is all that a bubble costs. Guard: the GIL.
+cdef Py_ssize_t bubbles
+cdef object bubble_here()             # the loop of the bubble that this thread runs; None: it runs none
 
 cdef Queue backlog                # goroutines that no worker has started
 cdef Worker here()                # the worker of this thread, or None

@@ -9,6 +9,7 @@ class Worker:
     thread: int
     retired: bool
     loop: Any
+    bubble: Any
     tasks: dict[Any, Any]
     def __new__(cls, loop: LoopCore) -> Self: ...
     def enter(self) -> None: ...

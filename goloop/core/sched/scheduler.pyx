@@ -3,7 +3,7 @@
 
 A worker is a thread whose main greenlet, the hub, runs a loop. The worker stands in that loop's ready queue as one
 item; its run_goroutines() switches to goroutines, which switch directly to each other as they park, until there is none
-left or the budget is spent, and then back to the hub. HACKING.md has the states and who may change them.
+left or the budget is spent, and then back to the hub. HACKING.md has the states and the transitions between them.
 
 Everything here is guarded by the GIL: no function gives it up between reading a state and changing it.
 """
@@ -112,6 +112,7 @@ cdef object _set_running_loop = set_running_loop
 cdef object _swap_current_task = getattr(asyncio.tasks, "_swap_current_task", None)
 cdef bint TASK_OF_THREAD = sys.version_info >= (3, 14)        # and not of the loop
 
+cdef Py_ssize_t bubbles = 0
 cdef Queue backlog = Queue()
 cdef list workers = []            # all that run; the first ones are preferred
 cdef object start_worker = None   # runtime.workers': starts a thread with a worker, False if there may be no more
@@ -189,7 +190,7 @@ cdef class BacklogNotice(Pollable):
 
 
 cdef class Worker:
-    """A thread's loop and hub. Made and run by the thread itself: enter(), then the loop, then leave_thread()."""
+    """A thread's loop and hub. Made and run by the thread itself: enter(), then the loop, then exit()."""
 
     def __cinit__(self, LoopCore loop not None):
         self.slow = True
@@ -202,15 +203,33 @@ cdef class Worker:
         self.tasks = {}
         self.budget = BUDGET
 
-    def enter(self):
-        """Become the worker of this thread."""
-        global gl_worker
+    cdef int take_thread(self) except -1:
+        """Become the worker of this thread, and the current greenlet its hub."""
+        global gl_worker, bubbles
         if gl_worker != NULL:
             raise SystemError("this thread has a worker")
         self.hub = getcurrent()
         self.thread = PyThread_get_thread_ident()
-        self.clock = gl_thread_clock()
         gl_worker = <PyObject *>self
+        if self.bubble is not None:
+            bubbles += 1
+        return 0
+
+    cdef int leave_thread(self) except -1:
+        """Let the spare runners end, and stop being this thread's worker; the loop does not run any more."""
+        global gl_worker, bubbles
+        while self.spare:
+            switch(self.spare.pop(), NULL, NULL)
+        gl_worker = NULL
+        self.hub = None
+        if self.bubble is not None:
+            bubbles -= 1
+        return 0
+
+    def enter(self):
+        """Become the worker of this thread, and take goroutines of the backlog."""
+        self.take_thread()
+        self.clock = gl_thread_clock()
         workers.append(self)
 
     def retire(self):
@@ -222,14 +241,10 @@ cdef class Worker:
                 wake_one()
 
     def exit(self):
-        """Let the spare runners end, and stop being this thread's worker; the loop does not run any more."""
-        global gl_worker
+        """Stop being this thread's worker, for good; the loop does not run any more."""
         if self in workers:           # its loop has failed
             self.retire()
-        while self.spare:
-            switch(self.spare.pop(), NULL, NULL)
-        gl_worker = NULL
-        self.hub = None
+        self.leave_thread()
         self.notice = None
 
     def __repr__(self):
@@ -306,7 +321,7 @@ cdef class Worker:
         when a new runner is to be started."""
         cdef G g
         cdef object runner
-        self.loop.ownership.stall.beat += 1
+        self.loop._ownership.stall.beat += 1
         if self.begins():
             if self.spare:
                 runner = self.spare.pop()
@@ -350,6 +365,14 @@ cdef class Worker:
             self.installed = wanted
         return 0
 
+    cdef int resume(self, G g) except -1:
+        """Make a goroutine the current one; for a bubble's worker."""
+        self.budget -= 1
+        self.current = g
+        if own_locals:
+            self.use_locals(g.locals)
+        return 0
+
     cdef int make_locals(self, G g) except -1:
         """Give a new goroutine values of its own, and use them."""
         cdef dict own
@@ -374,6 +397,10 @@ cdef class Worker:
         g.locals = None
         return 0
 
+    cdef int switch_to(self, object target) except -1:
+        switch(target, NULL, NULL)
+        return 0
+
     cdef int switch_away(self, object me) except -1:
         """Switch away from the current goroutine, whose state says already how it comes back."""
         cdef object target = self.pick_next()
@@ -395,8 +422,8 @@ cdef class Worker:
                 report_unraisable(exc)
             self.live -= 1
             self.current = None
-            self.loop.ownership.stall.beat += 1
-            if self.loop.ownership.safepoint_requested:
+            self.loop._ownership.stall.beat += 1
+            if self.loop._ownership.safepoint_requested:
                 self.report_end()
             if self.loop_inside():
                 self.set_aside()          # it has not put back the hooks
@@ -422,7 +449,7 @@ cdef class Worker:
     cdef int report_end(self) except -1:
         """To the watch, that the goroutine does not keep the others waiting any more."""
         try:
-            self.loop.ownership.switched()
+            self.loop._ownership.switched()
         except BaseException as exc:
             report_unraisable(exc)
         return 0
@@ -430,7 +457,7 @@ cdef class Worker:
     cdef int park(self, G g, str reason) except -1:
         """Switch away until ready(g). Only from the goroutine itself."""
         cdef tuple aside = None
-        if self.loop.ownership.safepoint_requested:
+        if self.loop._ownership.safepoint_requested:
             self.report_end()
         if self.loop_inside():
             aside = self.set_aside()      # first, as it can fail and run Python code
@@ -449,7 +476,7 @@ cdef class Worker:
     cdef int yield_(self, G g) except -1:
         """Let the others run first."""
         cdef tuple aside = None
-        if self.loop.ownership.safepoint_requested:
+        if self.loop._ownership.safepoint_requested:
             self.report_end()
         if self.loop_inside():
             aside = self.set_aside()
@@ -465,6 +492,10 @@ cdef class Worker:
             g.status = RUNNING
             if aside is not None:
                 self.bring_back(aside)
+        return 0
+
+    cdef int maybe_yield(self, G g) except -1:
+        """In a bubble: let the others run first, if that is what is drawn."""
         return 0
 
     # -------------------------------------------------------------- running loops
@@ -572,6 +603,10 @@ cdef bint take_cancellation(G g) noexcept:
     return True
 
 
+cdef object bubble_here():
+    return (<Worker>gl_worker).bubble if gl_worker != NULL else None
+
+
 cdef int ready(G g) except -1:
     cdef Worker worker = g.worker
     g.status = RUNNABLE
@@ -583,12 +618,20 @@ cdef int ready(G g) except -1:
     g.node.item = <void *>g
     Py_INCREF(g)                      # the inbox's reference; drain() drops it
     if not worker.loop.pollset.post(&g.node):
-        Py_DECREF(g)                  # its worker has ended, and goroutine.abandon() says so to whoever waits for it
+        Py_DECREF(g)                  # its worker has ended, and goroutine.abandon() says so to its waiters
     return 0
 
 
 cdef int enqueue_new(G g) except -1:
     cdef Worker worker = here()
+    if worker is not None and worker.bubble is not None:
+        g.worker = worker             # a bubble's goroutines stay in it: they never are in the backlog
+        worker.runnable.push(g)
+        if worker.current is None:
+            worker.loop.queue(worker)
+        else:
+            worker.maybe_yield(worker.current)
+        return 0
     backlog.push(g)
     gl_monitor_backlog(1)
     if worker is None or worker.locked or worker.retired or worker.in_blocking_region():
@@ -626,7 +669,7 @@ cdef int wake_one() except -1:
 
 
 cdef int backlog_stalled() noexcept with gil:
-    """The monitor's report that nobody has started a goroutine for a tick, though the backlog is not empty. Returns
+    """The monitor's report that no worker has started a goroutine for a tick, though the backlog is not empty. Returns
     whether that was changed."""
     global complained
     cdef Worker worker
@@ -689,7 +732,7 @@ def get_procs():
 def separate_locals():
     """Give every goroutine that starts from now on its own values in each threading.local.
 
-    SystemError on a Python whose threading.local nobody has looked at.
+    SystemError on a Python with which this was not checked.
     """
     global own_locals
     if not GL_PYTHON_KNOWN:
@@ -731,10 +774,12 @@ def after_fork_in_child():
 
     The goroutine that forked goes on as what a plain thread runs; its worker only brings it to its end.
     """
-    global gl_worker
+    global gl_worker, bubbles
     cdef Worker worker = here()
     workers.clear()
+    bubbles = 0
     if worker is not None:
+        worker.bubble = None
         gl_worker = NULL
         worker.retired = True
         worker.current = None

@@ -4,22 +4,22 @@ from goloop.core.sched.scheduler cimport G
 
 cdef enum Outcome:
     WAITING = 0
-    COMPLETED = 1     # somebody gave it what it waited for
+    COMPLETED = 1     # it was given what it waited for
     TIMED_OUT = 2
     CANCELLED = 3
 
 
-# One wait of one actor. claim() decides, once, how it ends; whoever claimed it calls wake(). Guard: the GIL.
+# One wait of one actor. claim() decides, once, how it ends; the claimer calls wake(). Guard: the GIL.
 cdef class Waiter:
     cdef Outcome outcome
     cdef unsigned int forks         # of the process that it waits in
     cdef bint parked                # the goroutine has switched away, or is just about to
     cdef bint resumed               # a coroutine that has ended its wait: from then on, what it was given is its own
-    cdef bint gives_back_on_cancel  # who waits gives back what comes at the moment of its cancellation: that one wins
+    cdef bint gives_back_on_cancel  # what comes at the moment of a cancellation is given back: the latter wins
     cdef bint success               # the three are the claimer's to fill in, between claim() and wake()
     cdef Py_ssize_t index
     cdef object value
-    cdef G g                      # who waits: a goroutine,
+    cdef G g                      # the actor that waits: a goroutine,
     cdef object lock              # a plain thread, in acquire() of this lock,
     cdef object loop              # or a coroutine on this loop, awaiting `future`
     cdef object future
@@ -27,7 +27,7 @@ cdef class Waiter:
 
     cdef bint waits(self) noexcept                # it can still be claimed
     cdef bint claim(self, Outcome outcome) noexcept
-    cdef bint wake(self) except -1                # False: nobody is there any more
+    cdef bint wake(self) except -1                # False: the actor is gone
     cdef bint wake_loop(self) except -1
     cdef bint give_up(self) noexcept
     cdef int block_thread(self, double timeout) except -1

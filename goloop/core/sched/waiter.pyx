@@ -14,7 +14,9 @@ from asyncio import events as _events
 cimport cython
 from libc.math cimport isnan
 
-from goloop.core.sched.scheduler cimport Worker, current_g, here, in_goroutine, ready, take_cancellation
+from goloop.core.sched.scheduler cimport (
+    Worker, bubble_here, bubbles, current_g, here, in_goroutine, ready, take_cancellation,
+)
 
 
 cdef extern from "Python.h":
@@ -43,7 +45,9 @@ cdef double seconds_of(object timeout) except -2:
     seconds = number_of_seconds(timeout)
     if isnan(seconds):
         raise ValueError("a timeout cannot be NaN")
-    return 0 if seconds < 0 else min(seconds, LONGEST)
+    if seconds > LONGEST and (not bubbles or bubble_here() is None):
+        return LONGEST                # of virtual time any amount may pass
+    return 0 if seconds < 0 else seconds
 
 
 cdef int raise_outcome(Outcome outcome, str what) except -1:
@@ -63,7 +67,7 @@ def _resolve(future):
 cdef class Waiter:
     cdef bint waits(self) noexcept:
         if self.outcome == WAITING and self.forks != forks:
-            self.outcome = CANCELLED      # the one who waits is in the parent process
+            self.outcome = CANCELLED      # the actor that waits is in the parent process
         return self.outcome == WAITING
 
     cdef bint claim(self, Outcome outcome) noexcept:
@@ -140,7 +144,7 @@ cdef class Waiter:
         except BaseException as exc:      # a signal handler raised it, KeyboardInterrupt for one
             if self.claim(CANCELLED) or self.gives_back_on_cancel:
                 raise
-            # What it waited for has come, and must not be lost: the exception comes right after it.
+            # The value has come, and must not be lost: the exception comes right after it.
             PyThreadState_SetAsyncExc(PyThread_get_thread_ident(), type(exc))
         return 0
 
@@ -175,13 +179,16 @@ cdef class Waiter:
 
 cdef int may_block(str what, str instead) except -1:
     """RuntimeError on the thread of a running loop outside of a goroutine, where waiting would stop the loop."""
-    if not in_goroutine() and (here() is not None or _events._get_running_loop() is not None):
+    if in_goroutine():
+        if bubbles:                   # in a bubble, others may go first wherever it could park
+            here().maybe_yield(current_g())
+    elif here() is not None or _events._get_running_loop() is not None:
         raise RuntimeError(f"{what} would block the event loop: use {instead} here, or call it in a goroutine")
     return 0
 
 
 cdef Waiter blocking_waiter(str what, str instead):
-    """A waiter for whoever calls: the goroutine that runs here, or else the thread; after may_block()."""
+    """A waiter for the caller: the goroutine that runs here, or else the thread; after may_block()."""
     cdef Waiter waiter = Waiter.__new__(Waiter)
     waiter.forks = forks
     waiter.g = current_g()
@@ -255,7 +262,7 @@ cdef class WaitQueue:
         return None
 
     cdef bint waiting(self) noexcept:
-        """Whether somebody here still waits; those who gave up and have not left yet are taken out."""
+        """Whether a waiter here still waits; those that gave up and have not left yet are taken out."""
         while self.first is not None and not self.first.waiter.waits():
             self.first.unlink()
         return self.first is not None
@@ -283,6 +290,6 @@ cdef class WaitQueue:
 
 
 def after_fork_in_child():
-    """In a forked child: nobody waits."""
+    """In a forked child: every wait is void."""
     global forks
     forks += 1

@@ -11,8 +11,10 @@ cdef class Chan:
     cdef Py_ssize_t owed              # of these, for receivers that were claimed and are not back; the rest can be had
     cdef WaitQueue receivers
     cdef WaitQueue senders
+    cdef object bubble                # the one it was made in; None: outside; Ellipsis: it may be used anywhere
     cdef object __weakref__
 
+    cdef int check_edge(self) except -1
     cdef int append(self, object value) except -1
     cdef int grow(self) except -1
     cdef object pop(self)

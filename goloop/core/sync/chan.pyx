@@ -11,9 +11,12 @@ whichever that is by then. A cancelled waiter leaves it to the next receiver, an
 """
 
 import types
+from sys import maxsize as _maxsize
 
 from libc.stdint cimport uint64_t
 
+from goloop.core.sched.bubble cimport BubbleCore, core_here
+from goloop.core.sched.scheduler cimport bubble_here, bubbles
 from goloop.core.sched.waiter cimport (
     COMPLETED, WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, may_block, new_wait_node,
     raise_outcome, seconds_of,
@@ -60,10 +63,14 @@ cdef class Chan:
             raise TypeError(f"a channel's capacity is an int, got {n!r}")
         if n < 0:
             raise ValueError(f"a channel's capacity cannot be negative, got {n}")
+        if n > _maxsize:
+            raise ValueError(f"a channel's capacity is at most {_maxsize}, got {n}")
         self.cap = n
         self.ring = []
         self.receivers = WaitQueue()
         self.senders = WaitQueue()
+        if bubbles:
+            self.bubble = bubble_here()
 
     def __len__(self):
         return self.count - self.owed
@@ -77,6 +84,16 @@ cdef class Chan:
         return f"<Chan {state}{len(self)} of {self.cap}{waiting}>"
 
     # --------------------------------------------------------------- the state
+    cdef int check_edge(self) except -1:
+        """RuntimeError for a channel of another bubble, or of none. To be called while there are bubbles."""
+        if self.bubble is not bubble_here() and self.bubble is not ...:
+            raise RuntimeError(
+                "a channel that was made outside of this bubble is used in it: make it inside"
+                if bubble_here() is not None else
+                "a channel that was made in a bubble is used outside of it"
+            )
+        return 0
+
     cdef int append(self, object value) except -1:
         while self.count == len(self.ring):
             self.grow()
@@ -105,6 +122,8 @@ cdef class Chan:
     cdef bint send_now(self, object value) except -1:
         """Hand the value to a receiver or the buffer. False: it has to wait."""
         cdef WaitNode node
+        if bubbles:
+            self.check_edge()
         if self.closed:
             raise ChannelClosed("send on a closed channel")
         node = self.receivers.claim_first() if self.receivers.first is not None else None
@@ -156,6 +175,8 @@ cdef class Chan:
         """The oldest value; or NOTHING, or CLOSED."""
         cdef object value
         cdef WaitNode node
+        if bubbles:
+            self.check_edge()
         if self.count > self.owed:
             value = self.pop()
             while self.senders.first is not None and self.count - self.owed < self.cap:
@@ -191,7 +212,7 @@ cdef class Chan:
         return value
 
     cdef int give_back(self, Waiter waiter) except -1:
-        """A receiver ends its wait with an exception: what it was claimed for, if it was, is for somebody else."""
+        """A receiver ends its wait with an exception: what it was claimed for, if it was, is for another receiver."""
         if waiter.outcome == COMPLETED and waiter.success:
             if waiter.g is None:
                 self.owed -= 1
@@ -217,6 +238,8 @@ cdef class Chan:
         Values in the buffer can still be received. Sends raise ChannelClosed from now on, also those that wait.
         ChannelClosed if the channel is closed already.
         """
+        if bubbles:
+            self.check_edge()
         if self.closed:
             raise ChannelClosed("close of a closed channel")
         self.closed = True
@@ -372,6 +395,17 @@ cdef class Chan:
             raise StopAsyncIteration from None
 
 
+def use_anywhere(Chan chan not None):
+    """Let a channel be used in every bubble and outside."""
+    chan.bubble = ...
+
+
+def check_edge(Chan chan not None):
+    """RuntimeError if a use of the channel crosses the edge of a bubble."""
+    if bubbles:
+        chan.check_edge()
+
+
 # ------------------------------------------------------------------------ select
 cdef class Case:
     """A case of select() and async_select(); made by recv() and send()."""
@@ -430,6 +464,8 @@ cdef int check_cases(tuple cases) except -1:
     for case in cases:
         if case is not None and not isinstance(case, Case):
             raise TypeError(f"select() takes recv(chan), send(chan, value) or None, got {case!r}")
+        if bubbles and case is not None:
+            (<Case>case).chan.check_edge()
     return 0
 
 
@@ -437,6 +473,8 @@ cdef object try_cases(tuple cases):
     """Perform one of the cases that are ready, each with the same chance; None: none is."""
     cdef Py_ssize_t i, ready, chosen
     cdef object result = None
+    if bubbles and core_here() is not None:
+        return draw_case(cases)
     while result is None:
         ready = 0
         chosen = -1
@@ -448,6 +486,21 @@ cdef object try_cases(tuple cases):
         if chosen < 0:
             break
         result = (<Case>cases[chosen]).perform(chosen)
+    return result
+
+
+cdef object draw_case(tuple cases):
+    """try_cases() in a bubble."""
+    cdef Py_ssize_t i
+    cdef list ready
+    cdef BubbleCore core = core_here()
+    cdef object result = None
+    while result is None:
+        ready = [i for i in range(len(cases)) if cases[i] is not None and (<Case>cases[i]).ready()]
+        if not ready:
+            break
+        i = ready[core.choices.choose(len(ready))]
+        result = (<Case>cases[i]).perform(i)
     return result
 
 

@@ -8,8 +8,9 @@ passes the signal on. Semantics are Go's (package sync).
 import asyncio
 from asyncio import events as _events
 from inspect import isawaitable, iscoroutinefunction
+from sys import maxsize as _maxsize
 
-from goloop.core.sched.goroutine cimport Goroutine, when_done
+from goloop.core.sched.goroutine cimport Goroutine
 from goloop.core.sync.locks cimport EXCLUSIVE, SHARED, RLocker
 from goloop.core.sync.orphans cimport awaiting_frames
 from goloop.core.sched.scheduler cimport current_g
@@ -17,9 +18,9 @@ from goloop.core.sched.waiter cimport (
     CANCELLED, COMPLETED, WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, new_wait_node, raise_outcome,
     seconds_of,
 )
-from goloop.core.system.posix cimport now_s
+from goloop.core.sched.bubble cimport clock_s
 
-from goloop.core.sched.goroutine import go as _go
+from goloop.core.sched.goroutine import go_then
 from goloop.core.sync.locks import Mutex, RWMutex, obtain_async
 
 
@@ -165,11 +166,11 @@ cdef class Cond:
         held, and on the thread of a running loop outside of a goroutine: `await async_wait_for()` there.
         """
         cdef double seconds = seconds_of(timeout)
-        cdef double end = now_s() + seconds
+        cdef double end = clock_s() + seconds
         result = predicate()
         while not result:
             try:
-                self.wait(None if seconds < 0 else end - now_s())
+                self.wait(None if seconds < 0 else end - clock_s())
             except TimeoutError:
                 result = predicate()
                 if not result:
@@ -186,11 +187,11 @@ cdef class Cond:
         lock is not held. On any loop.
         """
         cdef double seconds = seconds_of(timeout)
-        cdef double end = now_s() + seconds
+        cdef double end = clock_s() + seconds
         result = predicate()
         while not result:
             try:
-                await self.async_wait(None if seconds < 0 else end - now_s())
+                await self.async_wait(None if seconds < 0 else end - clock_s())
             except TimeoutError:
                 result = predicate()
                 if not result:
@@ -246,7 +247,7 @@ cdef class WaitGroup:
         cdef WaitQueue gone = None
         cdef WaitNode node
         if self.waiters.first is not None:
-            gone = WaitQueue.__new__(WaitQueue)  # now: nobody else may run between the change and the claims
+            gone = WaitQueue.__new__(WaitQueue)  # now: no other code may run between the change and the claims
         if self.count + delta < 0:
             raise RuntimeError("negative WaitGroup counter: done() was called more often than add() said")
         if self.count or delta <= 0:
@@ -286,6 +287,8 @@ cdef class WaitGroup:
         """
         if not isinstance(delta, int):
             raise TypeError(f"WaitGroup.add() takes an int, got {delta!r}")
+        if not -_maxsize <= delta <= _maxsize:
+            raise ValueError(f"WaitGroup.add() takes at most {_maxsize}, got {delta}")
         self.change(delta)
 
     def done(self):
@@ -306,11 +309,10 @@ cdef class WaitGroup:
         cdef Goroutine g
         self.change(1)
         try:
-            g = _go(function, *args, **kwargs)
+            g = go_then(self._ended, function, args, kwargs)
         except BaseException:
             self.change(-1)
             raise
-        when_done(g, self._ended)
         return g
 
     def _ended(self, g):

@@ -6,6 +6,8 @@ handed over only to a waiter that was claimed for it (sched/waiter.pyx). A waite
 keeps it, if it is a goroutine, whose next park raises, or passes it on. Semantics are Go's (sync, golang.org/x/sync).
 """
 
+from sys import maxsize as _maxsize
+
 from goloop.core.sched.waiter cimport (
     CANCELLED, COMPLETED, WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, may_block, new_wait_node,
     raise_outcome, seconds_of,
@@ -101,7 +103,7 @@ cdef class Mutex(Locker):
     """A lock with one holder at a time (Go: sync.Mutex), handed over in the order in which it was asked for.
 
     From any thread: `with mutex:` and lock() park a goroutine or block a plain thread, `async with mutex:` and `await
-    async_lock()` are for coroutines on any loop. The lock belongs to nobody: one goroutine may lock it and another
+    async_lock()` are for coroutines on any loop. The lock has no owner: one goroutine may lock it and another
     unlock it. A holder that locks it again waits for ever.
     """
 
@@ -193,7 +195,7 @@ cdef class RWMutex(Locker):
     """A lock held by any number of readers or by one writer (Go: sync.RWMutex).
 
     lock() and `with` are the writer's; rlock() and `with rw.rlocker():` the readers'. A writer that waits keeps new
-    readers out, and when a writer is done all the readers that wait come in before the next writer does: nobody
+    readers out, and when a writer is done all the readers that wait come in before the next writer does: none
     starves. So a reader must not lock it a second time, nor a reader ask to be the writer. From any thread: `with` and
     lock() park a goroutine or block a plain thread, `async with` and `await async_lock()` are for coroutines on any
     loop.
@@ -279,7 +281,7 @@ cdef class RWMutex(Locker):
             node = admitted.first
             node.unlink()
             if not node.waiter.wake():
-                self.hand_on_lock(SHARED)  # nobody is there any more
+                self.hand_on_lock(SHARED)  # the reader is gone
         return self.readers_ > 0 or self.writing
 
     def lock(self, timeout=None):
@@ -354,7 +356,7 @@ cdef class RWMutex(Locker):
         if self.consume_orphaned_unlock():
             return
         if not self.readers_:
-            raise RuntimeError("runlock of an RWMutex that nobody holds for reading: rlock() goes with runlock(), "
+            raise RuntimeError("runlock of an RWMutex that is not held for reading: rlock() goes with runlock(), "
                                "lock() with unlock()")
         self.hand_on_lock(SHARED)
 
@@ -467,8 +469,8 @@ cdef class Semaphore(Locker):
     def __cinit__(self, size):
         if not isinstance(size, int):
             raise TypeError(f"a semaphore's size is an int, got {size!r}")
-        if size < 1:
-            raise ValueError(f"a semaphore's size is at least 1, got {size}")
+        if not 1 <= size <= _maxsize:
+            raise ValueError(f"a semaphore's size is at least 1, and at most {_maxsize}, got {size}")
         self.size = size
         self.waiters = WaitQueue()
 
@@ -530,7 +532,7 @@ cdef class Semaphore(Locker):
             await obtain_async(self, weight, seconds, "Semaphore.async_acquire()")
 
     def try_acquire(self, n=1):
-        """Hold n permits if they are free and nobody waits (Go: TryAcquire). From any thread, goroutine or coroutine.
+        """Hold n permits if they are free and there is no waiter (Go: TryAcquire). From any thread.
 
         n: 0 to size (ValueError). Returns whether they are held now.
         """

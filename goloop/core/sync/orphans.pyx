@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""Coroutines that are thrown away (GeneratorExit) in Cond.async_wait() while somebody else has the lock.
+"""Coroutines that are thrown away (GeneratorExit) in Cond.async_wait() while another actor has the lock.
 
 Such a coroutine cannot wait for the lock, and unlocks on its way out what is not its own: that unlock counts for
 nothing. Each lock has a list of its orphans: for each, the coroutines that waited one in another, of which any may be
@@ -13,14 +13,16 @@ from cpython.ref cimport Py_DECREF, PyObject
 
 
 cdef extern from "Python.h":
-    PyObject *PyEval_GetFrame()                         # borrowed
-    PyObject *PyFrame_GetBack(PyObject *frame)
-    PyObject *PyFrame_GetGenerator(PyObject *frame)
+    ctypedef struct PyFrameObject:
+        pass
+    PyFrameObject *PyEval_GetFrame()                    # borrowed
+    PyFrameObject *PyFrame_GetBack(PyFrameObject *frame)
+    PyObject *PyFrame_GetGenerator(PyFrameObject *frame)
 
 
 cdef object owner(object frame):
     """The coroutine or generator that runs in the frame; None: it is a function's, or that of one that has ended."""
-    cdef PyObject *generator = PyFrame_GetGenerator(<PyObject *>frame)
+    cdef PyObject *generator = PyFrame_GetGenerator(<PyFrameObject *>frame)
     if generator is NULL:
         return None
     found = <object>generator
@@ -29,7 +31,7 @@ cdef object owner(object frame):
 
 
 cdef object caller(object frame):
-    cdef PyObject *back = PyFrame_GetBack(<PyObject *>frame)
+    cdef PyFrameObject *back = PyFrame_GetBack(<PyFrameObject *>frame)
     if back is NULL:
         return None
     found = <object>back
@@ -38,7 +40,7 @@ cdef object caller(object frame):
 
 
 cdef object current_frame():
-    cdef PyObject *frame = PyEval_GetFrame()
+    cdef PyFrameObject *frame = PyEval_GetFrame()
     return <object>frame if frame is not NULL else None
 
 

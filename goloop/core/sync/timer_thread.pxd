@@ -1,3 +1,5 @@
+from goloop.core.loop.handles cimport TimerHandle
+from goloop.core.sched.bubble cimport BubbleCore
 from goloop.core.sync.chan cimport Chan
 
 
@@ -5,7 +7,12 @@ from goloop.core.sync.chan cimport Chan
 cdef class TimerEntry:
     cdef Py_ssize_t heap_index    # in the clock's heap; -1: not set
     cdef double when              # seconds on the monotonic clock; kept after it has fired
+    cdef TimerHandle in_bubble    # what fires it in a bubble, whose loop keeps the time there; None: not set there
+    cdef BubbleCore bubble        # where `in_bubble` is
+    cdef list set_at              # where it was set, as origin_here() has it; None: that is not traced
 
+    cdef bint is_set(self) noexcept
+    cdef int check_edge(self) except -1
     cdef int arm(self, double when) except -1
     cdef bint disarm(self) except -1      # whether it was set
     cdef int fire(self, double now) except -1

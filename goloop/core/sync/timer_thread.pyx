@@ -15,9 +15,11 @@ from libc.math cimport floor, isinf, isnan
 
 from goloop.core.sync.chan cimport Chan
 from goloop.core.sched.waiter cimport number_of_seconds
-from goloop.core.sched.goroutine cimport check_function, origin_loop_here, origin_here, start
+from goloop.core.sched.goroutine cimport check_function, origin_here, origin_loop_here, stack_of, start
 from goloop.core.poll.timer_heap cimport TimerHeap
 from goloop.core.system.posix cimport now_s
+from goloop.core.sched.bubble cimport clock_s, core_here
+from goloop.core.sched.scheduler cimport bubbles
 
 from goloop.core.sched.scheduler import report_unraisable
 
@@ -40,6 +42,7 @@ cdef object wakeup = None            # a lock that the thread sleeps in; the cal
 cdef bint asleep = False
 cdef bint running = False          # the thread is there, or about to start
 cdef bint leaving = False          # it is to end as soon as there is no entry
+cdef bint tracing = False          # entries keep the stacks on which they are set
 cdef object start_thread = None    # runtime.timer_thread's
 
 
@@ -48,18 +51,29 @@ cdef double time_in(object seconds) except? -1:
     cdef double delay = number_of_seconds(seconds)
     if isnan(delay):
         raise ValueError("a number of seconds cannot be NaN")
-    return now_s() + max(min(delay, LONGEST), 0)
+    if delay > LONGEST and (not bubbles or core_here() is None):
+        delay = LONGEST               # of virtual time any amount may pass
+    return clock_s() + max(delay, 0)
 
 
 cdef class TimerEntry:
     def __cinit__(self, *args, **kwargs):
         self.heap_index = -1
 
+    def __repr__(self):
+        return f"<{type(self).__name__} {state_of(self)}>"
+
     cdef int arm(self, double when) except -1:
         """Let it fire at that time, instead of any other."""
         global asleep, running
         self.disarm()
         self.when = when
+        if tracing:
+            self.set_at = origin_here()
+        if bubbles and core_here() is not None:
+            self.bubble = core_here()
+            self.in_bubble = self.bubble.schedule(when, self._fire_in_bubble, (), self.bubble.worker.context)
+            return 0
         timers.push(when, &self.heap_index, self)
         if not running:
             running = True
@@ -75,10 +89,27 @@ cdef class TimerEntry:
         return 0
 
     cdef bint disarm(self) except -1:
+        if self.in_bubble is not None:
+            self.check_edge()
+            self.in_bubble.cancel()
+            self.in_bubble = None
+            return True
         if self.heap_index < 0:
             return False
         timers.remove(self.heap_index)
         return True
+
+    cdef int check_edge(self) except -1:
+        if self.bubble is not core_here() and not self.bubble._closed:
+            raise RuntimeError("a timer that was set in a bubble is used outside of it")
+        return 0
+
+    cdef bint is_set(self) noexcept:
+        return self.heap_index >= 0 or self.in_bubble is not None
+
+    def _fire_in_bubble(self):
+        self.in_bubble = None
+        self.fire(self.bubble.virtual)
 
     cdef int fire(self, double now) except -1:
         raise SystemError("TimerEntry.fire() is abstract")
@@ -92,7 +123,7 @@ cdef class CallbackTimer(TimerEntry):
 
     def set(self, double when):
         """Call it at that time, in seconds on the monotonic clock, unless clear() comes before."""
-        self.arm(min(when, now_s() + LONGEST))
+        self.arm(when if bubbles and core_here() is not None else min(when, now_s() + LONGEST))
 
     def clear(self):
         """Do not call it; returns whether it was set."""
@@ -117,7 +148,10 @@ cdef class ChannelTimer(TimerEntry):
 
     def _dropped(self, reference):
         self.chan = None
-        self.disarm()
+        if self.in_bubble is None:
+            self.disarm()
+        elif self.bubble is core_here():   # else its bubble is over, or lets it fire for nothing
+            self.in_bubble.cancel()
 
 
 cdef ChannelTimer new_channel_timer(Chan chan, double period):
@@ -201,6 +235,22 @@ def set_starter(starter):
 def pending():
     """Return how many timers are set."""
     return timers.size
+
+
+def entries():
+    """Return what is set, for goloop.testing."""
+    return list(timers.items)
+
+
+def trace(bint on):
+    """Let entries keep the stacks on which they are set, or not. For goloop.testing."""
+    global tracing
+    tracing = on
+
+
+def origin_of(TimerEntry entry not None):
+    """Return the stack on which an entry was set, outermost frame first; None if that is not known."""
+    return None if entry.set_at is None else stack_of(entry.set_at)
 
 
 def drop():
@@ -295,10 +345,10 @@ cdef class Ticker:
         if self.entry.when != 0:
             raise RuntimeError("a Ticker is set again with reset()")
         self.entry.period = period
-        self.entry.arm(now_s() + period)
+        self.entry.arm(clock_s() + period)
 
     def __repr__(self):
-        return f"<Ticker every {self.entry.period:g} s, {'running' if self.entry.heap_index >= 0 else 'stopped'}>"
+        return f"<Ticker every {self.entry.period:g} s, {'running' if self.entry.is_set() else 'stopped'}>"
 
     def stop(self):
         """Stop it (Go: Ticker.Stop): nothing comes from the channel any more, which stays open. From any thread."""
@@ -314,7 +364,7 @@ cdef class Ticker:
         cdef double period = period_of(seconds)
         self.stop()
         self.entry.period = period
-        self.entry.arm(now_s() + period)
+        self.entry.arm(clock_s() + period)
 
     def __enter__(self):
         return self
@@ -355,7 +405,7 @@ gl_seal(FuncTimer, b"a FuncTimer is made by after_func()")
 
 
 cdef str state_of(TimerEntry entry):
-    return f"due in {max(entry.when - now_s(), 0):.3g} s" if entry.heap_index >= 0 else "not set"
+    return f"due in {max(entry.when - clock_s(), 0):.3g} s" if entry.is_set() else "not set"
 
 
 cdef double period_of(object seconds) except -1:

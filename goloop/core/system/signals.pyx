@@ -47,7 +47,8 @@ cdef extern from *:
     }
 
     /* Python's handler runs once for each time that it found the signal noted: for one that has come, or for several,
-       and then for those that came since Python had looked once more. If nothing has come, somebody made it up. */
+       and then for those that came since Python had looked once more. If nothing has come, the program
+       made it up. */
     static void gl_python_ran(int number) {
         unsigned total = atomic_load(&gl_signals[number].total), fresh = total - gl_signals[number].seen;
         gl_signals[number].seen = total;

@@ -190,7 +190,7 @@ cdef bint pack(object value, int family, Address *address) except -1:
 
 
 def is_numeric_host(host not None):
-    """Whether it is an IPv4 or IPv6 address, perhaps with a scope, so that nobody has to be asked."""
+    """Whether it is an IPv4 or IPv6 address, perhaps with a scope, so that there is nothing to look up."""
     cdef unsigned char address[16]
     cdef Py_ssize_t size = 0
     cdef const char *text

@@ -4,6 +4,8 @@ from typing import Any, final
 
 @final
 class Acceptor:
+    accepting: set[Any]
+    cancelled: bool
     def __init__(
         self,
         loop: Any,
@@ -11,7 +13,7 @@ class Acceptor:
         factory: Callable[[], Any],
         server: Any,
         backlog: int,
-        tls: Callable[[Any, socket.socket, dict[str, Any], Any], Coroutine[Any, Any, None]] | None,
+        tls: Callable[[Acceptor, Any, socket.socket, dict[str, Any], Any], Coroutine[Any, Any, None]] | None,
         context: Any = None,
     ) -> None: ...
     def start(self) -> None: ...

@@ -42,12 +42,6 @@ cdef tuple OUT_OF_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
 cdef double RETRY = _constants.ACCEPT_RETRY_DELAY      # seconds
 
 
-def _close_if_cancelled(conn, task):
-    """A task that is cancelled before it has begun cannot close its connection. One that has begun does."""
-    if task.cancelled():
-        conn.close()
-
-
 @cython.final
 cdef class Acceptor(Pollable):
     """Accepts for one listening socket of one server, until cancelled."""
@@ -56,16 +50,17 @@ cdef class Acceptor(Pollable):
     cdef object sock, factory, server, tls
     cdef object context           # in which the server was started; each connection gets a copy
     cdef int backlog, family, kind, proto, fd
-    cdef list fresh               # transports of the connections that this turn has accepted, and
+    cdef readonly set accepting   # transports of connections that are being accepted, sockets of those without one yet
+    cdef list fresh               # those of plain connections that this turn has accepted, and
     cdef object told              # the future for the end of the wait until their protocols know of them; else None
-    cdef bint cancelled
+    cdef readonly bint cancelled
 
     def __cinit__(self, LoopCore loop not None, *args, **kwargs):
         self.loop_core = loop
         self.fd = -1
 
     def __init__(self, LoopCore loop not None, sock, factory, server, int backlog, tls, context=None):
-        """tls: None, or a callable that makes a TLS connection of an accepted socket (a coroutine).
+        """tls: None, or a callable that makes a TLS connection of a socket that this acceptor accepted (a coroutine).
 
         context: the contextvars.Context of the server; None: a copy of the current one.
         """
@@ -76,6 +71,7 @@ cdef class Acceptor(Pollable):
         self.server = server
         self.backlog = max(backlog, 1)
         self.tls = tls
+        self.accepting = set()
         self.family = int(sock.family)
         self.kind = int(sock.type)
         self.proto = int(sock.proto)
@@ -88,8 +84,23 @@ cdef class Acceptor(Pollable):
                 before.cancel()
 
     def cancel(self):
-        """Accept no more."""
+        """Accept no more, and close what is being accepted: nobody knows of it yet who would close it."""
         self.cancelled = True
+        for accepted in list(self.accepting):
+            if isinstance(accepted, _socket):
+                accepted.close()
+            else:
+                accepted._close_with_server()
+
+    def _tls_over(self, conn, task):
+        """A task that is cancelled before it has begun cannot close its connection. One that has begun does."""
+        self.accepting.discard(conn)
+        if task.cancelled():
+            conn.close()
+
+    def _told(self, list fresh, told):
+        self.accepting.difference_update(fresh)
+        _set_result(told, None)
 
     def __repr__(self):
         return f"<Acceptor fd={self.fd} server={self.server!r}>"
@@ -100,7 +111,8 @@ cdef class Acceptor(Pollable):
                 self.accept()
             finally:
                 if self.told is not None:
-                    self.loop_core.soon(_set_result, (self.told, None), None)  # when connection_made() has been called
+                    self.accepting.update(self.fresh)
+                    self.loop_core.soon(self._told, (self.fresh, self.told), None)  # behind each connection_made()
                     self.told = self.fresh = None
         except (SystemExit, KeyboardInterrupt):
             raise
@@ -155,8 +167,9 @@ cdef class Acceptor(Pollable):
         if self.loop_core._debug:
             _logger.debug("%r got a new connection from %r: %r", self.server, extra.get("peername"), conn)
         if self.tls is not None:
-            task = self.loop_core.create_task(self.tls(self.factory, conn, extra, self.server))
-            task.add_done_callback(_partial(_close_if_cancelled, conn))
+            self.accepting.add(conn)
+            task = self.loop_core.create_task(self.tls(self, self.factory, conn, extra, self.server))
+            task.add_done_callback(_partial(self._tls_over, conn))
             return 0
         if self.told is None:
             self.fresh = []

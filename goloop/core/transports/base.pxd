@@ -15,7 +15,8 @@ cdef class Transport(Pollable):
     cdef bint paused                # pause_reading()
     cdef bint lost                  # connection_lost() is scheduled
     cdef bint busy                  # run() is on the stack: a nested iteration must not enter it
-    cdef bint started               # connection_made() was called, reading may begin
+    cdef bint told                  # connection_made() is or was called: the protocol is responsible
+    cdef bint started               # connection_made() has returned, reading may begin
     cdef Py_ssize_t lost_writes     # writes after the connection was lost
     cdef Py_ssize_t high, low       # water marks, bytes
     cdef public bint _protocol_paused

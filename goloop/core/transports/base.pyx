@@ -82,6 +82,10 @@ cdef class Transport(Pollable):
         global live
         live -= 1
 
+    def __dir__(self):
+        """Those of this type, too: object.__dir__() looks at __class__, which is a stand-in."""
+        return sorted({*object.__dir__(self), *dir(type(self))})
+
     cdef int setup(self, object file, object protocol, object extra, object context) except -1:
         self.extra = {} if extra is None else extra
         self.context = PyContext_CopyCurrent() if context is None else context
@@ -115,6 +119,7 @@ cdef class Transport(Pollable):
         return 0
 
     def _connection_made(self):
+        self.told = True
         self.proto.connection_made(self)
 
     def _start_reading(self):
@@ -222,6 +227,11 @@ cdef class Transport(Pollable):
         self.closing = True
         if not self.pending():
             self.lose_soon(None)
+
+    def _close_with_server(self):
+        """Close, unless the protocol has been told of the connection and is responsible for it."""
+        if not self.told:
+            self.close()
 
     def is_closing(self):
         """Return True once close(), abort() or a fatal error has begun to end the transport."""

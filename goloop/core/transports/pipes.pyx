@@ -211,7 +211,7 @@ cdef class WritePipeTransport(PipeTransport):
 
     def writelines(self, list_of_data):
         """Write an iterable of bytes-like objects."""
-        self.write(b"".join(list_of_data))
+        self.write(b"".join([flat(data) for data in list_of_data]))
 
     def _write_ready(self):
         cdef Py_ssize_t n

@@ -25,6 +25,7 @@ cdef object UNWRAPPED = _sslproto.SSLProtocolState.UNWRAPPED
 cdef object DO_HANDSHAKE = _sslproto.SSLProtocolState.DO_HANDSHAKE
 cdef object WRAPPED = _sslproto.SSLProtocolState.WRAPPED
 cdef object FLUSHING = _sslproto.SSLProtocolState.FLUSHING
+cdef object STATE_INIT = _sslproto.AppProtocolState.STATE_INIT
 cdef object SHUTDOWN = _sslproto.SSLProtocolState.SHUTDOWN
 cdef object _Protocol = _sslproto.SSLProtocol
 cdef object _Transport = _sslproto._SSLProtocolTransport
@@ -69,6 +70,15 @@ class SSLTransport(_Transport):
     def abort(self):
         self._force_close(None)
 
+    def _close_with_server(self):
+        """Close, unless the protocol has been told of the connection, or the peer may take it as made.
+
+        From the first answer on, the handshake may be over for the peer. Its time is limited.
+        """
+        cdef object tls = self._ssl_protocol
+        if tls is not None and tls._app_state is STATE_INIT and not tls._answered:
+            self.close()
+
     def _force_close(self, exc):
         self._closed = True
         if self._ssl_protocol is not None:      # a second close() lets go of it, so that no cycle is left
@@ -79,6 +89,7 @@ class SSLProtocol(_Protocol):
     """The protocol of the transport underneath, and the transport's other half for the application."""
 
     _handshake_ends = False       # connection_made() is called, and the waiter woken
+    _answered = False             # something was sent
 
     def _get_app_transport(self):
         if self._app_transport is None and not self._app_transport_created:
@@ -255,6 +266,7 @@ class SSLProtocol(_Protocol):
 
     def _process_outgoing(self):
         if not self._ssl_writing_paused and self._outgoing.pending:
+            self._answered = True
             self._transport.write(self._outgoing.read())
         self._control_app_writing()
 

@@ -118,44 +118,63 @@ int64_t gl_learn_gil(int tid) {
 }
 
 /* --------------------------------------------------------------------- look */
-static uint32_t examine(gl_stall *w, int64_t now) {
-    uint64_t beat = __atomic_load_n(&w->beat, __ATOMIC_RELAXED);
-    uint32_t mode = __atomic_load_n(&w->mode, __ATOMIC_RELAXED), verdict = GL_NOTHING;
-    int64_t cpu;
-    if (beat != w->seen) {
-        w->seen = beat;
-        w->since = now;
-        w->cpu = gl_clock_ns(w->clock);
-        w->asleep = 0;
-        w->pause = 1000000;
-        w->retry = now + w->pause;
-        w->reported = 0;
-        return GL_NOTHING;
-    }
-    cpu = gl_clock_ns(w->clock);
+static void start_anew(gl_stall *w, uint64_t beat, int64_t now) { /* another callback runs than at the last look */
+    w->seen = beat;
+    w->since = now;
+    w->cpu = gl_clock_ns(w->clock);
+    w->asleep = 0;
+    w->pause = 1000000;
+    w->retry = now + w->pause;
+    w->reported = 0;
+}
+
+static void update_asleep(gl_stall *w, int64_t now) {
+    int64_t cpu = gl_clock_ns(w->clock);
     if (cpu != w->cpu)
         w->asleep = 0;
     else if (w->asleep == 0)
         w->asleep = now;
     w->cpu = cpu;
-    if (mode == GL_REGION)
+}
+
+/* Whether a thread that has not run since the last look is in a blocking call. */
+static int is_blocked(const gl_stall *w, int64_t now) {
+    int does = gl_thread_does(w->tid);
+    return does == GL_SLEEPS || (does == GL_UNKNOWN && now - w->asleep >= GL_ASLEEP_FOR);
+}
+
+/* Whether to try again for a thread that computes, in Python, or in C without the GIL. Which of both it is can only be
+ * told with the GIL, and that disturbs: so more and more seldom. */
+static int is_due_for_probe(gl_stall *w, int64_t now) {
+    if (now < w->retry)
+        return 0;
+    if (w->pause < 64000000)
+        w->pause *= 2;
+    w->retry = now + w->pause;
+    return 1;
+}
+
+static int is_due_for_report(gl_stall *w, int64_t now) { /* once for a callback */
+    if (w->slow == 0 || w->reported || now - w->since < w->slow)
+        return 0;
+    w->reported = 1;
+    return 1;
+}
+
+static uint32_t examine(gl_stall *w, int64_t now) {
+    uint64_t beat = __atomic_load_n(&w->beat, __ATOMIC_RELAXED);
+    uint32_t mode = __atomic_load_n(&w->mode, __ATOMIC_RELAXED), verdict = GL_NOTHING;
+    if (beat != w->seen) {
+        start_anew(w, beat, now);
+        return GL_NOTHING;
+    }
+    update_asleep(w, now);
+    if (mode == GL_REGION || (mode == GL_HANDOFF && w->asleep && is_blocked(w, now)))
         verdict |= GL_RETAKE;
-    else if (mode == GL_HANDOFF && w->asleep) {
-        /* It has not run since the last look. */
-        int does = gl_thread_does(w->tid);
-        if (does == GL_SLEEPS || (does == GL_UNKNOWN && now - w->asleep >= GL_ASLEEP_FOR))
-            verdict |= GL_RETAKE;
-    } else if (mode == GL_HANDOFF && now >= w->retry) {
-        /* It computes: in Python, or in C without the GIL. Only who has the GIL can tell, and that disturbs. */
-        if (w->pause < 64000000)
-            w->pause *= 2;
-        w->retry = now + w->pause;
+    if (mode == GL_HANDOFF && !w->asleep && is_due_for_probe(w, now))
         verdict |= GL_PROBE;
-    }
-    if (w->slow && !w->reported && now - w->since >= w->slow) {
-        w->reported = 1;
+    if (is_due_for_report(w, now))
         verdict |= GL_SLOW;
-    }
     return verdict;
 }
 

@@ -25,11 +25,11 @@ enum { GL_UNKNOWN = 0, GL_ON_CPU = 1, GL_FOR_GIL = 2, GL_SLEEPS = 3 };          
 typedef struct gl_stall {
     uint64_t beat;   /* atomic, relaxed: the loop's thread counts each callback that begins */
     uint32_t idle;   /* atomic: 1 while the loop is parked or does not run. Pairs with the monitor's sleep */
-    uint32_t vacant; /* atomic: nobody runs the loop though somebody should */
+    uint32_t vacant; /* atomic: no thread runs the loop though one should */
     uint32_t mode;   /* atomic: GL_KEEP, GL_HANDOFF, GL_REGION */
     int tid;         /* of the thread that runs it; stored before the beat that goes with it. Guard: the GIL */
     int clock;       /* its processor time. Guard: the GIL */
-    int64_t slow;    /* ns after which a callback is slow; 0: nobody wants to know. Guard: the GIL */
+    int64_t slow;    /* ns after which a callback is slow; 0: no reports are wanted. Guard: the GIL */
     int64_t due;     /* when to look at a callback that was handed off already, 0: never. Guard: the GIL */
     /* The monitor's own, but for `verdict` and `since`, which its report reads while it waits for that. */
     uint64_t seen;
@@ -50,7 +50,7 @@ void gl_stall_awake(gl_stall *w);  /* idle no more; the loop's thread, which the
 void gl_stall_hot(int64_t now);    /* a handoff happened: look often for a while */
 
 /* One look at every loop; the monitor's thread, without the GIL. Returns the ns until the next one, 0: none is
- * wanted before somebody wakes the monitor. `*verdicts` gets all verdicts or-ed together. */
+ * wanted before the monitor is woken. `*verdicts` gets all verdicts or-ed together. */
 int64_t gl_stall_look(uint32_t *verdicts);
 
 int gl_thread_does(int tid);   /* what a thread of this process does: GL_ON_CPU, … */

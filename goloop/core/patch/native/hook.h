@@ -1,5 +1,5 @@
-/* Replacing a built-in function or method of C in place, so that whoever has a reference to it, or took one
- * before, calls the replacement. See hook.c. */
+/* Replacing a built-in function or method of C in place, so that code with a reference to it, also an old
+ * one, calls the replacement. See hook.c. */
 #ifndef GOLOOP_HOOK_H
 #define GOLOOP_HOOK_H
 

@@ -529,7 +529,7 @@ void gl_pollset_close(gl_pollset *ps) {
     if (!gl_pollset_foreign(ps)) {
         epoll_ctl(master, EPOLL_CTL_DEL, ps->epfd, NULL);
         open_count--;
-        /* The state is RUNNING, so nobody begins to ring; whoever has begun is between two instructions. seq_cst:
+        /* The state is RUNNING, so no thread begins to ring; one that has begun is between two instructions. seq_cst:
          * the store of RUNNING by gl_poll comes before this load; acquire: the write before the close. */
         while (__atomic_load_n(&ps->ringers, __ATOMIC_SEQ_CST))
             sched_yield();
@@ -568,7 +568,7 @@ int gl_park(gl_pollset *ps, int64_t deadline) {
     struct timespec until, *timeout = NULL;
     int error = 0;
     if (gl_pollset_foreign(ps))
-        return EPERM; /* its epoll is shared with the parent, who would lose the events taken from it */
+        return EPERM; /* its epoll is shared with the parent, which would lose the events taken from it */
     if (deadline >= 0) {
         until.tv_sec = deadline / 1000000000;
         until.tv_nsec = deadline % 1000000000;

@@ -78,7 +78,7 @@ void gl_pollset_close(gl_pollset *ps);        /* owner only, once; stops the net
 int gl_pollset_foreign(const gl_pollset *ps); /* opened by the parent of this forked process */
 
 /* Both sleep until woken, or until `deadline` (CLOCK_MONOTONIC nanoseconds, negative: none). Which one is better
- * depends on who will wake the loop, descriptors or threads, and how soon. See HACKING.md.
+ * depends on what will wake the loop, descriptors or threads, and how soon. See HACKING.md.
  *
  * gl_park sleeps on a futex and leaves the poll set to the netpoller. Returns 0 when woken or when there was no need to
  * sleep, ETIMEDOUT, EINTR after a signal, EPERM for a foreign poll set, or the error with which the netpoller could
@@ -94,7 +94,7 @@ int gl_pollset_foreign(const gl_pollset *ps); /* opened by the parent of this fo
 int gl_park(gl_pollset *ps, int64_t deadline);
 int gl_poll(gl_pollset *ps, int64_t deadline, struct epoll_event *events, int room);
 /* Wake it if it sleeps; any thread, also a signal handler. A wake-up of a loop that runs is not remembered:
- * whoever calls has put something where the loop looks before it sleeps (the inbox, a descriptor). */
+ * the caller has put something where the loop looks before it sleeps (the inbox, a descriptor). */
 void gl_unpark(gl_pollset *ps);
 
 /* ----------------------------------------------------------------- outbox

@@ -107,8 +107,8 @@ static void *monitor_main(void *argument) {
 }
 
 static void after_fork_child(void) {
-    /* The thread stayed in the parent, and so did whoever held the mutex. The goroutines that wait are taken out of
-     * the backlog by who put them there. */
+    /* The thread stayed in the parent, and so did a thread that held the mutex. The goroutines that wait are taken
+     * out of the backlog by scheduler.pyx, which put them there. */
     pthread_mutex_init(&control, NULL);
     running = 0;
     __atomic_store_n(&stopping, 0, __ATOMIC_RELAXED);

@@ -1,4 +1,4 @@
-/* The monitor: one native thread that notices when goroutines wait to be started and nobody starts them.
+/* The monitor: one native thread that notices when goroutines wait to be started and no worker starts them.
  *
  * It looks at two counters and never at a Python object; only its report, the function it is given, takes the GIL.
  * While nothing happens it sleeps without a deadline. Go's name for it is sysmon.

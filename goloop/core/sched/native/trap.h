@@ -57,7 +57,7 @@ static inline PyObject *gl_trace_object(PyThreadState *ts) {
 static inline int gl_trace_busy(PyThreadState *ts) {
     (void)ts;
     return 1;
-} /* so nobody is taken */
+} /* so ownership is not retaken */
 static inline int gl_eval_hook(gl_entered entered) {
     (void)entered;
     return 0;
@@ -90,7 +90,7 @@ static inline int gl_eval_hook(gl_entered entered) {
 
 static inline void gl_eval_unhook(void) {
     PyInterpreterState *interp = PyInterpreterState_Get();
-    /* Somebody else's function may have been put on top of ours, and call it: then it stays. */
+    /* Another function may have been put on top of ours, and call it: then ours stays. */
     if (gl_eval_on && _PyInterpreterState_GetEvalFrameFunc(interp) == gl_eval) {
         _PyInterpreterState_SetEvalFrameFunc(interp, gl_eval_before);
         gl_eval_on = 0;

@@ -1,5 +1,5 @@
 /* What goloop assumes of CPython beyond its documented C interface was read and tested in the versions below. On a
-   newer one each such place turns itself off, and what is slower or blocks takes its place, until somebody has looked:
+   newer one each such place turns itself off, and what is slower or blocks takes its place, until it was checked:
 
    sched/native/trap.h          fields of the thread state (3.11), frame evaluation functions      no handoff
    sched/scheduler.pyx          where a threading.local finds its thread's values                  no patch_threading()
