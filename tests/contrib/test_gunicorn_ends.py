@@ -171,10 +171,13 @@ def test_a_quick_stop_does_not_wait(gunicorn, tmp_path):
     held.join(SECONDS)
 
 
-def test_a_worker_in_which_no_goroutine_gets_to_run_for_longer_than_the_timeout_is_replaced(gunicorn):
+def test_a_worker_in_which_no_goroutine_gets_to_run_for_longer_than_the_timeout_is_replaced(gunicorn, tmp_path):
     running = gunicorn("plain_app:app", "--timeout", "2", env={"GOLOOP_SHUTDOWN_TIMEOUT": "0"})
     first = running.get("/")
-    spinning = [go(running.raw, b"GET /spin HTTP/1.1\r\nHost: x\r\n\r\n") for _ in range(goloop.gomaxprocs())]
+    spinning = []
+    for n in range(goloop.gomaxprocs()):
+        spinning.append(go(running.raw, b"GET /spin/%d HTTP/1.1\r\nHost: x\r\n\r\n" % n))
+        until((tmp_path / f"spinning{n}").exists)  # one more thread is taken
     running.wait_for("WORKER TIMEOUT")
     running.wait_for("Booting worker with pid", times=2)
     for g in spinning:
@@ -187,7 +190,7 @@ def test_a_worker_in_which_no_goroutine_gets_to_run_for_longer_than_the_timeout_
 def test_a_request_that_computes_keeps_no_new_connection_waiting(gunicorn, tmp_path):
     running = gunicorn()
     spinning = go(running.raw, b"GET /spin HTTP/1.1\r\nHost: x\r\n\r\n")
-    until((tmp_path / "spinning").exists)
+    until((tmp_path / "spinning0").exists)
     for _ in range(5):
         assert running.get("/").startswith(b"pid")
     assert not spinning.done()

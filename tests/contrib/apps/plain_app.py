@@ -77,7 +77,7 @@ def app(environ: dict[str, Any], start_response: Callable[..., object]) -> Itera
             sleep(0.01)
         body = "released"
     elif kind == "spin":
-        (FOLDER / "spinning").touch()
+        (FOLDER / f"spinning{number}").touch()
         while True:
             pass
     elif kind == "hints":
