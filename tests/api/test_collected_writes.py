@@ -226,6 +226,27 @@ def test_what_was_written_arrives_before_the_loop_leaves_by_an_exception(both, k
     assert both(scenario) == b"last words"
 
 
+def test_a_write_after_the_loop_has_left_by_an_exception_is_sent_at_once(both, kind):
+    def scenario(loop):
+        transport, _, peer = loop.run_until_complete(stream(loop, kind))
+
+        def leave():
+            raise SystemExit(3)
+
+        with peer:
+            loop.call_soon(leave)
+            loop.call_soon(int)
+            with pytest.raises(SystemExit):
+                loop.run_forever()
+            transport.write(b"afterwards")
+            seen = arrived(peer)
+            transport.close()
+            loop.run_until_complete(asyncio.sleep(0))
+        return seen
+
+    assert both(scenario) == b"afterwards"
+
+
 def test_what_was_written_arrives_before_the_loop_stops(both, kind):
     def scenario(loop):
         transport, _, peer = loop.run_until_complete(stream(loop, kind))

@@ -353,6 +353,7 @@ cdef class LoopIteration:
                         hooks.abandoned(loop_thread)
             finally:
                 ownership.detach(loop_thread)
+                self.todo = 0         # the rest of an iteration that an exception has ended waits for the next run
                 self.drain()
                 for item in self._ready:
                     gl_track(item)

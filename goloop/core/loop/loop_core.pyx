@@ -333,6 +333,7 @@ cdef class LoopCore(LoopIteration):
         cdef PollSet ps = self.pollset
         cdef list owners = ps.owners
         cdef object item
+        self.outbox.flush()
         for item in list(ps.owners):
             if item is not None:
                 (<Pollable>item).take_back_conn()
