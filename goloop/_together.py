@@ -1,6 +1,6 @@
 """Many calls at a time, each in a goroutine: map() and its kin, first(), join_all().
 
-The calls of one map() are a Group. Each sends what it came to on a channel that nobody buffers, so a call is not over
+The calls of one map() are a Group. Each sends what it came to on an unbuffered channel, so a call is not over
 before its result was taken, and a limit bounds the results that wait as well. The one that takes them starts the next.
 """
 

@@ -16,7 +16,7 @@ __all__ = ["Group"]
 
 
 class _Call(Future[Any]):
-    """A call under way. by: who makes it."""
+    """A call under way. by: the goroutine, task or thread that makes it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class _Call(Future[Any]):
             told.__cause__ = exc
             exc = told
         self.set_exception(exc)
-        self.exception()  # its caller has it, if nobody else
+        self.exception()  # its caller has it in any case
 
 
 class Group:

@@ -35,7 +35,7 @@ class bubble:
     beginning of the year 2000, UTC, as in Go.
 
     At the end tasks are cancelled, as asyncio.run() does, and goroutines are waited for, as Go does; they are cancelled
-    if the body raises. An exception of a goroutine that nobody has received is raised then. DeadlockError when all wait
+    if the body raises. An exception of a goroutine that was not received is raised then. DeadlockError when all wait
     and no timer is left: the body gets asyncio.CancelledError where it waits. RuntimeError for real I/O, for a channel
     from outside, inside of another bubble or goroutine, or where a loop runs. In a plain thread.
     """

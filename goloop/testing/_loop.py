@@ -226,7 +226,7 @@ def _awaits(coroutine: Any) -> traceback.StackSummary:
 def report(loop: BubbleLoop, failure: BaseException | None, deadlock: DeadlockError | None) -> BaseException | None:
     """Return what a bubble that has ended is to raise: the body's exception, a deadlock, that of a goroutine.
 
-    The exceptions of goroutines that nobody has received go with it: one of them may be the reason.
+    The exceptions of goroutines that were not received go with it: one of them may be the reason.
     """
     alone = []
     for g in loop._failures():

@@ -1,8 +1,9 @@
 """Where things were made: the stacks of what a no_leaks() block makes, as far as Python tells.
 
-While a block is open, an audit hook notes who opens a file, makes a socket, and starts a child process; Thread.start()
-notes who calls it; the coroutines of the block's thread keep their origin; its loop notes who sets a timer. There is no
-way to take an audit hook out: it stays, as does the other Thread.start(), and both do nothing while no block is open.
+While a block is open, an audit hook notes the stack that opens a file, makes a socket, or starts a child process;
+Thread.start() notes its caller; the coroutines of the block's thread keep their origin; its loop notes what sets a
+timer. There is no way to take an audit hook out: it stays, as does the other Thread.start(), and both do nothing while
+no block is open.
 """
 
 from __future__ import annotations

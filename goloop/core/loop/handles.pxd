@@ -72,7 +72,7 @@ cdef class SharedHandle(Handle):
 
 # A handle that a running loop has in its ready queue or among its timers is of no interest to the garbage collector:
 # everything that it refers to is alive. It costs a collection about as much as all else in a deep queue. So it is
-# untracked, until it has run or was cancelled and somebody else holds it, or the loop stops and may be garbage itself.
+# untracked, until it has run or was cancelled and is still held elsewhere, or the loop stops and may be garbage itself.
 # To the collector an untracked object is a reference from outside, so tracking too late could only keep something for
 # too long.
 cdef extern from *:

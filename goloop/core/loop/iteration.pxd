@@ -20,7 +20,7 @@ cdef class LoopIteration:
     cdef int64_t looked                    # when the loop looked at its poll set last, monotonic nanoseconds
     cdef int unlooked                      # iterations since
     cdef public int64_t _look_ns           # nanoseconds until the next look, while callbacks are ready
-    cdef readonly LoopOwnership _ownership  # who runs it
+    cdef readonly LoopOwnership _ownership  # of the thread that runs it
     cdef bint own_clock                    # time() was not replaced: no need to call it through Python
     cdef object slow                       # slow_callback_duration
     cdef object clock                      # what replaced it in this object, or None

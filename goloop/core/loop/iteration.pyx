@@ -31,7 +31,7 @@ cdef enum:
     LOOK_ITERATIONS = 61      # Go's findRunnable; a prime, so it never beats with a program's periods
     THREAD_WAKES = 8          # after that many wake-ups by threads the next is expected from one as well
 
-cdef int64_t LOOK_NS = 30_000           # a look costs 0.3 us, a callback as much; later than that nobody notices
+cdef int64_t LOOK_NS = 30_000           # a look costs 0.3 us, a callback as much; later than that is not noticed
 cdef double MAXIMUM_SLEEP = 24 * 3600.0     # seconds, as asyncio's MAXIMUM_SELECT_TIMEOUT
 cdef double CLOCK_RESOLUTION = 1e-9
 
@@ -421,7 +421,7 @@ cdef class LoopIteration:
 
     # ------------------------------------------------------------------ clock
     # Tests put clocks of their own in the place of loop.time, or override it in a subclass. Being a property, it
-    # sees that, and the loop reads the clock without a call through Python as long as nobody did.
+    # sees that, and the loop reads the clock without a call through Python as long as there is none.
     cdef double now(self) except? -1:
         return now_s() if self.own_clock else self.time()
 

@@ -3,7 +3,7 @@
 
 GOLOOP_IO=inline and =offload pin that. With =auto, the default, the netpoller has it while that pays, which is where
 the loop has no rest left and a processor has: as much as the loop spends in the kernel, since that is what the
-netpoller takes over. With less it would be slower than the loop was, or take from who talks to it. Watch for that, try,
+netpoller takes over. With less it would be slower than the loop was, or take from its peers. Watch for that, try,
 and keep to it only if it does not cost turns. Figures come in windows:
 
     WATCH   two windows without rest, and processors with enough      -> TRIAL

@@ -7,7 +7,7 @@ from goloop.core.net.polldesc cimport PollDesc
 # One direction of a pipe. Guard: the GIL.
 cdef class Stream:
     cdef const char *data         # what its writer has at hand: NULL while there is no writer
-    cdef Py_ssize_t left          # bytes of it that nobody has read
+    cdef Py_ssize_t left          # bytes of it that are unread
     cdef bint ended               # the writing end was closed, by close_write() or with everything else
     cdef bint unread              # the reading end was closed
     cdef uint32_t epoch           # of forks, in which `data` is true

@@ -338,7 +338,7 @@ cdef class PollSet:
         return 0
 
     cdef int attach(self, int fd, object owner) except -1:
-        """Make somebody the owner of the descriptor, and watch: edge-triggered, both directions."""
+        """Give the descriptor an owner, and watch: edge-triggered, both directions."""
         cdef int index = self.reserve(fd)
         cdef object before = self.owners[index]
         self.owners[index] = owner

@@ -11,7 +11,7 @@ cdef class Choices:
     cdef bint seeded
     cdef uint64_t state           # of the generator, if it is seeded
     cdef dict planned             # choice by number; None: none is planned
-    cdef object draw              # draw(n) returns one; None: nobody is asked
+    cdef object draw              # draw(n) returns one; None: there is no such function
     cdef readonly long long made  # how many were made
     cdef readonly list taken      # (number, choice) of those that were not the first in line
     cdef readonly object failure  # what draw() has raised: from then on the first in line is chosen
@@ -33,7 +33,7 @@ cdef class BubbleCore(LoopCore):
     cdef double virtual           # the time, in seconds
     cdef double epoch             # what time.time() shows at the loop's time 0
     cdef list failed              # the worker's
-    cdef WaitQueue settling       # who waits until all others are at rest
+    cdef WaitQueue settling       # waiters for the rest of all others
     cdef bint draining            # to stop as soon as all are at rest and no goroutine is left
 
     cdef TimerHandle take_timer(self)

@@ -218,7 +218,7 @@ cdef class BubbleCore(LoopCore):
         self._set_up(Choices(), 0)
 
     def _set_up(self, Choices choices not None, double epoch):
-        """Say who decides, and what time.time() shows now."""
+        """Set what decides, and what time.time() shows now."""
         self.choices = choices
         if self.worker is not None:
             self.worker.choices = choices
@@ -337,7 +337,7 @@ cdef class BubbleCore(LoopCore):
         self.draining = on
 
     def _failures(self):
-        """Return the goroutines of the bubble whose exceptions nobody has received, in the order of their ends."""
+        """Return the goroutines of the bubble whose exceptions were not received, in the order of their ends."""
         cdef Goroutine g
         return [g for g in self.failed if not g.observed]
 
@@ -372,7 +372,7 @@ def refuse_in_bubble(what):
 
 
 cdef WaitNode claim_drawn(WaitQueue queue):
-    """WaitQueue.claim_first() where no order is promised: in a bubble it is drawn who is first."""
+    """WaitQueue.claim_first() where no order is promised: in a bubble the first one is drawn."""
     cdef BubbleCore core = core_here()
     cdef WaitNode node = queue.first
     cdef list waiting

@@ -108,7 +108,7 @@ cdef class Future(Happening):
     """A result that comes later (concurrent.futures.Future, asyncio.Future; gevent: AsyncResult).
 
     From any thread: set_result() or set_exception() once; result() parks a goroutine or blocks a plain thread, `await
-    future` is for coroutines on any loop. An exception that nobody asks for is logged when the Future is collected.
+    future` is for coroutines on any loop. An exception that is never asked for is logged when the Future is collected.
     """
 
     __class_getitem__ = classmethod(types.GenericAlias)

@@ -84,7 +84,7 @@ cdef class Acceptor(Pollable):
                 before.cancel()
 
     def cancel(self):
-        """Accept no more, and close what is being accepted: nobody knows of it yet who would close it."""
+        """Accept no more, and close what is being accepted: no protocol knows of it yet."""
         self.cancelled = True
         for accepted in list(self.accepting):
             if isinstance(accepted, _socket):

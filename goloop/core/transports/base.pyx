@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
 """Transport: the life of a connection, flow control, and how a protocol is called.
 
-State of a transport, and who changes it:
+State of a transport, and what changes it:
 
     made      __init__()     the descriptor is owned, connection_made() is scheduled
     started   start_reading()        connection_made() has returned; reading may begin

@@ -96,7 +96,7 @@ cdef class DatagramTransport(Transport):
     @_sock.setter
     def _sock(self, sock):
         self.file = sock
-        self.native = False      # somebody wants to see the calls
+        self.native = False      # the program wants to see the calls
 
     @property
     def _sock_fd(self):

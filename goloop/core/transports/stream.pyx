@@ -123,7 +123,7 @@ cdef class StreamTransport(StreamOutput):
                 f"write=<{'polling' if self.size else 'idle'}, bufsize={self.size}>>")
 
     cdef int keep_open(self, object sock) except -1:
-        """Let somebody else's sock.close() take effect only when the transport lets go.
+        """Let a sock.close() of another owner take effect only when the transport lets go.
 
         The transport reads and writes by number: were the number used again meanwhile, it would do so on another
         connection. The counter is the one with which socket.makefile() does the same.
@@ -150,7 +150,7 @@ cdef class StreamTransport(StreamOutput):
             self.drop_conn()
         if self.counted:
             self.counted = False
-            self.file._io_refs -= 1   # whoever calls closes the file next
+            self.file._io_refs -= 1   # the caller closes the file next
         return 0
 
     cdef bint polling(self):

@@ -2,7 +2,7 @@
  *
  * A send also wakes the peer, and one that stands between two stretches of Python pays for that each time. So a loop
  * collects the writes of an iteration and sends them at its end. Should a callback block or compute meanwhile, the
- * netpoller sends them in the loop's place. HACKING.md, protocol "outbox", says who may touch what.
+ * netpoller sends them in the loop's place. HACKING.md, protocol "outbox", says which thread may touch what.
  * tests/native/stress_outbox.c runs it under ThreadSanitizer.
  */
 #ifndef GOLOOP_OUTBOX_H

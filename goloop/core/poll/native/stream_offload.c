@@ -61,8 +61,9 @@ static void *spare_rings[GL_SPARES];      /* guarded by conns_lock */
 static uint32_t spare_count;              /* guarded by conns_lock */
 static uint64_t count_received, count_sent, count_serves; /* atomic, relaxed */
 
-static gl_inbox kicks;                                       /* what loops want the netpoller to look at */
-static gl_conn *listed_first, **listed_last = &listed_first; /* the netpoller's, or whoever starts or ends it */
+static gl_inbox kicks; /* what loops want the netpoller to look at */
+/* The netpoller's, or of the thread that starts or ends it. */
+static gl_conn *listed_first, **listed_last = &listed_first;
 
 static gl_conn *conn_at(uint32_t index) {
     gl_conn *chunk =

@@ -2,8 +2,8 @@
  *
  * A gl_conn is to the loop what a socket is: gl_conn_recv and gl_conn_send never block, and what they hand over
  * lies in two rings, which are nothing but an extension of the kernel's two socket buffers. Everything here runs
- * without Python's API. HACKING.md, protocol "offload", says who may touch what, and why no edge and no byte is lost;
- * tests/native/stress_offload.c runs it under ThreadSanitizer with faults injected at GL_RECV and GL_SEND.
+ * without Python's API. HACKING.md, protocol "offload", says which thread may touch what, and why no edge and no byte
+ * is lost. tests/native/stress_offload.c runs it under ThreadSanitizer with faults injected at GL_RECV and GL_SEND.
  */
 #ifndef GOLOOP_OFFLOAD_H
 #define GOLOOP_OFFLOAD_H
@@ -13,7 +13,7 @@
 #include <sys/types.h>
 
 enum {
-    GL_CONN_LOOP = 0,      /* the loop's: nobody else touches the connection */
+    GL_CONN_LOOP = 0,      /* the loop's: no other thread touches the connection */
     GL_CONN_OFFLOADED = 1, /* the netpoller may enter it, the loop may take it back */
     GL_CONN_BUSY = 2,      /* the netpoller is inside, for two non-blocking system calls and a wake-up at most */
 };
@@ -42,7 +42,7 @@ typedef struct gl_conn {
     uint32_t rx_stalled; /* atomic; the netpoller stopped reading for want of room; the loop kicks once there is */
     int rx_end;          /* atomic; 0, GL_CONN_EOF or an errno: stands behind the last byte of rx */
     int tx_error;        /* atomic; errno with which sending ended */
-    /* whoever is inside, hence the netpoller while offloaded */
+    /* of the thread that is inside, hence of the netpoller while offloaded */
     uint8_t rx_ready;            /* an edge was seen, and not read dry */
     uint8_t tx_blocked;          /* the socket is full: wait for its edge */
     uint8_t short_read_drains;   /* as in transports/stream.pyx */
@@ -76,7 +76,7 @@ typedef struct gl_offload {
 extern const gl_offload gl_offload_ops;
 
 void *
-gl_conn_owner(gl_node *node); /* for a node taken from a poll set's completions: whom it is for; NULL: nobody now */
+gl_conn_owner(gl_node *node); /* for a node taken from a poll set's completions: its transport; NULL: it is closed */
 void gl_conn_forget(gl_pollset *ps); /* before the poll set closes: no connection refers to it afterwards */
 
 typedef struct gl_offload_stats {
