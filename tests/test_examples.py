@@ -187,6 +187,8 @@ def test_the_worker_pool_before_and_after(worker_pool):
             results = list(pool.map(lambda n: ask(connect, str(n)), range(2, 60)))
         assert all(result[0].startswith(f"{n} = ") for n, result in enumerate(results, 2))
         idle = connect()
+        idle.sendall(b"6\n")
+        assert idle.makefile().readline() == "6 = 2 3\n"  # it was accepted: a connection in the backlog is reset
     with idle:
         assert idle.recv(1) == b""  # it did not hold up the end
 
