@@ -205,6 +205,33 @@ def test_a_stuck_callback_does_not_hold_back_what_was_written_before_it(both, ki
     assert both(scenario) == (True, [b"now"])
 
 
+def test_a_callback_that_writes_again_after_it_was_stuck_has_both_writes_sent(both, kind):
+    """In between the netpoller has had time to find nothing to do, and to cease looking."""
+
+    async def scenario(loop):
+        transport, _, peer = await stream(loop, kind)
+        peer.setblocking(True)
+        peer.settimeout(SECONDS)
+
+        def write_twice():
+            seen = []
+            for data in (b"one", b"two"):
+                transport.write(data)
+                seen.append(peer.recv(100))
+                time.sleep(0.1)
+            return seen
+
+        with peer:
+            for _ in range(30):  # a stream is offloaded once it is in steady state
+                peer.sendall(b"x")
+                await asyncio.sleep(0.001)
+            results = await in_one_iteration(loop, write_twice)
+            transport.close()
+        return results
+
+    assert both(scenario) == [[b"one", b"two"]]
+
+
 def test_what_was_written_arrives_before_the_loop_leaves_by_an_exception(both, kind):
     def scenario(loop):
         transport, _, peer = loop.run_until_complete(stream(loop, kind))

@@ -69,11 +69,11 @@ cdef class Outbox:
 
     cdef int kick(self) except -1:
         """An offloaded stream has written: see that the netpoller is woken soon."""
-        cdef bint first = not self.waiting
-        if first:
+        if not self.waiting:
             self.begin()
         self.kicks += 1
-        if self.kicks == KICKS or (first and self.pollset.begin_batch()):
+        # Each time, and not for the first one alone: the netpoller may have ceased to tick in a callback that goes on.
+        if self.kicks == KICKS or self.pollset.begin_batch():
             self.tell_netpoller()
         return 0
 
