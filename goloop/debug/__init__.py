@@ -1,5 +1,16 @@
-"""A look inside: reports of callbacks that keep their loop from running others."""
+"""A look inside: the numbers, and reports of callbacks that keep their loop from running others."""
 
+from goloop._eventloop.stats import FunctionTime, Histogram, LoopStats
+from goloop.debug._stats import Stats, stats
 from goloop.runtime.watch import SlowCallback, on_slow, remove_slow
 
-__all__ = ["SlowCallback", "on_slow", "remove_slow"]
+__all__ = [
+    "FunctionTime",
+    "Histogram",
+    "LoopStats",
+    "SlowCallback",
+    "Stats",
+    "on_slow",
+    "remove_slow",
+    "stats",
+]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 
 from goloop._eventloop.loop import Loop
 from goloop.core.sched import goroutine, handoff, scheduler
 from goloop.core.sync import timer_thread as core_timers
 from goloop.runtime import fork, helper_threads, ports, shutdown, substitutes, timer_thread, unhandled, watch, workers
+
+IMPORTED = time.monotonic()  # seconds; when goloop was
 
 
 class _Runtime:

@@ -13,6 +13,9 @@ from cpython.ref cimport Py_DECREF
 from libc.errno cimport EINTR, ETIMEDOUT, errno
 from libc.stdint cimport int64_t
 
+from goloop.core.loop.accounts cimport (
+    OBSERVE_EVERY, Accounts, FunctionTime, come_round, end_sleep, gl_histogram_add, timed,
+)
 from goloop.core.loop.handles cimport Handle, TimerHandle, gl_track, is_handle, track_timers
 from goloop.core.loop.ownership cimport RUNNING, LoopThread, hooks
 from goloop.core.loop.ready_queue cimport pop, push
@@ -46,6 +49,8 @@ cdef class LoopIteration:
         self.offload_policy = OffloadPolicy()
         self.outbox = Outbox(self.pollset)
         self.ready = ReadyQueue()
+        self.accounts = Accounts()
+        self.until_observed = OBSERVE_EVERY
         self.slow = 0.1
         self._look_ns = LOOK_NS
         self.own_clock = type(self).time is _clock
@@ -149,11 +154,13 @@ cdef class LoopIteration:
 
     cdef int wake_due(self) except -1:
         """Queue the timers that are due."""
-        cdef double end
+        cdef double end, late
         cdef TimerHandle timer
         if self.timers.size:
             end = self.now() + CLOCK_RESOLUTION
             while self.timers.size and self.timers.first() < end:
+                late = min(end - self.timers.first(), 1e9)
+                gl_histogram_add(&self.accounts.timer_lag, <int64_t>(late * 1e9), 1)
                 timer = <TimerHandle>self.timers.pop()
                 timer.leave_heap()
                 push(self.ready, timer)
@@ -166,22 +173,22 @@ cdef class LoopIteration:
         one that threads wake sleeps on the futex, which is cheaper for them.
         """
         cdef double seconds
-        cdef int64_t deadline = -1, start = 0
+        cdef int64_t deadline = -1
         cdef PollSet ps = self.pollset
+        cdef Accounts accounts = self.accounts
         if self.timers.size:
             seconds = self.timers.first() - self.now()
             if seconds <= 0:
                 return 0
             deadline = now_ns() + <int64_t>(min(seconds, MAXIMUM_SLEEP) * 1e9)
         self._ownership.stall.idle = 1
-        if self.offload_policy.adaptive:
-            start = now_ns()
+        come_round(accounts, now_ns())
         if self.thread_wakes < THREAD_WAKES:
             self.sleep_in_pollset(deadline)
         else:
             self.sleep_on_futex(deadline)
-        if start:
-            self.offload_policy.slept += now_ns() - start
+        end_sleep(accounts, now_ns())
+        self.offload_policy.slept = accounts.asleep
         if self.thread_wakes < THREAD_WAKES and not (ps.inbox_empty() and ps.completions_empty()):
             self.thread_wakes += 1
         return 0
@@ -230,6 +237,8 @@ cdef class LoopIteration:
             PyErr_CheckSignals()
             self.drain()
             self.drain_completions()
+        elif self.unlooked == 0:
+            come_round(self.accounts, now_ns())
         self.wake_due()
         self.todo = self.ready.count        # their callbacks wait for the next iteration
         self.run_ready()
@@ -260,7 +269,10 @@ cdef class LoopIteration:
                 continue
             ownership.stall.beat += 1
             ownership.item = <void *>item
-            if self._debug:
+            self.until_observed -= 1
+            if self.until_observed <= 0:
+                self.observe(item)
+            elif self._debug:
                 self.run_timed(item)
             elif is_handle(item):
                 (<Handle>item).run()
@@ -287,6 +299,32 @@ cdef class LoopIteration:
             return self.run_once()
         self.run_ready()
         return PyErr_CheckSignals()
+
+    cdef int observe(self, object item) except -1:
+        """Run an item whose time is taken: it stands for all since the last one."""
+        cdef FunctionTime function
+        cdef int64_t start
+        self.until_observed = OBSERVE_EVERY
+        if isinstance(item, Handle) and (<Handle>item)._cancelled:
+            return self.run_item(item)
+        function = self.accounts.function_of(item)
+        start = now_ns()
+        try:
+            return self.run_item(item)
+        finally:
+            if function is not None:
+                timed(self.accounts, function, now_ns() - start, OBSERVE_EVERY)
+
+    cdef int run_item(self, object item) except -1:
+        if self._debug:
+            return self.run_timed(item)
+        if isinstance(item, Pollable):
+            (<Pollable>item).queued = False
+            (<Pollable>item).run()
+        else:
+            gl_track(item)
+            (<Handle>item).run()
+        return 0
 
     cdef int run_timed(self, object item) except -1:
         """Run in debug mode: say what runs, and report it when it took too long."""
@@ -339,12 +377,14 @@ cdef class LoopIteration:
             self.todo = 0
             self.pollset.changed = True       # the first iteration looks
             self.gc_untracks_handles = True
+            self.accounts.marked = now_ns()
             while True:
                 self.iterate()
                 if self._stopping and self.todo == 0:
                     break
         finally:
             self.gc_untracks_handles = False
+            self.accounts.marked = 0
             track_timers(self.timers)
             try:
                 if ownership.away or ownership.holder is not loop_thread:

@@ -381,6 +381,13 @@ cdef class LoopCore(LoopIteration):
                 "offloaded": self.offload_policy.offloaded, "offloads": self.offload_policy.offloads,
                 "io_switches": self.offload_policy.switches}
 
+    def _account(self):
+        """What _eventloop/stats.py makes a LoopStats of. From any thread."""
+        return self._stats() | self.accounts.read() | {
+            "iterations": self._ownership.iteration, "callbacks": self._ownership.stall.beat,
+            "worker": bool(self._ownership.worker),
+        }
+
 
 # call_soon() in the form in which the interpreter calls without making a tuple of the arguments: Cython's own entry for
 # *args makes one: some 190 of 2,600 instructions for a callback with one argument.

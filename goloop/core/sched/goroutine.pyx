@@ -668,6 +668,16 @@ def all_goroutines():
     return sorted(alive, key=_by_id)
 
 
+def count_states():
+    """Return how many goroutines there are that are not done, by their state, as Goroutine.state has it."""
+    cdef Goroutine g
+    cdef dict counts = {}
+    for g in alive:
+        state = g.reason if g.status == PARKED else _STATES[g.status]
+        counts[state] = counts.get(state, 0) + 1
+    return counts
+
+
 def goroutines_of(loop):
     """Return those that were started from a loop, directly or by goroutines, and are not done."""
     cdef Goroutine g

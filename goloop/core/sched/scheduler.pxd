@@ -35,6 +35,7 @@ cdef class G(Pollable):
     cdef object waiter            # the Waiter it is parked on; None: not parked, or not to be cancelled
     cdef Status status
     cdef str reason               # why it is parked
+    cdef int64_t queued_at        # when it entered the backlog, monotonic nanoseconds
     cdef bint cancelling          # cancel() was called: CancelledError is to be raised at its next park
     cdef Py_ssize_t expired       # so is it for each timeout() whose time was over while the goroutine ran
     cdef unsigned int cancellations_taken  # counts the times that one of the two was taken

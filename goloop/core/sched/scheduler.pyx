@@ -15,6 +15,8 @@ from contextvars import Context
 
 from goloop.core.loop.ownership cimport exchange_loop_thread, loop_thread_here
 
+from goloop.core.system.posix cimport now_ns
+
 from cpython.pycapsule cimport PyCapsule_Import
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF, PyObject
 from libc.stdint cimport int64_t
@@ -632,6 +634,7 @@ cdef int enqueue_new(G g) except -1:
         else:
             worker.maybe_yield(worker.current)
         return 0
+    g.queued_at = now_ns()
     backlog.push(g)
     gl_monitor_backlog(1)
     if worker is None or worker.locked or worker.retired or worker.in_blocking_region():
@@ -743,6 +746,14 @@ def separate_locals():
 def backlog_size():
     """Return how many goroutines no worker has started."""
     return backlog.count
+
+
+def backlog_age():
+    """Return for how many seconds the oldest goroutine that no worker has started has waited; 0.0: there is none."""
+    cdef G g = backlog.head
+    while g is not None and g.status != UNSTARTED:        # cancelled, and not taken out yet
+        g = g.link
+    return 0.0 if g is None else (now_ns() - g.queued_at) / 1e9
 
 
 def start_monitor():

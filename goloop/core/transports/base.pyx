@@ -105,6 +105,9 @@ cdef class Transport(Pollable):
                 self.file.close()
                 self.leave_server()
 
+    cdef object runs(self):
+        return type(getattr(self.proto, "_app_protocol", None) or self.proto)     # of TLS the one that it serves
+
     cdef int release_file(self) except -1:
         """The transport is about to close its file."""
         return 0

@@ -95,6 +95,7 @@ cdef class ReadPipeTransport(PipeTransport):
             self.fail(exc, "Fatal read error on pipe transport")
             return
         if data:
+            self.loop_core.accounts.received += len(data)
             enter_context(self.context)
             try:
                 self.proto.data_received(data)
@@ -195,6 +196,7 @@ cdef class WritePipeTransport(PipeTransport):
         if self.lost or self.closing:
             self.ignored_write("pipe closed by peer or os.write(pipe, data) raised exception.")
             return
+        self.loop_core.accounts.written += len(data)
         if not self.buffer:
             try:
                 n = _write(self.fd, data)

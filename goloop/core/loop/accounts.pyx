@@ -1,0 +1,135 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
+"""Accounts: what a loop has done and how long it took; on in every loop, always.
+
+The loop looks at a clock when it looks at its poll set, so the time of its rounds costs an addition. The time of single
+callbacks is a sample: one in OBSERVE_EVERY is timed, and counts for all. The thread that runs the loop writes; who
+reads has the GIL.
+"""
+
+import asyncio
+
+from cpython.long cimport PyLong_FromVoidPtr
+from cpython.object cimport PyObject
+
+from goloop.core.loop.handles cimport Handle, Pollable
+
+
+cdef extern from "Python.h":
+    bint PyCFunction_CheckExact(object o)
+    bint PyMethod_Check(object o)
+    bint PyFunction_Check(object o)
+    PyObject *PyMethod_GET_FUNCTION(object o)      # borrowed, as are these
+    PyObject *PyFunction_GET_CODE(object o)
+    PyObject *PyCFunction_GET_SELF(object o)
+
+cdef enum:
+    FUNCTIONS = 1000      # that are told apart; generated code may be without end
+
+cdef object _Task = asyncio.Task
+cdef object _others = object()
+
+
+cdef class FunctionTime:
+    def __cinit__(self, subject, str name, str kind, str file, int line):
+        self.subject = subject
+        self.name = name
+        self.kind = kind
+        self.file = file
+        self.line = line
+
+
+cdef object code_of(object coro):
+    """The code of a coroutine, of which there are several kinds; its class if it has none."""
+    code = getattr(coro, "cr_code", None) or getattr(coro, "gi_code", None) or getattr(coro, "ag_code", None)
+    return type(coro) if code is None else code
+
+
+cdef object task_of(object callback):
+    """The task whose next step this is; None: it is another callback."""
+    cdef PyObject *owner
+    if PyFunction_Check(callback) or PyMethod_Check(callback):
+        return None                           # of a task in Python (nest_asyncio's), too: its step is a callback
+    if PyCFunction_CheckExact(callback):      # the wake-up by a future
+        owner = PyCFunction_GET_SELF(callback)
+        return <object>owner if owner != NULL and isinstance(<object>owner, _Task) else None
+    step = getattr(callback, "__self__", None)
+    return step if isinstance(step, _Task) else None
+
+
+cdef object subject_of(object callback):
+    """What names a callback: its code, or where it is compiled the class of its object, or its own."""
+    cdef int _depth
+    for _depth in range(16):                  # partials of partials
+        if PyMethod_Check(callback):
+            callback = <object>PyMethod_GET_FUNCTION(callback)
+        if PyFunction_Check(callback):
+            return <object>PyFunction_GET_CODE(callback)
+        inner = getattr(callback, "func", None)
+        if inner is None:
+            break
+        callback = inner
+    owner = getattr(callback, "__self__", None)
+    return type(callback) if owner is None else owner if isinstance(owner, type) else type(owner)
+
+
+cdef tuple read_histogram(gl_histogram *h):
+    cdef int i
+    return tuple([h.counts[i] for i in range(GL_BUCKETS)]), h.total / 1e9, h.longest / 1e9
+
+
+# Seconds: the upper bounds of all buckets but the last one.
+BOUNDS = tuple([(1 << i) / 1e6 for i in range(GL_BUCKETS - 1)])
+
+
+cdef class Accounts:
+    def __cinit__(self):
+        self.functions = {}
+
+    cdef dict read(self):
+        """All of it, for LoopStats of _eventloop/stats.py."""
+        cdef FunctionTime f
+        return {
+            "busy": self.busy / 1e9, "asleep": self.asleep / 1e9, "sleeps": self.sleeps, "received": self.received,
+            "written": self.written, "accepts": self.accepts, "lag": read_histogram(&self.lag),
+            "timer_lag": read_histogram(&self.timer_lag), "callback_time": read_histogram(&self.callback_time),
+            "functions": [
+                (f.name, f.kind, f.file, f.line, f.calls, f.total / 1e9, f.longest / 1e9, f.samples)
+                for f in list(self.functions.values())
+            ],
+        }
+
+    cdef FunctionTime function_of(self, object item):
+        """The entry for what an item of the ready queue runs; None: that is accounted for elsewhere."""
+        cdef object callback, coro
+        if not isinstance(item, Handle):
+            subject = (<Pollable>item).runs()
+            return None if subject is None else self.entry(subject, "transport")
+        callback = (<Handle>item)._callback
+        task = task_of(callback)
+        if task is None:
+            return self.entry(subject_of(callback), "callback")
+        coro = task.get_coro()
+        return self.entry(code_of(coro), "coroutine")
+
+    cdef FunctionTime entry(self, object subject, str kind):
+        cdef object key = PyLong_FromVoidPtr(<void *>subject)
+        cdef FunctionTime function = <FunctionTime>self.functions.get(key)
+        cdef object name
+        if function is not None:
+            return function
+        if len(self.functions) >= FUNCTIONS:
+            subject, kind = _others, "callback"
+            key = PyLong_FromVoidPtr(<void *>subject)
+            if key in self.functions:
+                return <FunctionTime>self.functions[key]
+        if subject is _others:
+            name = "(others)"
+        elif isinstance(subject, type):
+            name = subject.__qualname__ if subject.__module__ == "builtins" else (
+                f"{subject.__module__}.{subject.__qualname__}")
+        else:
+            name = getattr(subject, "co_qualname", None) or str(subject)
+        function = FunctionTime(
+            subject, name, kind, getattr(subject, "co_filename", ""), getattr(subject, "co_firstlineno", 0))
+        self.functions[key] = function
+        return function
