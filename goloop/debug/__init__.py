@@ -1,7 +1,8 @@
-"""A look inside: the numbers, and reports of callbacks that keep their loop from running others."""
+"""A look inside: the numbers, traces, and reports of callbacks that keep their loop from running others."""
 
 from goloop._eventloop.stats import FunctionTime, Histogram, LoopStats
 from goloop.debug._stats import Stats, stats
+from goloop.debug._trace import Trace, is_tracing, span, start_trace, stop_trace, tracing
 from goloop.runtime.watch import SlowCallback, on_slow, remove_slow
 
 __all__ = [
@@ -10,7 +11,13 @@ __all__ = [
     "LoopStats",
     "SlowCallback",
     "Stats",
+    "Trace",
+    "is_tracing",
     "on_slow",
     "remove_slow",
+    "span",
+    "start_trace",
     "stats",
+    "stop_trace",
+    "tracing",
 ]

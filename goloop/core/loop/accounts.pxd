@@ -19,6 +19,9 @@ cdef enum:
     OBSERVE_EVERY = 127
 
 
+cdef object task_of(object callback)      # whose next step this is; None: it is another callback
+
+
 # The time of one function, of those that were timed. Guard: the GIL, as for all here.
 cdef class FunctionTime:
     cdef object subject           # the code or class: alive, so that its address stays its own

@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t
 
-from goloop.core.loop.accounts cimport Accounts
+from goloop.core.loop.accounts cimport Accounts, FunctionTime
 from goloop.core.loop.handles cimport Pollable
 from goloop.core.loop.offload_policy cimport OffloadPolicy
 from goloop.core.loop.outbox cimport Outbox
@@ -17,7 +17,9 @@ cdef class LoopIteration:
     cdef Outbox outbox                 # what its streams have written in this iteration
     cdef ReadyQueue ready              # handles and pollables
     cdef Accounts accounts             # what it has done, and how long that took
-    cdef int until_observed            # callbacks until one is timed
+    cdef int until_observed            # callbacks until one is timed,
+    cdef int observed_for              # for how many that one stands
+    cdef public unsigned int _number   # in this process, from 1
     cdef int thread_wakes                  # sleeps in a row that other threads ended
     cdef Py_ssize_t todo                   # what the iteration in progress has still to run
     cdef int64_t looked                    # when the loop looked at its poll set last, monotonic nanoseconds
@@ -49,6 +51,7 @@ cdef class LoopIteration:
     cdef int iterate(self) except -1
     cdef int run_item(self, object item) except -1
     cdef int observe(self, object item) except -1
+    cdef int run_traced(self, object item, FunctionTime function) except -1
     cdef int run_timed(self, object item) except -1
     cdef bint time_to_look(self) except -1
     cdef int queue(self, Pollable item) except -1

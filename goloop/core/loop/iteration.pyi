@@ -8,6 +8,7 @@ from goloop.core.loop.ownership import LoopOwnership
 class LoopIteration(asyncio.BaseEventLoop):
     _debug: bool
     _look_ns: int
+    _number: int
     _closed: bool
     _stopping: bool
     slow_callback_duration: float

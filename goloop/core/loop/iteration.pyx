@@ -11,22 +11,27 @@ from asyncio import base_events as _base_events
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.ref cimport Py_DECREF
 from libc.errno cimport EINTR, ETIMEDOUT, errno
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from goloop.core.loop.accounts cimport (
-    OBSERVE_EVERY, Accounts, FunctionTime, come_round, end_sleep, gl_histogram_add, timed,
+    OBSERVE_EVERY, Accounts, FunctionTime, come_round, end_sleep, gl_histogram_add, task_of, timed,
 )
 from goloop.core.loop.handles cimport Handle, TimerHandle, gl_track, is_handle, track_timers
 from goloop.core.loop.ownership cimport RUNNING, LoopThread, hooks
 from goloop.core.loop.ready_queue cimport pop, push
+from goloop.core.loop.run_trace cimport end_lane, function_number, task_number, wait_of
 from goloop.core.poll.pollset cimport EPOLLIN, EPOLLOUT, Slot, conn_owner, gl_node
 from goloop.core.system.posix cimport now_ns, now_s
+from goloop.core.system.trace cimport (
+    GL_TRACE_AWAKE, GL_TRACE_RAN, GL_TRACE_RUN, GL_TRACE_SLEEP, gl_tracer, name_number, the_tracer, trace,
+)
 
 
 cdef extern from "Python.h":
     Py_ssize_t PyList_GET_SIZE(object list)
     Py_ssize_t Py_REFCNT(object o)
 
+cdef gl_tracer *tracer = the_tracer()
 cdef object _monotonic = time.monotonic
 
 cdef enum:
@@ -50,7 +55,7 @@ cdef class LoopIteration:
         self.outbox = Outbox(self.pollset)
         self.ready = ReadyQueue()
         self.accounts = Accounts()
-        self.until_observed = OBSERVE_EVERY
+        self.until_observed = self.observed_for = OBSERVE_EVERY
         self.slow = 0.1
         self._look_ns = LOOK_NS
         self.own_clock = type(self).time is _clock
@@ -183,11 +188,15 @@ cdef class LoopIteration:
             deadline = now_ns() + <int64_t>(min(seconds, MAXIMUM_SLEEP) * 1e9)
         self._ownership.stall.idle = 1
         come_round(accounts, now_ns())
+        if tracer.session:
+            trace(tracer, GL_TRACE_SLEEP, self._number, 0, 1 if self.thread_wakes < THREAD_WAKES else 2)
         if self.thread_wakes < THREAD_WAKES:
             self.sleep_in_pollset(deadline)
         else:
             self.sleep_on_futex(deadline)
         end_sleep(accounts, now_ns())
+        if tracer.session:
+            trace(tracer, GL_TRACE_AWAKE, self._number)
         self.offload_policy.slept = accounts.asleep
         if self.thread_wakes < THREAD_WAKES and not (ps.inbox_empty() and ps.completions_empty()):
             self.thread_wakes += 1
@@ -240,6 +249,8 @@ cdef class LoopIteration:
         elif self.unlooked == 0:
             come_round(self.accounts, now_ns())
         self.wake_due()
+        if tracer.session:
+            self.until_observed = 1         # the first of them, and that asks for the next one
         self.todo = self.ready.count        # their callbacks wait for the next iteration
         self.run_ready()
         if outer and ownership.holder is loop_thread:
@@ -301,19 +312,43 @@ cdef class LoopIteration:
         return PyErr_CheckSignals()
 
     cdef int observe(self, object item) except -1:
-        """Run an item whose time is taken: it stands for all since the last one."""
+        """Run an item whose time is taken: it stands for all since the last one. While a trace is made, each is."""
         cdef FunctionTime function
         cdef int64_t start
-        self.until_observed = OBSERVE_EVERY
+        cdef int times = self.observed_for
+        self.until_observed = self.observed_for = 1 if tracer.session else OBSERVE_EVERY
         if isinstance(item, Handle) and (<Handle>item)._cancelled:
             return self.run_item(item)
         function = self.accounts.function_of(item)
         start = now_ns()
         try:
-            return self.run_item(item)
+            return self.run_traced(item, function) if tracer.session else self.run_item(item)
         finally:
             if function is not None:
-                timed(self.accounts, function, now_ns() - start, OBSERVE_EVERY)
+                timed(self.accounts, function, now_ns() - start, times)
+
+    cdef int run_traced(self, object item, FunctionTime function) except -1:
+        cdef object task = None
+        cdef uint64_t lane = 0
+        cdef uint32_t name
+        if isinstance(item, Handle):
+            task = task_of((<Handle>item)._callback)
+            if task is not None:
+                lane = task_number(task)
+        name = name_number("goroutines") if function is None else function_number(function)
+        trace(tracer, GL_TRACE_RUN, self._number, name, <uint64_t><void *>item, lane)
+        try:
+            return self.run_item(item)
+        finally:
+            name = 0
+            if task is None:
+                lane = 0
+            elif task.done():
+                end_lane(task)
+            else:
+                name = name_number(wait_of(task))
+                lane = 0
+            trace(tracer, GL_TRACE_RAN, self._number, name, <uint64_t><void *>item, lane)
 
     cdef int run_item(self, object item) except -1:
         if self._debug:

@@ -1,0 +1,9 @@
+from libc.stdint cimport uint32_t, uint64_t
+
+from goloop.core.loop.accounts cimport FunctionTime
+
+cdef uint32_t function_number(FunctionTime function) except 0     # its name in the trace
+cdef uint64_t task_number(object task) except 0                   # its lane
+cdef uint64_t current_lane() except? 0                            # of the task that runs here, 0: none
+cdef object wait_of(object task)                                  # what a task waits for that has just given way
+cdef int end_lane(object task) except -1                          # it is done
