@@ -22,6 +22,9 @@ cdef enum:
 cdef object task_of(object callback)      # whose next step this is; None: it is another callback
 
 
+cdef object subject_of(object callback)   # what names it: its code, or a class
+
+
 # The time of one function, of those that were timed. Guard: the GIL, as for all here.
 cdef class FunctionTime:
     cdef object subject           # the code or class: alive, so that its address stays its own

@@ -7,6 +7,7 @@ reads has the GIL.
 """
 
 import asyncio
+from functools import partial as _partial
 
 from cpython.long cimport PyLong_FromVoidPtr
 from cpython.object cimport PyObject
@@ -15,17 +16,27 @@ from goloop.core.loop.handles cimport Handle, Pollable
 
 
 cdef extern from "Python.h":
+    ctypedef struct PyTypeObject:
+        const char *tp_name
+    PyTypeObject *Py_TYPE(object o)
+    bint PyObject_TypeCheck(PyObject *o, PyTypeObject *type)
+    bint PyType_Check(object o)
     bint PyCFunction_CheckExact(object o)
     bint PyMethod_Check(object o)
     bint PyFunction_Check(object o)
     PyObject *PyMethod_GET_FUNCTION(object o)      # borrowed, as are these
     PyObject *PyFunction_GET_CODE(object o)
+    PyObject *PyMethod_GET_SELF(object o)
     PyObject *PyCFunction_GET_SELF(object o)
+
+cdef extern from "string.h":
+    char *strstr(const char *text, const char *part)
 
 cdef enum:
     FUNCTIONS = 1000      # that are told apart; generated code may be without end
 
 cdef object _Task = asyncio.Task
+cdef object _PyTask = asyncio.tasks._PyTask
 cdef object _others = object()
 
 
@@ -44,32 +55,36 @@ cdef object code_of(object coro):
     return type(coro) if code is None else code
 
 
+# These look at no attribute that the program could have defined: it is not to notice, and no goroutine may park here.
 cdef object task_of(object callback):
-    """The task whose next step this is; None: it is another callback."""
-    cdef PyObject *owner
-    if PyFunction_Check(callback) or PyMethod_Check(callback):
-        return None                           # of a task in Python (nest_asyncio's), too: its step is a callback
+    cdef PyObject *owner = NULL
+    if PyFunction_Check(callback):
+        return None
     if PyCFunction_CheckExact(callback):      # the wake-up by a future
         owner = PyCFunction_GET_SELF(callback)
-        return <object>owner if owner != NULL and isinstance(<object>owner, _Task) else None
-    step = getattr(callback, "__self__", None)
-    return step if isinstance(step, _Task) else None
+        return <object>owner if owner != NULL and PyObject_TypeCheck(owner, <PyTypeObject *>_Task) else None
+    if PyMethod_Check(callback):              # of a task in Python (nest_asyncio's)
+        owner = PyMethod_GET_SELF(callback)
+        return <object>owner if PyObject_TypeCheck(owner, <PyTypeObject *>_PyTask) else None
+    return callback.__self__ if strstr(Py_TYPE(callback).tp_name, b"TaskStepMethWrapper") != NULL else None
 
 
 cdef object subject_of(object callback):
-    """What names a callback: its code, or where it is compiled the class of its object, or its own."""
+    cdef PyObject *owner
     cdef int _depth
     for _depth in range(16):                  # partials of partials
         if PyMethod_Check(callback):
             callback = <object>PyMethod_GET_FUNCTION(callback)
         if PyFunction_Check(callback):
             return <object>PyFunction_GET_CODE(callback)
-        inner = getattr(callback, "func", None)
-        if inner is None:
+        if not PyObject_TypeCheck(<PyObject *>callback, <PyTypeObject *>_partial):
             break
-        callback = inner
-    owner = getattr(callback, "__self__", None)
-    return type(callback) if owner is None else owner if isinstance(owner, type) else type(owner)
+        callback = callback.func
+    if PyCFunction_CheckExact(callback):
+        owner = PyCFunction_GET_SELF(callback)
+        if owner != NULL:                     # for a function that is its module
+            return <object>owner if PyType_Check(<object>owner) else <object>Py_TYPE(<object>owner)
+    return callback if PyType_Check(callback) else <object>Py_TYPE(callback)
 
 
 cdef tuple read_histogram(gl_histogram *h):

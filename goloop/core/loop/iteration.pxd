@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint32_t
 
 from goloop.core.loop.accounts cimport Accounts, FunctionTime
 from goloop.core.loop.handles cimport Pollable
@@ -19,7 +19,7 @@ cdef class LoopIteration:
     cdef Accounts accounts             # what it has done, and how long that took
     cdef int until_observed            # callbacks until one is timed,
     cdef int observed_for              # for how many that one stands
-    cdef public unsigned int _number   # in this process, from 1
+    cdef uint32_t number               # in this process, from 1
     cdef int thread_wakes                  # sleeps in a row that other threads ended
     cdef Py_ssize_t todo                   # what the iteration in progress has still to run
     cdef int64_t looked                    # when the loop looked at its poll set last, monotonic nanoseconds

@@ -65,6 +65,15 @@ cdef class LoopIteration:
             raise RuntimeError("Event loop is closed")
         return 0
 
+    @property
+    def _number(self):
+        """The number of this loop in the process, from 1."""
+        return self.number
+
+    @_number.setter
+    def _number(self, number):
+        self.number = self.pollset.ps.loop = number
+
     def _check_closed(self):
         self.check_closed()
 
@@ -189,14 +198,14 @@ cdef class LoopIteration:
         self._ownership.stall.idle = 1
         come_round(accounts, now_ns())
         if tracer.session:
-            trace(tracer, GL_TRACE_SLEEP, self._number, 0, 1 if self.thread_wakes < THREAD_WAKES else 2)
+            trace(tracer, GL_TRACE_SLEEP, self.number, 0, 1 if self.thread_wakes < THREAD_WAKES else 2)
         if self.thread_wakes < THREAD_WAKES:
             self.sleep_in_pollset(deadline)
         else:
             self.sleep_on_futex(deadline)
         end_sleep(accounts, now_ns())
         if tracer.session:
-            trace(tracer, GL_TRACE_AWAKE, self._number)
+            trace(tracer, GL_TRACE_AWAKE, self.number)
         self.offload_policy.slept = accounts.asleep
         if self.thread_wakes < THREAD_WAKES and not (ps.inbox_empty() and ps.completions_empty()):
             self.thread_wakes += 1
@@ -336,7 +345,7 @@ cdef class LoopIteration:
             if task is not None:
                 lane = task_number(task)
         name = name_number("goroutines") if function is None else function_number(function)
-        trace(tracer, GL_TRACE_RUN, self._number, name, <uint64_t><void *>item, lane)
+        trace(tracer, GL_TRACE_RUN, self.number, name, <uint64_t><void *>item, lane)
         try:
             return self.run_item(item)
         finally:
@@ -348,7 +357,7 @@ cdef class LoopIteration:
             else:
                 name = name_number(wait_of(task))
                 lane = 0
-            trace(tracer, GL_TRACE_RAN, self._number, name, <uint64_t><void *>item, lane)
+            trace(tracer, GL_TRACE_RAN, self.number, name, <uint64_t><void *>item, lane)
 
     cdef int run_item(self, object item) except -1:
         if self._debug:

@@ -121,7 +121,7 @@ cdef class LoopCore(LoopIteration):
             self.drain()      # a callback that another thread posted before this call also runs before it
         push(self.ready, handle)
         if tracer.session:
-            trace(tracer, GL_TRACE_READY, self._number, 0, <uint64_t><void *>handle)
+            trace(tracer, GL_TRACE_READY, self.number, 0, <uint64_t><void *>handle)
         return handle
 
     cdef Handle call_soon_of(self, object callback, PyObject **args, Py_ssize_t nargs, object context):
@@ -157,7 +157,7 @@ cdef class LoopCore(LoopIteration):
         handle.annex.node.item = <void *>handle
         Py_INCREF(handle)         # the inbox's reference; drain() drops it
         if tracer.session:
-            trace(tracer, GL_TRACE_READY, self._number, 0, <uint64_t><void *>handle)
+            trace(tracer, GL_TRACE_READY, self.number, 0, <uint64_t><void *>handle)
         if not self.pollset.post(&handle.annex.node):
             Py_DECREF(handle)
             raise RuntimeError("Event loop is closed")

@@ -16,6 +16,7 @@ from collections.abc import Coroutine
 from contextvars import ContextVar
 
 from cpython.ref cimport PyObject, Py_XDECREF
+from libc.stdint cimport uint64_t
 
 from goloop.core.sched.scheduler cimport (
     DONE, PARKED, RUNNABLE, UNSTARTED, G, Worker, bubble_here, bubbles, current_g, enqueue_new, here, take_cancellation,
@@ -172,6 +173,12 @@ cdef class Goroutine(G):
         if isinstance(self.function, str):
             return self.function
         return getattr(self.function, "__qualname__", None) or repr(self.function)
+
+    cdef uint64_t number(self) noexcept:
+        return self.id
+
+    cdef object runs(self):
+        return type(self) if isinstance(self.function, str) else self.function
 
     # -------------------------------------------------------------- execution
     cdef int execute(self) except -1:
