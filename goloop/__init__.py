@@ -121,6 +121,9 @@ def __getattr__(name: str) -> Any:
 if _environment.get("GOLOOP_MONKEY"):
     importlib.import_module("goloop.monkey").patch_all()
 
+if _environment.get("GOLOOP_SCHEDTRACE"):
+    importlib.import_module("goloop.debug._schedtrace").start()
+
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})

@@ -73,7 +73,8 @@ class FunctionTime:
     a task runs, "callback", "goroutine", or "transport" for the events of a connection, which its protocol gets. file,
     line: where it is defined; "" and 0 for compiled code. calls: how often it ran, estimated: for a coroutine, how many
     steps its tasks made. seconds: how long, estimated, with everything that it called and waited for while the loop
-    waited. longest: the longest run that was timed, in seconds. samples: how many were.
+    waited; all functions together have at most what the loop was busy for. longest: the longest run that was timed, in
+    seconds. samples: how many were.
     """
 
     name: str
@@ -94,14 +95,15 @@ class LoopStats:
     worker: whether it is a worker's, which runs goroutines. iterations: how many it has made. callbacks: how many
     callbacks it has begun, with the turns of goroutines and of connections. ready: callbacks that wait to run. timers:
     timers that are pending. descriptors: what its poll set watches. sleeps: how often it found nothing to do. busy:
-    seconds in which it ran callbacks, asleep: in which it had nothing to do, since it runs. lag: histogram of how long
-    it was from one look at timers and descriptors to the next: what became ready meanwhile waited for as long, at most.
-    timer_lag: histogram of how late timers ran. callback_time: histogram of how long callbacks took, of every 127
-    callbacks one, which counts for 127. received, written: bytes that its stream and datagram transports have taken
-    from the kernel, and that programs have given them. accepts: connections that its servers have accepted. handoffs:
-    how often another thread took it over from one that was stuck in a blocking call; away: threads that are stuck so
-    now. offloaded: connections for which the netpoller receives and sends, now; offloads: how often one was given to
-    it; io_switches: how often the loop began with that, or ceased to. functions: where its time went, the most first.
+    seconds in which it ran callbacks, asleep: in which it had nothing to do, up to now. behind: for how many seconds it
+    has not looked at timers and descriptors, 0.0 while it has nothing to do: a loop that is stuck falls behind. lag:
+    histogram of how long it was from one look at timers and descriptors to the next: what became ready meanwhile waited
+    for as long, at most. timer_lag: histogram of how late timers ran. callback_time: histogram of how long callbacks
+    took, of every 127 callbacks one, which counts for 127. received, written: bytes that its transports have taken from
+    the kernel, and that programs have given them. accepts: connections that its servers have accepted. handoffs: how
+    often another thread took it over from one that was stuck in a blocking call; away: threads that are stuck so now.
+    offloaded: connections for which the netpoller receives and sends, now; offloads: how often one was given to it;
+    io_switches: how often the loop began with that, or ceased to. functions: where its time went, the most first.
     """
 
     number: int
@@ -115,6 +117,7 @@ class LoopStats:
     sleeps: int
     busy: float
     asleep: float
+    behind: float
     lag: Histogram
     timer_lag: Histogram
     callback_time: Histogram
@@ -161,13 +164,21 @@ def thread_names() -> dict[int, str]:
     return {thread.ident: thread.name for thread in threading.enumerate() if thread.ident is not None}
 
 
+def _functions(timed: list[tuple[Any, ...]], busy: float) -> tuple[FunctionTime, ...]:
+    """Make the entries of functions; all estimates together are at most the time that was measured."""
+    found = [FunctionTime(*each) for each in timed]
+    estimated = sum(function.seconds for function in found)
+    if estimated > busy:
+        found = [dataclasses.replace(f, seconds=f.seconds * busy / estimated) for f in found]
+    return tuple(sorted(found, key=lambda f: f.seconds, reverse=True))
+
+
 def of_loop(loop: Any, threads: dict[int, str]) -> LoopStats:
     """Return the numbers of a loop. threads: thread_names(). From any thread."""
     account = loop._account()
     for name in ("lag", "timer_lag", "callback_time"):
         account[name] = Histogram(BOUNDS, *account[name])
-    functions = sorted((FunctionTime(*each) for each in account["functions"]), key=lambda f: f.seconds, reverse=True)
-    account["functions"] = tuple(functions)
+    account["functions"] = _functions(account["functions"], account["busy"])
     del account["parks"]
     ident = loop._thread_id
     thread = None if ident is None else threads.get(ident, str(ident))

@@ -44,7 +44,7 @@ cdef class Accounts:
     cdef uint64_t received, written, accepts
     cdef dict functions           # address of the code or class -> FunctionTime
 
-    cdef dict read(self)
+    cdef dict read(self, bint idle)
     cdef FunctionTime function_of(self, object item)
     cdef FunctionTime entry(self, object subject, str kind)
 

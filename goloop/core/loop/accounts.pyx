@@ -100,11 +100,13 @@ cdef class Accounts:
     def __cinit__(self):
         self.functions = {}
 
-    cdef dict read(self):
-        """All of it, for LoopStats of _eventloop/stats.py."""
+    cdef dict read(self, bint idle):
+        """All of it, for LoopStats of _eventloop/stats.py. idle: the loop sleeps, if it runs."""
         cdef FunctionTime f
+        cdef int64_t going = max(now_ns() - self.marked, 0) if self.marked else 0
         return {
-            "busy": self.busy / 1e9, "asleep": self.asleep / 1e9, "sleeps": self.sleeps, "received": self.received,
+            "busy": (self.busy + (0 if idle else going)) / 1e9, "asleep": (self.asleep + (going if idle else 0)) / 1e9,
+            "behind": 0.0 if idle else going / 1e9, "sleeps": self.sleeps, "received": self.received,
             "written": self.written, "accepts": self.accepts, "lag": read_histogram(&self.lag),
             "timer_lag": read_histogram(&self.timer_lag), "callback_time": read_histogram(&self.callback_time),
             "functions": [

@@ -390,7 +390,7 @@ cdef class LoopCore(LoopIteration):
 
     def _account(self):
         """What _eventloop/stats.py makes a LoopStats of. From any thread."""
-        return self._stats() | self.accounts.read() | {
+        return self._stats() | self.accounts.read(self._ownership.stall.idle) | {
             "iterations": self._ownership.iteration, "callbacks": self._ownership.stall.beat,
             "worker": bool(self._ownership.worker),
         }
