@@ -21,6 +21,7 @@ from os import stat, unlink
 from typing import Any
 
 from goloop import _environment
+from goloop._eventloop import unhandled
 from goloop._eventloop.nesting import Nesting, come_back, step_aside
 from goloop._eventloop.signals import SignalMethods
 from goloop._eventloop.socket_methods import SocketMethods
@@ -183,6 +184,14 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
         self._shutdown_core()
         if self._handoff and not sys.is_finalizing():
             ports.current.loop_closed(self)
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Report an exception, or another mishap, that has no caller to go to (asyncio: call_exception_handler).
+
+        context: a dict with the text "message", and what else is known. From any thread.
+        """
+        unhandled.tell(self, context)
+        super().call_exception_handler(context)
 
     def stats(self) -> LoopStats:
         """Return the numbers of this loop: what it has done, and how long that took. From any thread, also while the
