@@ -17,10 +17,10 @@
 #define NEAR 512 /* bytes: the GIL's condition variables and mutexes stand together in one structure */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static gl_stall *list;      /* guarded by lock */
+static gl_stall *list;                       /* guarded by lock */
 static int64_t last_handoff = INT64_MIN / 2; /* atomic; when */
-static uint64_t gil_futex;  /* atomic; an address inside the GIL, 0: not known */
-static uint32_t idle_looks; /* the monitor's */
+static uint64_t gil_futex;                   /* atomic; an address inside the GIL, 0: not known */
+static uint32_t idle_looks;                  /* the monitor's */
 
 int gl_gettid(void) { return (int)syscall(SYS_gettid); }
 

@@ -21,9 +21,16 @@
 #define GL_ASLEEP_FOR 10000000 /* ns without processor time that tell, where the kernel does not say what for */
 #endif
 
-enum { GL_KEEP = 0, GL_HANDOFF = 1, GL_REGION = 2 };                              /* may it be taken over? */
-enum { GL_NOTHING = 0, GL_RETAKE = 1, GL_PROBE = 2, GL_SLOW = 4, GL_VACANT = 8, GL_RETAKE_IF_WAITED_FOR = 16 }; /* verdicts, or-ed together */
-enum { GL_UNKNOWN = 0, GL_ON_CPU = 1, GL_FOR_GIL = 2, GL_SLEEPS = 3 };            /* what a thread is doing */
+enum { GL_KEEP = 0, GL_HANDOFF = 1, GL_REGION = 2 }; /* may it be taken over? */
+enum {
+    GL_NOTHING = 0,
+    GL_RETAKE = 1,
+    GL_PROBE = 2,
+    GL_SLOW = 4,
+    GL_VACANT = 8,
+    GL_RETAKE_IF_WAITED_FOR = 16
+};                                                                     /* verdicts, or-ed together */
+enum { GL_UNKNOWN = 0, GL_ON_CPU = 1, GL_FOR_GIL = 2, GL_SLEEPS = 3 }; /* what a thread is doing */
 
 typedef struct gl_stall {
     uint64_t beat;   /* atomic, relaxed: the loop's thread counts each callback that begins */
@@ -46,10 +53,10 @@ typedef struct gl_stall {
     struct gl_stall *next, *before; /* guarded by the list's mutex */
 } gl_stall;
 
-void gl_stall_add(gl_stall *w);    /* any thread; wakes the monitor */
-void gl_stall_remove(gl_stall *w); /* any thread */
-void gl_stall_forget(void);        /* in a forked child */
-void gl_stall_awake(gl_stall *w);  /* idle no more; the loop's thread, which then pokes the monitor */
+void gl_stall_add(gl_stall *w);        /* any thread; wakes the monitor */
+void gl_stall_remove(gl_stall *w);     /* any thread */
+void gl_stall_forget(void);            /* in a forked child */
+void gl_stall_awake(gl_stall *w);      /* idle no more; the loop's thread, which then pokes the monitor */
 void gl_stall_handed_off(int64_t now); /* a handoff happened: look often for a while */
 
 /* One look at every loop; the monitor's thread, without the GIL. Returns the ns until the next one, 0: none is
