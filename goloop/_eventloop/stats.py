@@ -65,7 +65,7 @@ class Histogram:
 class FunctionTime:
     """How much of a loop's time one function took. Made by stats(); it may be read in any thread.
 
-    The figures are samples: of every 127 callbacks one is timed, and stands for all of them; so is one of every 127
+    The figures are samples: of every 251 callbacks one is timed, and stands for all of them; so is one of every 251
     turns of goroutines. While a trace runs all are timed. A function that is called seldom may be missing, or count for
     too much: `samples` says on how much an estimate stands.
 
@@ -99,7 +99,7 @@ class LoopStats:
     has not looked at timers and descriptors, 0.0 while it has nothing to do: a loop that is stuck falls behind. lag:
     histogram of how long it was from one look at timers and descriptors to the next: what became ready meanwhile waited
     for as long, at most. timer_lag: histogram of how late timers ran. callback_time: histogram of how long callbacks
-    took, of every 127 callbacks one, which counts for 127. received, written: bytes that its transports have taken from
+    took, of every 251 callbacks one, which counts for 251. received, written: bytes that its transports have taken from
     the kernel, and that programs have given them. accepts: connections that its servers have accepted. handoffs: how
     often another thread took it over from one that was stuck in a blocking call; away: threads that are stuck so now.
     offloaded: connections for which the netpoller receives and sends, now; offloads: how often one was given to it;

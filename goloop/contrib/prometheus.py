@@ -52,7 +52,7 @@ _LOOP_GAUGES = {
 _LOOP_HISTOGRAMS = {
     "goloop_loop_lag_seconds": ("From one look at timers and descriptors to the next.", "lag"),
     "goloop_loop_timer_lag_seconds": ("How late timers ran.", "timer_lag"),
-    "goloop_loop_callback_seconds": ("How long callbacks took; one of every 127 is timed.", "callback_time"),
+    "goloop_loop_callback_seconds": ("How long callbacks took; one of every 251 is timed.", "callback_time"),
 }
 
 

@@ -16,7 +16,7 @@ cdef extern from "../loop/native/histogram.h" nogil:
 cdef enum:
     # Of so many callbacks one is timed; a prime, so it never beats with what a program does in turns. The two looks at
     # the clock and the search for the function cost as much as a short callback: so below a hundredth of it.
-    OBSERVE_EVERY = 127
+    OBSERVE_EVERY = 251
 
 
 cdef object task_of(object callback)      # whose next step this is; None: it is another callback
