@@ -57,7 +57,7 @@ cdef class LoopIteration:
     cdef int run_timed(self, object item) except -1
     cdef bint time_to_look(self) except -1
     cdef bint has_waited(self) noexcept
-    cdef int come_round(self) noexcept
+    cdef int note_round(self) noexcept
     cdef int queue(self, Pollable item) except -1
     cdef int queue_watcher(self, object watcher) except -1
     cdef int check_closed(self) except -1

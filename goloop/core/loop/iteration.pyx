@@ -135,7 +135,7 @@ cdef class LoopIteration:
         self.pollset.changed = False
         return True
 
-    cdef int come_round(self) noexcept:
+    cdef int note_round(self) noexcept:
         """It looks around, or is about to sleep: account for the time since it did last."""
         come_round(self.accounts, now_ns())
         if tracer.session:
@@ -216,7 +216,7 @@ cdef class LoopIteration:
                 return 0
             deadline = now_ns() + <int64_t>(min(seconds, MAXIMUM_SLEEP) * 1e9)
         self._ownership.stall.idle = 1
-        self.come_round()
+        self.note_round()
         if tracer.session:
             trace(tracer, GL_TRACE_SLEEP, self.number, 0, 1 if self.thread_wakes < THREAD_WAKES else 2)
         if self.thread_wakes < THREAD_WAKES:
@@ -278,7 +278,7 @@ cdef class LoopIteration:
             self.drain()
             self.drain_completions()
         elif looks:
-            self.come_round()
+            self.note_round()
         if looks:
             self.wake_due()
         self.todo = self.ready.count        # their callbacks wait for the next iteration
