@@ -17,7 +17,7 @@ from goloop.core.system.trace import EVENT, KINDS
 
 EVENT_SIZE = struct.calcsize(EVENT)
 _BATCH = 1000  # events in a chunk of text
-_TICK = 1000  # ns; the length of what has none of its own
+_TICK = 1  # ns; the length of what has none of its own
 # What is added to the number of the process for those of tasks and goroutines; no real one is as large.
 _TASKS, _GOROUTINES = 10_000_000, 20_000_000
 _Handler = Callable[[int, int, int, int, int, int], None]  # time, tid, loop, name, a, b

@@ -6,6 +6,7 @@ _chrome.py makes the file's contents of them.
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import gc
 import gzip
@@ -34,7 +35,7 @@ class Writable(Protocol):
         """Take all of the data."""
 
 
-_lock = threading.Lock()  # begins and ends
+_lock = _thread.allocate_lock()  # begins and ends
 _begun: _Begun | None = None  # guarded by _lock
 _span_numbers = itertools.count(1)
 
@@ -166,8 +167,9 @@ def _start(events: int, target: Any) -> _Begun:
     with _lock:
         if _begun is not None:
             raise RuntimeError("a trace is made already, and there is one at a time: end that with stop_trace()")
+        begun = _Begun(target)  # before every event
         core.start(1 << (events - 1).bit_length())
-        _begun = begun = _Begun(target)
+        _begun = begun
         gc.callbacks.append(_on_gc)
         atexit.register(_at_exit)
         fork.add(_after_fork_in_child)
@@ -181,10 +183,10 @@ def _stop(begun: _Begun | None) -> _chrome.Recording:
         if _begun is None or (begun is not None and _begun is not begun):
             raise RuntimeError("no trace is made")
         current, _begun = _begun, None
-        stop = time.monotonic_ns()
         _clean_up()
         atexit.unregister(_at_exit)
         tracks, names, lost = core.stop()
+        stop = time.monotonic_ns()  # behind every event
     return _chrome.Recording(
         pid=current.pid,
         wall=current.wall,
@@ -234,7 +236,7 @@ def _at_exit() -> None:
 def _after_fork_in_child() -> None:
     """The trace is the parent's, and so is its file."""
     global _begun, _lock
-    _lock = threading.Lock()
+    _lock = _thread.allocate_lock()
     if _begun is not None:
         _begun = None
         _clean_up()

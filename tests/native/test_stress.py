@@ -1,4 +1,4 @@
-"""stress.c, monitor_stress.c, stress_offload.c, stress_outbox.c and stress_trace.c under ThreadSanitizer, plain, and under valgrind.
+"""The programs beside this one under ThreadSanitizer, plain, and under valgrind.
 
 Each run has its own seed. helgrind is left out: it does not know C's atomics and takes each of them for
 a race, while ThreadSanitizer knows them and checks the orderings.

@@ -389,7 +389,7 @@ cdef class Worker:
         self.until_timed = self.timed_for = 1 if tracer.session else OBSERVE_EVERY
         if tracer.session:
             if g.status == PARKED or g.status == RUNNABLE:
-                reason = name_number(g.reason)
+                reason = name_number(g.reason or "parked")
             trace(tracer, GL_TRACE_PARK, self.loop.number, reason, <uint64_t><void *>g, g.number())
 
     # --------------------------------------------------------- threading.local
