@@ -103,7 +103,7 @@ cdef class LoopIteration:
         return self.dispatch(events, n)
 
     cdef bint time_to_look(self) except -1:
-        """Whether this iteration looks for events, timers and signals: always when nothing else is to do, else now and then."""
+        """Whether to look for events, timers and signals: if nothing else is to do, and now and then otherwise."""
         self.unlooked += 1
         if self.ready.count == 0:
             self.unlooked = 0
@@ -117,7 +117,7 @@ cdef class LoopIteration:
         return True
 
     cdef bint has_waited(self) noexcept:
-        """Whether the last look was `_look_ns` ago. The clock is read where so many ticks have passed as this took last."""
+        """Whether the last look was `_look_ns` ago. The clock is read after as many ticks as that took last."""
         cdef int64_t ticks = gl_ticks() - self.looked_ticks
         cdef int64_t passed
         if 0 <= ticks < self.look_ticks and self._look_ns:
