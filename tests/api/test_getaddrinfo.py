@@ -16,6 +16,7 @@ from goloop.core.system.addrinfo import literal_addrinfo
 from tests.helpers.outcomes import async_outcome_of, logged
 from tests.helpers.recorders import Recorder
 from tests.helpers.scripts import run_script
+from tests.helpers.servers import ended
 from tests.helpers.sockets import client, listening
 
 LITERALS = [
@@ -370,8 +371,7 @@ def test_connections_and_servers_at_literals_need_no_thread(loop, offloaded, hos
         )
         peers.append(datagrams.get_extra_info("peername"))
         datagrams.close()
-        server.close()
-        await server.wait_closed()
+        await ended(server)
         return peers, port
 
     peers, port = loop.run_until_complete(scenario())

@@ -10,6 +10,17 @@ from tests.helpers.recorders import Echo
 from tests.helpers.sockets import receive
 
 
+async def ended(server: asyncio.Server) -> None:
+    """Close a server, and wait for the end of the connections that it has accepted: also of those whose client is gone
+    and whose loop has not seen it yet. On Python 3.11 wait_closed() waits for them only if it began before close().
+    """
+    closed = asyncio.ensure_future(server.wait_closed())
+    await asyncio.sleep(0)
+    server.close()
+    await closed
+    await server.wait_closed()
+
+
 @contextlib.asynccontextmanager
 async def serving(
     loop: asyncio.AbstractEventLoop, factory: Callable[[], asyncio.BaseProtocol] = Echo, **options: Any
@@ -21,8 +32,7 @@ async def serving(
     except BaseException:
         server.close()  # no waiting for connections that a failed scenario left open
         raise
-    server.close()
-    await server.wait_closed()
+    await ended(server)
 
 
 async def talks(loop: asyncio.AbstractEventLoop, address: Any, family: socket.AddressFamily = socket.AF_INET) -> bool:
