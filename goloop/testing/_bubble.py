@@ -37,7 +37,9 @@ class bubble:
     At the end tasks are cancelled, as asyncio.run() does, and goroutines are waited for, as Go does; they are cancelled
     if the body raises. An exception of a goroutine that was not received is raised then. DeadlockError when all wait
     and no timer is left: the body gets asyncio.CancelledError where it waits. RuntimeError for real I/O, for a channel
-    from outside, inside of another bubble or goroutine, or where a loop runs. In a plain thread.
+    from outside, for a wait for anything else from outside (of goloop.sync, a net.pipe()), for what was made inside and
+    is used outside meanwhile, for another loop that is run inside, inside of another bubble or goroutine, or where a
+    loop runs. In a plain thread.
     """
 
     def __init__(self, seed: Seed = None, start: Start = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import functools
 import os
 import sys
 import threading
@@ -14,6 +15,7 @@ from typing import Any, NoReturn
 from goloop._eventloop.loop import Loop
 from goloop.core.sched import goroutine
 from goloop.core.sched.bubble import BubbleCore, Choices
+from goloop.core.sched.bubble import bubble as here
 from goloop.errors import DeadlockError
 
 Seed = int | str | Callable[[int], int] | None
@@ -72,6 +74,20 @@ def _refused(name: str) -> Callable[..., NoReturn]:
     return method
 
 
+@functools.cache
+def _refuse_other_loops() -> None:
+    """From now on asyncio's own loops look where they are run: one that waits in a bubble would wait in real time."""
+    check = asyncio.BaseEventLoop._check_running  # type: ignore[attr-defined]
+
+    @functools.wraps(check)
+    def _check_running(self: Any) -> None:
+        if here() not in (None, self):  # goloop's look themselves
+            raise RuntimeError("a bubble has one loop, whose time is virtual: no other one can run in it")
+        check(self)
+
+    asyncio.BaseEventLoop._check_running = _check_running  # type: ignore[attr-defined]
+
+
 class BubbleLoop(BubbleCore, Loop):
     """An asyncio event loop whose clock is virtual; bubble() and run() make one, and event_loop() returns one.
 
@@ -82,6 +98,7 @@ class BubbleLoop(BubbleCore, Loop):
     _is_bubble = True
 
     def __init__(self, seed: Seed | Choices = None, start: Start = None) -> None:
+        _refuse_other_loops()
         made = choices(seed)
         begin = epoch(start)
         monkey = sys.modules.get("goloop.monkey")

@@ -171,6 +171,8 @@ cdef class PollDesc(Pollable):
         self.writing = new_direction("wait_write()")
         self.prompt = True
         self.epoch = fork_epoch()
+        if bubbles:
+            self.bubble = bubble_here()
         self.closed = False
         live += 1
 
@@ -192,6 +194,15 @@ cdef class PollDesc(Pollable):
             self.raise_passed(side)
         return 0
 
+    cdef int check_edge(self) except -1:
+        """RuntimeError for a use across the edge of a bubble. To be called while there are bubbles."""
+        if self.bubble is not bubble_here():
+            raise RuntimeError(
+                "this connection was made outside of the bubble that uses it: make a net.pipe() inside"
+                if self.bubble is None else "this connection was made in a bubble, and is used outside of it"
+            )
+        return 0
+
     cdef int raise_passed(self, Direction side) except -1:
         cdef object context = side.context, err
         if context is None:
@@ -203,6 +214,8 @@ cdef class PollDesc(Pollable):
     cdef int begin(self, Direction side) except -1:
         """Take the turn for an operation, waiting for it; end() passes it on. First come, first served."""
         cdef G g = current_g()
+        if bubbles:
+            self.check_edge()
         if g is None:
             may_block(side.what, INSTEAD)
         elif side.streak >= STREAK:
@@ -431,6 +444,8 @@ cdef class PollDesc(Pollable):
         set again."""
         cdef double before = side.deadline, wanted = 0
         cdef object bind = None
+        if bubbles:
+            self.check_edge()
         if deadline is not None and type(deadline) is not float and type(deadline) is not int:
             bind = getattr(deadline, "_on_cancel", None)      # only a Context has that
         if bind is not None:
@@ -529,6 +544,8 @@ cdef class PollDesc(Pollable):
     cdef int wait_for(self, Direction side, double seconds) except -1:
         cdef double until = 0 if seconds < 0 else clock_s() + seconds
         cdef pollfd look
+        if bubbles:
+            self.check_edge()
         may_block(side.what, "add_reader() or add_writer()")
         while True:
             self.check(side)

@@ -10,8 +10,10 @@ cdef enum:
 # while a waiter could have it: the holder that gives it back hands it over. Guard of all fields here: the GIL.
 cdef class Locker:
     cdef list orphans  # what was thrown away without it and gives it back on its way out (orphans.pyx); or None
+    cdef object bubble  # that it was made in, or None
     cdef object __weakref__
 
+    cdef bint take_if_free(self, Py_ssize_t n) except -1  # the same, for a caller that may be out of place
     cdef int relock_or_orphan(self, Py_ssize_t n, list frames) except -1  # have it, or be an orphan
     cdef bint consume_orphaned_unlock(self) except -1                     # whether it is an orphan that gives it back
 
