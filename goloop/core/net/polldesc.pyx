@@ -112,6 +112,9 @@ cdef double seconds_left(double deadline) noexcept:
     return -1 if deadline == 0 else max(deadline - clock_s(), 0)
 
 
+cdef object tracer = None              # of trace()
+
+
 cdef object closed_error():
     return ClosedError(EBADF, "use of a closed connection or descriptor")
 
@@ -139,13 +142,23 @@ cdef PollDesc new_polldesc(int fd, bint short_read_drains, str read_what, str wr
     desc.short_read_drains = short_read_drains
     desc.reading.what = read_what
     desc.writing.what = write_what
+    if tracer is not None:
+        tracer(fd)
     return desc
 
 
 cdef PollDesc new_memory_desc(str read_what, str write_what):
-    cdef PollDesc desc = new_polldesc(0, False, read_what, write_what)
-    desc.fd = desc.owned = -1
+    cdef PollDesc desc = PollDesc(0)
+    desc.reading.what = read_what
+    desc.writing.what = write_what
+    desc.fd = -1
     return desc
+
+
+def trace(function):
+    """Call function(descriptor) for each socket that goloop.net makes or takes over, from its maker; None: no more."""
+    global tracer
+    tracer = function
 
 
 @cython.final
