@@ -23,6 +23,7 @@ Start = float | datetime.datetime | None
 
 MIDNIGHT_2000 = 946684800.0  # Go synctest's start, in seconds of time.time()
 _HERE = os.path.dirname(__file__) + os.sep
+_refusing = False  # other loops, see _refuse_other_loops()
 _ROUNDS = 100  # cancellations that a goroutine may swallow before it is left behind
 
 
@@ -74,9 +75,12 @@ def _refused(name: str) -> Callable[..., NoReturn]:
     return method
 
 
-@functools.cache
 def _refuse_other_loops() -> None:
     """From now on asyncio's own loops look where they are run: one that waits in a bubble would wait in real time."""
+    global _refusing
+    if _refusing:
+        return
+    _refusing = True
     check = asyncio.BaseEventLoop._check_running  # type: ignore[attr-defined]
 
     @functools.wraps(check)
