@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 import types
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, overload
@@ -57,11 +58,13 @@ class bubble:
             raise RuntimeError("a bubble is entered once: make another one")
         loop = self._loop = _make_loop(self._choices, self._start)
         self._root = loop.worker.adopt(greenlet.getcurrent(), "bubble")
+        loop._body, loop._entered = self._root, sys._getframe(1)
         self._hub = greenlet.greenlet(self._run)
         try:
             self._hub.switch()  # until the loop switches to the new goroutine, which is this greenlet
         except BaseException:
             loop.worker.disown(self._root)
+            loop._body = loop._entered = None
             loop.close()
             raise
         return loop
@@ -82,6 +85,7 @@ class bubble:
             loop.worker.release(self._root)
             loop.stop()
             self._hub.switch()  # until it ends
+        loop._body = loop._entered = None
         failure = self._fatal or report(loop, raised, self._deadlock)
         loop.close()
         if failure is not None and failure is not raised:

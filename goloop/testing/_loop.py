@@ -100,6 +100,8 @@ class BubbleLoop(BubbleCore, Loop):
     """
 
     _is_bubble = True
+    _body: Any = None  # of `with bubble()`: its goroutine,
+    _entered: Any = None  # and the frame that has the block
 
     def __init__(self, seed: Seed | Choices = None, start: Start = None) -> None:
         _refuse_other_loops()
@@ -213,13 +215,24 @@ class BubbleLoop(BubbleCore, Loop):
 
     def _who_waits(self) -> Iterator[tuple[str, list[str]]]:
         for g in goroutine.goroutines_of(self):
+            stack = self._within(g.stack()) if g is self._body else g.stack()
             made = [frame for frame in g.spawn_stack if not frame.filename.startswith(_HERE)]
             where = f", started at {made[-1].filename}:{made[-1].lineno} in {made[-1].name}" if made else ""
-            yield f"{g!r}{where}", traceback.format_list(g.stack())
+            yield f"{g!r}{where}", traceback.format_list(stack)
         own = self._goroutine_tasks()
         for task in sorted(asyncio.all_tasks(self), key=lambda task: task.get_name()):
             if task not in own:
                 yield repr(task), traceback.format_list(_awaits(task.get_coro()))
+
+    def _within(self, stack: traceback.StackSummary) -> traceback.StackSummary:
+        """Return the body's part of its thread's stack."""
+        outside = self._entered and self._entered.f_back
+        while outside is not None:
+            del stack[0]
+            outside = outside.f_back
+        while stack and stack[0].filename.startswith(_HERE):
+            del stack[0]
+        return stack
 
 
 _REFUSED = """
