@@ -81,15 +81,19 @@ def _refuse_other_loops() -> None:
     if _refusing:
         return
     _refusing = True
-    check = asyncio.BaseEventLoop._check_running  # type: ignore[attr-defined]
+    base: Any = asyncio.BaseEventLoop
+    base._check_running = _outside(base._check_running)
+    asyncio.Runner.__init__ = _outside(asyncio.Runner.__init__)  # type: ignore[method-assign]
 
-    @functools.wraps(check)
-    def _check_running(self: Any) -> None:
-        if here() not in (None, self):  # goloop's look themselves
+
+def _outside(method: Any) -> Any:
+    @functools.wraps(method)
+    def checked(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if here() not in (None, self):  # goloop's loops look themselves
             raise RuntimeError("a bubble has one loop, whose time is virtual: no other one can run in it")
-        check(self)
+        return method(self, *args, **kwargs)
 
-    asyncio.BaseEventLoop._check_running = _check_running  # type: ignore[attr-defined]
+    return checked
 
 
 class BubbleLoop(BubbleCore, Loop):

@@ -242,7 +242,7 @@ def test_another_loop_made_before_is_an_error_where_it_runs_in_a_bubble(new_loop
     loop.close()
 
 
-def test_asyncio_run_is_an_error_in_a_goroutine_of_a_bubble():
+def test_asyncio_run_is_an_error_in_a_goroutine_of_a_bubble(caplog):
     async def main():
         return "never"
 
@@ -257,3 +257,4 @@ def test_asyncio_run_is_an_error_in_a_goroutine_of_a_bubble():
         return await goloop.go(call)
 
     assert run(test) == "noticed"
+    assert not caplog.records
