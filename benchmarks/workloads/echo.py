@@ -35,6 +35,14 @@ class EchoWrites(Echo):
             self.transport.write(data[at : at + 64])
 
 
+class EchoTwice(Echo):
+    """Answers in two writes, as a head and a body are written."""
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data[:100])
+        self.transport.write(data[100:])
+
+
 class EchoOnce(Echo):
     """Answers and closes."""
 
@@ -81,6 +89,7 @@ PROTOCOLS: dict[str, Any] = {
     "buffered": EchoBuffered,
     "writelines": EchoPieces,
     "writes": EchoWrites,
+    "two": EchoTwice,
     "once": EchoOnce,
 }
 

@@ -54,6 +54,24 @@ async def call_soon_batch(loop: Any) -> Operate:
     return operate
 
 
+async def call_soon_burst(loop: Any, arguments: int, count: int) -> Operate:
+    """Bursts: `count` callbacks are scheduled at once, and then run. A burst is the operation."""
+
+    bodies: dict[int, Any] = {0: nothing, 1: lambda a: None, 3: lambda a, b, c: None}
+    body, args = bodies[arguments], (1, 2, 3)[:arguments]
+
+    async def operate(n: int, watch: Watch) -> None:
+        for _ in range(n):
+            done = loop.create_future()
+            with watch:
+                for _ in range(count):
+                    loop.call_soon(body, *args)
+                loop.call_soon(done.set_result, None)
+                await done
+
+    return operate
+
+
 async def call_soon_threadsafe(loop: Any, threads: int) -> Operate:
     """Other threads post callbacks as fast as they can."""
 
@@ -156,6 +174,17 @@ async def task(loop: Any) -> Operate:
         with watch:
             for _ in range(n):
                 await loop.create_task(work())
+
+    return operate
+
+
+async def sleep_zero(loop: Any) -> Operate:
+    """A task gives way, again and again."""
+
+    async def operate(n: int, watch: Watch) -> None:
+        with watch:
+            for _ in range(n):
+                await asyncio.sleep(0)
 
     return operate
 
