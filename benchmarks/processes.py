@@ -15,7 +15,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import textwrap
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -27,7 +26,8 @@ from usage import Meter, Usage, memory_of
 
 HERE = Path(__file__).parent
 NATIVE = HERE / "native"
-PATIENCE = 60  # seconds beyond the planned time after which a run has failed
+MOST_LINES = 30  # that are shown of what a process says
+PATIENCE = 30  # seconds beyond the planned time after which a run has failed
 
 
 @functools.cache
@@ -114,9 +114,11 @@ def explain(status: int | None, complaint: str) -> str:
 
 def pass_on(command: Sequence[str], complaint: str) -> None:
     """Show what a process wrote to its stderr, and who it was."""
-    if complaint:
+    lines = complaint.splitlines()
+    if lines:
         name = " ".join(Path(word).name if "/" in word else word for word in command)
-        sys.stderr.write(f"{name} said:\n{textwrap.indent(complaint, '    ')}")
+        said = "\n    ".join(lines[-MOST_LINES:])
+        sys.stderr.write(f"{name} said, in {len(lines)} lines of which these are the last:\n    {said}\n")
 
 
 def output_of(command: Sequence[str], limit: float) -> str:

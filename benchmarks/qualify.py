@@ -71,7 +71,10 @@ def echo_messages(sock: socket.socket, what: str) -> None:
             expect_equal(read_exactly(sock, len(message)), message, what)
         if not isinstance(sock, ssl.SSLSocket):
             sock.shutdown(socket.SHUT_WR)
-            expect_equal(sock.recv(1), b"", f"{what}: after the end")
+            try:
+                expect_equal(sock.recv(1), b"", f"{what}: after the end")
+            except TimeoutError:
+                raise Failed(f"{what}: does not close after the client's end") from None
 
 
 def echo_flood(sock: socket.socket, what: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import uvicorn
 
+from workloads import keep
 from workloads.listening import listener
 
 # By path: the pieces of the body, each sent by itself.
@@ -36,14 +37,15 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
 
 async def serve(loop: Any, port: int = 0, shared: bool = False) -> int:
     sock = listener(port, shared)
+    bound: int = sock.getsockname()[1]  # not every loop leaves the socket open
     config = uvicorn.Config(
         application, http="httptools", ws="none", lifespan="off", access_log=False, log_level="error", loop="none"
     )
     server = uvicorn.Server(config)
-    loop.benchmark_server = loop.create_task(server.serve(sockets=[sock]))
+    serving = loop.create_task(server.serve(sockets=[sock]))
+    keep(serving)
     while not server.started:
         await asyncio.sleep(0.01)
-        if loop.benchmark_server.done():
-            loop.benchmark_server.result()
-    bound: int = sock.getsockname()[1]
+        if serving.done():
+            serving.result()
     return bound

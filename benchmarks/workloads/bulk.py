@@ -7,6 +7,7 @@ import random
 import zlib
 from typing import Any
 
+from workloads import keep
 from workloads.echo import port_of
 from workloads.listening import listener
 
@@ -89,7 +90,7 @@ async def source(loop: Any, streams: bool) -> int:
         server = await asyncio.start_server(source_stream, sock=listener())
     else:
         server = await loop.create_server(lambda: Source(loop), sock=listener())
-    loop.benchmark_server = server
+    keep(server)
     return port_of(server)
 
 
@@ -98,5 +99,5 @@ async def sink(loop: Any, streams: bool, digest: bool = False) -> int:
         server = await asyncio.start_server(lambda r, w: sink_stream(r, w, digest), sock=listener())
     else:
         server = await loop.create_server(lambda: Sink(digest), sock=listener())
-    loop.benchmark_server = server
+    keep(server)
     return port_of(server)

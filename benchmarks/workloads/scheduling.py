@@ -8,6 +8,8 @@ from typing import Any
 
 from child import Operate, Watch
 
+from workloads import keep
+
 
 def nothing() -> None:
     pass
@@ -126,7 +128,7 @@ async def threadsafe_wake(loop: Any) -> Operate:
 async def timer(loop: Any, operation: str, pending: int) -> Operate:
     """call_later beside `pending` timers that are not due: set, cancel or fire."""
     # On the loop for as long as the process lives; spread, so that a heap has something to order.
-    loop.benchmark_timers = [loop.call_later(1000 + i * 7919 % 1000, nothing) for i in range(pending)]
+    keep([loop.call_later(1000 + i * 7919 % 1000, nothing) for i in range(pending)])
     chunk = 1000
 
     async def set_timers(n: int, watch: Watch) -> None:
