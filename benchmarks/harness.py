@@ -134,6 +134,7 @@ def measure(case: Case, result: Result, contestant: str, is_guest: Callable[[str
         return str(exc)
     except Exception as exc:  # a fault of the benchmark itself meets the others as well, and ends the run
         if not is_guest(contestant):
+            exc.add_note(f"{contestant} fails in {case.family}: {case.name}")
             raise
         reason = dropped[case.family, contestant] = f"{case.name}: {exc}"
         result.samples.pop(contestant)

@@ -5,6 +5,7 @@ The native programs are built on first use. Whatever a measured process does wro
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import json
@@ -37,6 +38,7 @@ def build_directory() -> Path:
 
 
 _keep = tempfile.TemporaryDirectory(prefix="goloop-bench-")
+atexit.register(_keep.cleanup)
 
 
 @functools.cache

@@ -27,8 +27,8 @@ from harness import Dropped, Failed
 from rich.console import Console
 from rich.progress import track
 
-LIMIT = 30  # seconds for one check
-PATIENCE = 10  # seconds for one answer of a server
+LIMIT = 60  # seconds for one check
+PATIENCE = 20  # seconds for one answer of a server
 
 
 @dataclass(frozen=True)
@@ -278,6 +278,7 @@ def qualify(contestants: Sequence[str], families: Collection[str], every: Sequen
             check.run(who)
         except Exception as exc:  # a fault of the benchmark itself meets the others as well, and ends the run
             if not loops.is_peer(who):
+                exc.add_note(f"{who} fails in the check of {check.name}")
                 raise
             for family in concerned:
                 dropped.setdefault((family, who), f"{check.name}: {exc}")

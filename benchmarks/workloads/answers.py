@@ -123,7 +123,7 @@ async def timers(loop: Any) -> None:
 
 async def threadsafe(loop: Any) -> None:
     """Nothing that four threads post is lost, and each thread's come in order; a sleeping loop wakes up."""
-    each = 20_000
+    each = 5_000
     got: list[list[int]] = [[] for _ in range(4)]
     done = loop.create_future()
     ended = 0
