@@ -269,30 +269,34 @@ def wrk(servers: Sequence[Server], path: str, connections: int, warmup: float, s
         raise Unavailable("wrk is missing (Debian: apt install wrk)")
     url = f"http://127.0.0.1:{servers[0].address}{path}"
 
-    def run(duration: float) -> dict[str, Any]:
-        whole = max(1, round(duration))  # wrk knows no fractions
-        command = [program, "-t1", f"-c{connections}", f"-d{whole}s", "-s", str(NATIVE / "report.lua"), url]
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    whole = max(1, round(seconds))  # wrk knows no fractions
+    command = [program, "-t1", f"-c{connections}", f"-d{whole}s", "-s", str(NATIVE / "report.lua"), url]
+
+    @contextlib.contextmanager
+    def loads() -> Iterator[list[Lines]]:
         with contextlib.ExitStack() as stack:
-            loads = []
+            started = []
             for core in cores() if len(servers) > 1 else [None]:
                 with pinned(core):
-                    loads.append(stack.enter_context(Lines(command)))
-            reports = [_report_of(load, whole + PATIENCE) for load in loads]
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        together = {name: sum(report[name] for report in reports) for name in ("operations", "lost")}
-        worst = {name: max(report[name] for report in reports) for name in ("seconds", "p50", "p99")}
-        used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        return {**together, **worst, "client_cpu": used}
+                    started.append(stack.enter_context(Lines(command)))
+            yield started
 
     if warmup:
-        run(warmup)
-    meter = Meter([server.process.pid for server in servers])
-    got = run(seconds)
+        with loads():  # and killed early
+            time.sleep(warmup)
     try:
+        meter = Meter([server.process.pid for server in servers])
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        with loads() as started:
+            reports = [_report_of(load, whole + PATIENCE) for load in started]
         used = meter.stop()
     except OSError as exc:
-        raise next(server for server in servers if server.process.poll() is not None).failure(str(exc)) from exc
+        ended = [server for server in servers if server.process.poll() is not None]
+        raise ended[0].failure(str(exc)) if ended else exc
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    got = {name: sum(report[name] for report in reports) for name in ("operations", "lost")}
+    got |= {name: max(report[name] for report in reports) for name in ("seconds", "p50", "p99")}
+    got["client_cpu"] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     if got["lost"]:
         raise Failed(f"{got['lost']} requests failed")
     return served(got, used)

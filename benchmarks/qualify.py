@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.progress import track
 
 LIMIT = 60  # seconds for one check
-PATIENCE = 20  # seconds for one answer of a server
+PATIENCE = 10  # seconds for one answer of a server
 
 
 @dataclass(frozen=True)

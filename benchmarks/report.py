@@ -55,7 +55,11 @@ def switches(result: Result, who: str) -> str:
 
 def latency(result: Result, who: str) -> str:
     p50, p99 = result.median(who, "p50"), result.median(who, "p99")
-    return "-" if p50 is None or p99 is None else f"{p50:.3g} / {p99:.3g}"
+    return "-" if p50 is None or p99 is None else " / ".join(microseconds(value) for value in (p50, p99))
+
+
+def microseconds(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def reached(result: Result) -> bool | None:
