@@ -185,8 +185,8 @@ def bulk(s: Settings) -> Iterator[Case]:
             with processes.Server(processes.child_command(loop, f"bulk:{kind}", {"streams": streams})) as server:
                 return processes.drive(server, kind, 1, BLOCK, s.warmup, s.seconds).per(BLOCK / MEGABYTE)
 
-        name = f"MB that a server {what}, {'streams' if streams else 'protocol'}"
-        return Case("bulk", name, "MB", run, without=(NATIVE,), target=1.0)
+        style = "streams" if streams else "protocol"
+        return Case(f"bulk_{style}", f"MB that a server {what}", "MB", run, without=(NATIVE,), target=1.0)
 
     for streams in (False, True):
         for what in ("sends", "receives"):
@@ -225,7 +225,7 @@ def web(s: Settings) -> Iterator[Case]:
     for path, name, connections in (("hello", "plain", 50), ("hello", "plain", 10), ("10k", "10 KiB", 50)):
         if connections == 50 or not s.quick:
             yield request(s, "uvicorn", f"uvicorn {name}", "asgi:serve", f"/{path}", connections, 1.05)
-    yield request(s, "two_writes", "uvicorn, body in two pieces", "asgi:serve", "/two", 50, 1.05)
+    yield request(s, "uvicorn", "uvicorn, body in two writes", "asgi:serve", "/two", 50, 1.05)
 
     def client(loop: str) -> Sample:
         with processes.Server(processes.native_command("http", "13")) as server:
@@ -261,8 +261,8 @@ def others(s: Settings) -> Iterator[Case]:
 
 def loaded(s: Settings) -> Iterator[Case]:
     """The machine has something else to do: on each core a process computes."""
-    posts = work(s, "busy", "threadsafe from 1 thread", "callback", "scheduling:call_soon_threadsafe", 1.0, threads=1)
-    echoes = tcp(s, "busy", "protocol", f"echo, {title(50, 1024)}", 50, 1024)
+    posts = work(s, "busy_threadsafe", "from 1 thread", "callback", "scheduling:call_soon_threadsafe", 1.0, threads=1)
+    echoes = tcp(s, "busy_echo", "protocol", title(50, 1024), 50, 1024)
     for case in (posts, echoes):
 
         def run(contestant: str, run: Callable[[str], Sample] = case.run) -> Sample:
@@ -270,13 +270,13 @@ def loaded(s: Settings) -> Iterator[Case]:
                 return run(contestant)
 
         yield replace(case, run=run)
-    yield request(s, "busy", "aiohttp hello", "web:serve", "/hello", 50, 1.0, busy=True)
+    yield request(s, "busy_http", "aiohttp hello", "web:serve", "/hello", 50, 1.0, busy=True)
 
 
 def every_core(s: Settings) -> Iterator[Case]:
     """As many servers as cores, each on its own, all on one port; on the same cores the load, one wrk each."""
 
-    def servers(name: str, body: str, busy: bool) -> Case:
+    def servers(family: str, name: str, body: str, busy: bool) -> Case:
         def run(loop: str) -> Sample:
             with contextlib.ExitStack() as stack:
                 if busy:
@@ -288,12 +288,12 @@ def every_core(s: Settings) -> Iterator[Case]:
                     started.append(stack.enter_context(processes.Server(command, core)))
                 return processes.wrk(started, "/hello", 50, s.warmup, s.seconds)
 
-        name = f"{name}, one process a core{', busy cores' if busy else ''}, 50 connections each"
-        return Case("cores", name, "request", run, without=(NATIVE,), target=1.0)
+        name = f"one process a core{', busy cores' if busy else ''}, {name}, 50 connections each"
+        return Case(family, name, "request", run, without=(NATIVE,), target=1.0)
 
-    for name, body in (("aiohttp hello", "web:serve"), ("uvicorn plain", "asgi:serve")):
+    for family, name, body in (("cores_http", "aiohttp hello", "web:serve"), ("cores_uvicorn", "plain", "asgi:serve")):
         for busy in (False, True):
-            yield servers(name, body, busy)
+            yield servers(family, name, body, busy)
 
 
 def all_cases(settings: Settings) -> list[Case]:

@@ -233,20 +233,20 @@ def checks() -> list[Check]:
     echoes = functools.partial(check, function=outside)
     ping_pong = functools.partial(streams_echo, flood=False)  # what the buffered protocol writes is not its own
     both = [
-        check(f"bulk, {what}", "bulk", outside, ask, f"bulk:{what}", streams=streams, **more)
-        for streams in (False, True)
+        check(f"bulk, {what}", f"bulk_{style}", outside, ask, f"bulk:{what}", streams=style == "streams", **more)
+        for style in ("protocol", "streams")
         for what, ask, more in (("source", bulk_source, {}), ("sink", bulk_sink, {"digest": True}))
     ]
     return [
         check("start and end", "", inside, "starts"),
-        check("callbacks", "call_soon busy", inside, "callbacks"),
+        check("callbacks", "call_soon", inside, "callbacks"),
         check("tasks", "tasks", inside, "tasks"),
         check("timers", "timers", inside, "timers"),
-        check("threads", "threadsafe busy", inside, "threadsafe"),
+        check("threads", "threadsafe busy_threadsafe", inside, "threadsafe"),
         check("names", "getaddrinfo", inside, "getaddrinfo"),
         check("subprocesses", "subprocess", inside, "subprocesses"),
         check("HTTP client", "http_client", client),
-        echoes("echo", "tcp_echo idle busy", ask=streams_echo, body="echo:tcp", style="protocol"),
+        echoes("echo", "tcp_echo idle busy_echo", ask=streams_echo, body="echo:tcp", style="protocol"),
         echoes("echo, buffered", "tcp_echo_buffered", ask=ping_pong, body="echo:tcp", style="buffered"),
         echoes("echo, streams", "tcp_echo_streams", ask=streams_echo, body="echo:tcp", style="streams"),
         echoes("echo, sock_recv", "tcp_echo_sock", ask=streams_echo, body="echo:tcp", style="sock"),
@@ -258,8 +258,8 @@ def checks() -> list[Check]:
         check("Unix sockets", "unix_echo", unix),
         check("TLS", "tls_echo", tls),
         *both,
-        check("aiohttp", "http cores busy", pages, "web:serve", ("/hello", "/json", "/64k")),
-        check("uvicorn", "uvicorn two_writes cores", pages, "asgi:serve", ("/hello", "/10k", "/two")),
+        check("aiohttp", "http cores_http busy_http", pages, "web:serve", ("/hello", "/json", "/64k")),
+        check("uvicorn", "uvicorn cores_uvicorn", pages, "asgi:serve", ("/hello", "/10k", "/two")),
         echoes("WebSocket", "websocket", ask=websocket, body="web:serve"),
     ]
 

@@ -174,7 +174,7 @@ def test_goloop_passes_the_checks_of_the_loop(name):
 
 def test_goloop_passes_the_checks_of_servers():
     for check in qualify.checks():
-        if check.families & {"tcp_echo", "bulk", "udp_echo", "http"}:
+        if check.families & {"tcp_echo", "bulk_streams", "udp_echo", "http"}:
             check.run("goloop")
 
 
