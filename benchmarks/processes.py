@@ -292,7 +292,9 @@ def wrk(servers: Sequence[Server], path: str, connections: int, warmup: float, s
         used = meter.stop()
     except OSError as exc:
         ended = [server for server in servers if server.process.poll() is not None]
-        raise ended[0].failure(str(exc)) if ended else exc
+        if not ended:
+            raise
+        raise ended[0].failure(str(exc)) from exc
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     got = {name: sum(report[name] for report in reports) for name in ("operations", "lost")}
     got |= {name: max(report[name] for report in reports) for name in ("seconds", "p50", "p99")}
