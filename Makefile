@@ -43,11 +43,15 @@ lint: build
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms \
 		$(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
 
-# make bench ONLY=tcp_echo,timers LOOPS=uvloop,goloop,C REPEATS=5 SECONDS=0.5 QUICK=1 FULL=1; see benchmarks/run.py
-bench: LOOPS = asyncio,uvloop,goloop,C
+# make bench ONLY=tcp_echo,timers LOOPS=uvloop,goloop,C REPEATS=5 SECONDS=0.5 QUICK=1 FULL=1; see benchmarks/run.py.
+# LOOPS: by default every loop of benchmarks/loops.py that is installed; PEERS=rloop,zuvloop installs some before.
+comma := ,
+bench: LOOPS =
 bench: build
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[bench]'
-	$(BIN)/python benchmarks/run.py $(if $(ONLY),--only "$(ONLY)") --loops $(LOOPS) \
+	$(if $(PEERS),$(BIN)/python -m pip install -qq --disable-pip-version-check --only-binary :all: \
+		$(subst $(comma), ,$(PEERS)))
+	$(BIN)/python benchmarks/run.py $(if $(ONLY),--only "$(ONLY)") $(if $(LOOPS),--loops $(LOOPS)) \
 		$(if $(REPEATS),--repeats $(REPEATS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(QUICK),--quick) \
 		$(if $(FULL),--full) $(ARGS)
 
