@@ -2,10 +2,11 @@
 # tests. Nothing needs to be installed but Python, gcc and make. PYTHON=python3.12 chooses another Python.
 
 PYTHON ?= $(firstword $(foreach name,python3.11 python3 python3.15 python3.14 python3.13 python3.12,$(shell command -v $(name))))
+$(if $(PYTHON),,$(error no Python found: install CPython 3.11 or later, or name one with PYTHON=...))
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 VENV ?= .venv/$(VERSION)
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml $(wildcard goloop/core/*/*.pyx goloop/core/*/*.pxd goloop/core/*/native/*)
+SOURCES := pyproject.toml $(wildcard build_backend/*.py goloop/core/*/*.pyx goloop/core/*/*.pxd goloop/core/*/native/*)
 
 NATIVE := $(wildcard goloop/core/*/native/*.[ch] tests/native/*.[ch] benchmarks/native/*.c)
 
@@ -14,6 +15,8 @@ NATIVE := $(wildcard goloop/core/*/native/*.[ch] tests/native/*.[ch] benchmarks/
 build: $(VENV)/built
 
 $(VENV)/bin/python:
+	@$(PYTHON) build_backend/goloop_backend.py  # says in a sentence what the machine lacks, before anything is fetched
+	@echo "building goloop for Python $(VERSION) in $(VENV): its tools first, then some fifty C files, on all cores"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --upgrade pip
 
@@ -25,8 +28,9 @@ demo: build
 	$(BIN)/python examples/demo.py $(ARGS)
 
 TESTS ?= tests
+JOBS ?= $(shell nproc)
 test: build
-	$(BIN)/python -X dev -m pytest -n 2 $(TESTS) $(ARGS)
+	$(BIN)/python -X dev -m pytest -n $(JOBS) $(TESTS) $(ARGS)
 
 lint: build
 	$(BIN)/ruff check .
@@ -34,7 +38,7 @@ lint: build
 	PATH="$(abspath $(BIN)):$$PATH" cython-lint goloop/core  # it looks for pycodestyle on the PATH
 	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
 	$(BIN)/mypy
-	for folder in benchmarks compat_tests examples tests; do $(BIN)/mypy $$folder || exit; done
+	for folder in benchmarks build_backend compat_tests examples tests; do $(BIN)/mypy $$folder || exit; done
 	$(BIN)/stubtest goloop --ignore-disjoint-bases --allowlist tests/lint/stubtest.txt \
 		--mypy-config-file pyproject.toml
 	$(BIN)/python tests/lint/layers.py .
