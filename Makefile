@@ -10,17 +10,18 @@ SOURCES := pyproject.toml $(wildcard build_backend/*.py goloop/core/*/*.pyx golo
 
 NATIVE := $(wildcard goloop/core/*/native/*.[ch] tests/native/*.[ch] benchmarks/native/*.c)
 
-.PHONY: build demo test lint bench compat clean
+.PHONY: build demo test lint bench compat wheel sbom release-check clean
 
 build: $(VENV)/built
 
 $(VENV)/bin/python:
 	@$(PYTHON) build_backend/goloop_backend.py  # says in a sentence what the machine lacks, before anything is fetched
-	@echo "building goloop for Python $(VERSION) in $(VENV): its tools first, then some fifty C files, on all cores"
+	@echo "making $(VENV), for Python $(VERSION)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --upgrade pip
 
 $(VENV)/built: $(BIN)/python $(SOURCES)
+	@echo "building goloop in $(VENV), on all cores: some fifty C files, and the packages that its tests need"
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[demo,test]' --group lint
 	touch $@
 
@@ -38,7 +39,7 @@ lint: build
 	PATH="$(abspath $(BIN)):$$PATH" cython-lint goloop/core  # it looks for pycodestyle on the PATH
 	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
 	$(BIN)/mypy
-	for folder in benchmarks build_backend compat_tests examples tests; do $(BIN)/mypy $$folder || exit; done
+	for folder in benchmarks build_backend compat_tests examples release tests; do $(BIN)/mypy $$folder || exit; done
 	$(BIN)/stubtest goloop --ignore-disjoint-bases --allowlist tests/lint/stubtest.txt \
 		--mypy-config-file pyproject.toml
 	$(BIN)/python tests/lint/layers.py .
@@ -71,5 +72,34 @@ $(VENV)/e2e: $(VENV)/built
 compat: $(VENV)/$(GROUP)
 	$(BIN)/python compat_tests/run.py --suite $(SUITE) --loops $(LOOPS) $(ARGS)
 
+$(VENV)/release: $(BIN)/python
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --group release
+	touch $@
+
+# The source distribution, and from it the wheel for this Python, in dist/; checked, and tried where no compiler is.
+wheel: $(VENV)/release
+	rm -rf dist build/wheel
+	$(BIN)/python -m build --outdir build/wheel
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --strip --wheel-dir dist build/wheel/*.whl
+	mv build/wheel/*.tar.gz dist
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+	$(BIN)/python release/check.py dist
+	$(BIN)/python release/try_wheel.py dist $(TESTS) -n $(JOBS) $(ARGS)
+
+# What comes with goloop's wheel for this Python: dist/ has to have it.
+sbom: $(VENV)/release
+	rm -rf build/sbom
+	$(PYTHON) -m venv --without-pip build/sbom
+	$(BIN)/python -m pip --python build/sbom install -qq --disable-pip-version-check --find-links dist --pre goloop \
+		--only-binary goloop
+	$(BIN)/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml --output-file build/sbom.cdx.json \
+		build/sbom
+
+# Everything that a release needs but the upload, which .github/workflows/release.yml does for a tag; docs/versions.md
+release-check: $(VENV)/release
+	$(BIN)/python release/check_version.py
+	$(MAKE) lint test docs wheel sbom
+
 clean:
-	rm -rf .venv build *.egg-info goloop/core/*/*.c goloop/core/*/*.so
+	rm -rf .venv build dist *.egg-info goloop/core/*/*.c goloop/core/*/*.so
