@@ -67,9 +67,10 @@ def run_tests(python: Path, project: Path, where: Path, options: list[str], env:
 
 def try_wheel(dist: Path, options: list[str]) -> int:
     tag = f"cp{sys.version_info[0]}{sys.version_info[1]}"
-    libc = "musl" if "musl" in (sysconfig.get_config_var("SOABI") or "") else ""
+    libc = "musllinux" if "musl" in (sysconfig.get_config_var("SOABI") or "") else "manylinux"
+    fitting = re.compile(rf".*-{tag}-{tag}-.*{libc}.*_{os.uname().machine}\.whl")
     (sdist,) = dist.glob("*.tar.gz")
-    (wheel,) = (path for path in dist.glob(f"*-{tag}-{tag}-*{libc}*.whl") if os.uname().machine in path.name)
+    (wheel,) = (path for path in dist.glob("*.whl") if fitting.fullmatch(path.name))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for name in ("bin", "env", "src", "empty"):
