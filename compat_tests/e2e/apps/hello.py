@@ -6,8 +6,15 @@ The class of the loop that it ran on comes in the header x-loop.
 from __future__ import annotations
 
 import asyncio
+import sys
 
 import loops
+
+
+def up() -> None:
+    """Say that this process serves, and on which loop; in one piece, as processes share the pipe."""
+    sys.stdout.write(f"app: up on {loops.class_name()}\n")
+    sys.stdout.flush()
 
 
 async def square(number: int) -> tuple[str, dict[str, str]]:

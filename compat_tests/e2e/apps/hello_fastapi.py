@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
+
 import hello
 from fastapi import FastAPI, Response, WebSocket
 
-app = FastAPI()
+
+@contextlib.asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    hello.up()
+    yield
+
+
+app = FastAPI(lifespan=lifespan)
 
 
 @app.get("/square/{number}")

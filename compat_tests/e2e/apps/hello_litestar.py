@@ -20,4 +20,8 @@ async def ws(socket: WebSocket) -> None:
     await socket.close()
 
 
-app = Litestar([square, ws], openapi_config=None)
+async def up() -> None:
+    hello.up()
+
+
+app = Litestar([square, ws], openapi_config=None, on_startup=[up])

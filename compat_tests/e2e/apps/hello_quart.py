@@ -8,6 +8,11 @@ from quart import Quart, Response, websocket
 app = Quart(__name__)
 
 
+@app.before_serving
+async def up() -> None:
+    hello.up()
+
+
 @app.get("/square/<int:number>")
 async def square(number: int) -> Response:
     body, headers = await hello.square(number)

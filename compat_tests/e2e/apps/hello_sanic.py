@@ -8,6 +8,11 @@ from sanic import HTTPResponse, Request, Sanic, Websocket
 app = Sanic("hello")
 
 
+@app.after_server_start
+async def up(app: Sanic) -> None:
+    hello.up()
+
+
 @app.get("/square/<number:int>")
 async def square(request: Request, number: int) -> HTTPResponse:
     body, headers = await hello.square(number)
