@@ -60,6 +60,7 @@ print(*found)
 """
 
 
+@pytest.mark.skipif(loops.NAME == "uvloop", reason="nest_asyncio2 replaces Python methods, of which uvloop's has none")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_kernel_with_nested_runs(home, tmp_path):
     pytest.importorskip("ipykernel", reason="ipykernel is not installed: pip install ipykernel")
@@ -104,10 +105,11 @@ def _load_jupyter_server_extension(server):
 
 
 @pytest.mark.timeout(180)
-def test_jupyterlab_runs_a_kernel(run, home, tmp_path):
+def test_jupyterlab_runs_a_kernel(run, home, tmp_path, monkeypatch):
     pytest.importorskip("jupyterlab", reason="JupyterLab is not installed: pip install jupyterlab")
     aiohttp = pytest.importorskip("aiohttp", reason="aiohttp is not installed: pip install aiohttp")
     (tmp_path / "loop_extension.py").write_text(EXTENSION)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     spec = tmp_path / "data" / "kernels" / "under-test"
     spec.mkdir(parents=True)
     argv = loops.module("ipykernel_launcher", "-f", "{connection_file}")
@@ -145,7 +147,7 @@ def test_jupyterlab_runs_a_kernel(run, home, tmp_path):
             async with http.delete(f"/api/kernels/{kernel}") as answer:
                 assert answer.status == 204
 
-    with Command(loops.module("jupyterlab", *options), tmp_path, env=home, cwd=tmp_path) as server:
+    with Command(loops.module("jupyterlab", *options), tmp_path, env=home) as server:
         server.wait_for(rf"http://(localhost|127.0.0.1):{port}/lab", limit=90)
         run(main())
         assert server.end(signal.SIGTERM) == 0
