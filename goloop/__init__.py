@@ -92,8 +92,8 @@ __all__ = [
     "wait",
 ]
 
-# Imported at the first use. EventLoopPolicy is not in __all__: policies are deprecated, and `from goloop import *` asks for
-# all that is.
+# Imported at the first use. EventLoopPolicy is not in __all__, for `from goloop import *` asks for all that is, and
+# policies are deprecated.
 _SUBMODULES = {"context", "debug", "errgroup", "monkey", "net", "rate", "singleflight", "sync", "testing", "timer"}
 _TOGETHER = {
     *("async_first", "async_join_all", "async_map", "async_map_unordered"),

@@ -9,19 +9,13 @@ import pytest
 import goloop
 from tests.helpers.scripts import run_python
 
-MODULES = [goloop] + [
-    importlib.import_module(f"goloop.{name}")
-    for name in ("chan", "context", "debug", "errgroup", "monkey", "net", "policy", "rate", "singleflight", "sync")
-    + ("testing", "timer")
-]
+NAMES = ("chan", "context", "debug", "errgroup", "monkey", "net", "policy", "rate", "singleflight", "sync", "timer")
+MODULES = [goloop, *(importlib.import_module(f"goloop.{name}") for name in (*NAMES, "testing"))]
+
 # C types check more than an annotation could say, and two methods of the loop are asyncio's own.
-C_TYPES = {
-    "goloop.net.copy.target",
-    "goloop.net.copy.source",
-    "goloop.net.Conn.read.n",
-    "goloop.net.Conn.readline.limit",
-}
-C_TYPES |= {"goloop.net.Conn.read_exactly.n", "goloop.net.PacketConn.read.n", "goloop.net.PacketConn.read_from.n"}
+C_TYPES = {"goloop.net.copy.target", "goloop.net.copy.source", "goloop.net.Conn.read.n"}
+C_TYPES |= {"goloop.net.Conn.readline.limit", "goloop.net.Conn.read_exactly.n"}
+C_TYPES |= {"goloop.net.PacketConn.read.n", "goloop.net.PacketConn.read_from.n"}
 BORROWED = {goloop.Loop.create_unix_connection, goloop.Loop.create_unix_server}
 
 
