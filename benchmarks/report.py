@@ -89,7 +89,7 @@ def show(results: Sequence[Result], contestants: Sequence[str], console: Console
 def markdown(
     results: Sequence[Result], contestants: Sequence[str], env: dict[str, Any], settings: dict[str, Any]
 ) -> str:
-    """What stands in the README: what was measured, on what, and a table of medians and ratios."""
+    """What stands in RESULTS.md: what was measured, on what, and a table of medians and ratios."""
     heads = ["workload", *contestants]
     others = [who for who in contestants if who != SUBJECT and SUBJECT in contestants]
     heads += [f"/ {who}" for who in others]

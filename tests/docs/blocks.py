@@ -1,9 +1,9 @@
 """The code blocks of the documentation, and what a comment on the line before one says about it.
 
-    <!-- not run: REASON -->   it cannot run here; it is compiled all the same
-    <!-- continues -->         it goes on from the Python block before it
-    <!-- run -->               of a console block: its commands are run, and what they print is compared
-    <!-- output -->            of a text block: the Python block before it prints this; … stands for anything
+<!-- not run: REASON -->   it cannot run here; it is compiled all the same
+<!-- continues -->         it goes on from the Python block before it
+<!-- run -->               of a console block: its commands are run, and what they print is compared
+<!-- output -->            of a text block: the Python block before it prints this; … stands for anything
 """
 
 from __future__ import annotations
