@@ -23,11 +23,22 @@ class RuntimeDocstrings(griffe.Extension):
                 function = overloads[-1]
                 function.overloads = overloads
                 obj.set_member(name, function)
+        if obj.is_class and "__new__" in obj.members and "__init__" not in obj.members:
+            _call_by_new(obj)
         for member in obj.members.values():
             if not member.is_alias and not member.is_module and member.docstring is None:
                 member.docstring = _docstring(member)
                 if member.is_class:
                     self.on_members(obj=member)
+
+
+def _call_by_new(cls: griffe.Object) -> None:
+    """Show the arguments of __new__() as those of the class, as other classes have theirs from __init__()."""
+    new = cls.members["__new__"]
+    if not isinstance(new, griffe.Function) or str(new.returns) == "NoReturn":
+        return
+    init = griffe.Function("__init__", parameters=new.parameters, lineno=new.lineno, endlineno=new.endlineno)
+    cls.set_member("__init__", init)
 
 
 def _docstring(obj: griffe.Object | griffe.Alias) -> griffe.Docstring | None:
