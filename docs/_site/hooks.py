@@ -1,4 +1,5 @@
-"""What MkDocs does not do by itself: pages that show a file of the repository, and a picture from outside of docs/.
+"""What MkDocs does not do by itself: pages that show a file of the repository, a picture from outside of docs/, and a
+look at the result.
 
 A page with `source: CONTRIBUTING.md` in its front matter shows that file below its own text, with `section: NAME` only
 what stands under that heading. The file's relative links lead to the page that shows their target, else to the
@@ -40,6 +41,15 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
     elif markdown.strip():  # the page's own text has the title
         text = re.sub(r"\A# .*\n", "", text)
     return markdown + "\n\n" + LINK.sub(lambda link: _moved(link, source, page, files), text)
+
+
+def on_post_build(*, config: MkDocsConfig) -> None:
+    """Nothing of a page may come from elsewhere: readers may be offline, and are told to nobody."""
+    for page in Path(config.site_dir).rglob("*.html"):
+        text = page.read_text()
+        for tag in re.findall(r"<(?:script|img|iframe|link)\b[^>]*\b(?:src|href)=[\"']?https?:[^>]*>", text):
+            if 'rel="canonical"' not in tag and "rel=canonical" not in tag:
+                raise PluginError(f"{page.relative_to(config.site_dir)} loads something from elsewhere: {tag}")
 
 
 def _under(text: str, section: str, source: str) -> str:
