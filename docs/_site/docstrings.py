@@ -15,8 +15,8 @@ class RuntimeDocstrings(griffe.Extension):
     implementation beside them, which only the compiled module has.
     """
 
-    def on_members(self, *, obj: griffe.Object, **_: Any) -> None:
-        if not str(obj.filepath).endswith(".pyi"):
+    def on_members(self, *, obj: griffe.Object | griffe.Alias, **_: Any) -> None:
+        if obj.is_alias or not str(obj.filepath).endswith(".pyi"):
             return
         for name, overloads in getattr(obj, "overloads", {}).items():
             if overloads and name not in obj.members:
@@ -32,7 +32,7 @@ class RuntimeDocstrings(griffe.Extension):
                     self.on_members(obj=member)
 
 
-def _call_by_new(cls: griffe.Object) -> None:
+def _call_by_new(cls: griffe.Object | griffe.Alias) -> None:
     """Show the arguments of __new__() as those of the class, as other classes have theirs from __init__()."""
     new = cls.members["__new__"]
     if not isinstance(new, griffe.Function) or str(new.returns) == "NoReturn":
@@ -49,4 +49,4 @@ def _docstring(obj: griffe.Object | griffe.Alias) -> griffe.Docstring | None:
     text = inspect.getdoc(found)
     if not text or text == inspect.getdoc(type(found)):
         return None
-    return griffe.Docstring(text, parent=obj)
+    return griffe.Docstring(text, parent=obj if isinstance(obj, griffe.Object) else None)
