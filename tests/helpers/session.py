@@ -14,6 +14,11 @@ from pathlib import Path
 
 from tests.helpers.waiting import SECONDS, until
 
+# What the documentation calls curl is this: not every machine that runs the tests has it.
+CURL = """#!{python}
+import sys, urllib.request
+sys.stdout.buffer.write(urllib.request.urlopen(sys.argv[-1], timeout={seconds}).read())
+"""
 PORT = "8080"  # the documentation's; a free one takes its place
 
 
@@ -46,7 +51,12 @@ def run_session(
     port = free_port()
     for name, text in files.items():
         (folder / name).write_text(re.sub(rf"\b{PORT}\b", str(port), text))
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    programs = folder / "bin"
+    programs.mkdir()
+    (programs / "curl").write_text(CURL.format(python=sys.executable, seconds=SECONDS))
+    (programs / "curl").chmod(0o755)
+    (folder / "pytest.ini").write_text("[pytest]\n")  # or the configuration of a folder above would count
+    path = os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]])
     env = {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "PYTEST_ADDOPTS": "-p no:asyncio"}
     servers = []
     try:
