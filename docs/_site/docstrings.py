@@ -47,6 +47,6 @@ def _docstring(obj: griffe.Object | griffe.Alias) -> griffe.Docstring | None:
     except ImportError:  # a name that only the stub has
         return None
     text = inspect.getdoc(found)
-    if not text or text == inspect.getdoc(type(found)):
+    if not text or text in (inspect.getdoc(type(found)), object.__init__.__doc__):
         return None
     return griffe.Docstring(text, parent=obj if isinstance(obj, griffe.Object) else None)
