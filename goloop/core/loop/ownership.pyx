@@ -555,8 +555,8 @@ cdef class LoopOwnership:
                         return False
                 self.deferred.append(item)
                 return False
-        if isinstance(item, Handle) and not (<Handle>item)._cancelled:
-            context = (<Handle>item)._context
+        if isinstance(item, Handle) and not (<Handle>item)._cancelled and not (<Handle>item).captured:
+            context = (<Handle>item).context
             try:
                 PyContext_Enter(context)
             except RuntimeError:
