@@ -205,12 +205,13 @@ def test_the_threaded_server_before_and_after(name):
 
 
 # ------------------------------------------------------------------ all of them
+NEEDS = {"gevent_before.py": ["gevent"], "cluster.py": ["distributed"]}
 PROGRAMS = [*sorted(EXAMPLES.glob("*.py")), *sorted(COMING.glob("*.py"))]
 
 
 def start(program, *args):
-    if "gevent_before" in program.name:
-        pytest.importorskip("gevent")
+    for needed in NEEDS.get(program.name, ()):
+        pytest.importorskip(needed)
     return subprocess.run([sys.executable, program, *args], capture_output=True, text=True, timeout=60)
 
 

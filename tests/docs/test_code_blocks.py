@@ -105,7 +105,7 @@ def check(words: list[str]) -> None:
             assert set(found[1].split(",")) <= PROJECT["optional-dependencies"].keys(), argument
         if argument.startswith("goloop.") and program == "gunicorn":
             module, _, name = argument.rpartition(".")
-            assert hasattr(importlib.import_module(module), name), argument
+            assert name in importlib.import_module(module).__all__, argument
     if program == "make":
         check_make(arguments)
     if program.startswith("python") and arguments[:2] == ["-m", "goloop"]:
