@@ -58,11 +58,15 @@ docs: $(VENV)/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "build/site/index.html"
 
-# make bench ONLY=tcp_echo,timers LOOPS=uvloop,goloop,C REPEATS=5 SECONDS=0.5 QUICK=1 FULL=1; see benchmarks/run.py
-bench: LOOPS = asyncio,uvloop,goloop,C
+# make bench ONLY=tcp_echo,timers LOOPS=uvloop,goloop,C REPEATS=5 SECONDS=0.5 QUICK=1 FULL=1; see benchmarks/run.py.
+# LOOPS: by default every loop of benchmarks/loops.py that is installed; PEERS=rloop,zuvloop installs some before.
+comma := ,
+bench: LOOPS =
 bench: build
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[bench]'
-	$(BIN)/python benchmarks/run.py $(if $(ONLY),--only "$(ONLY)") --loops $(LOOPS) \
+	$(if $(PEERS),$(BIN)/python -m pip install -qq --disable-pip-version-check --only-binary :all: \
+		$(subst $(comma), ,$(PEERS)))
+	$(BIN)/python benchmarks/run.py $(if $(ONLY),--only "$(ONLY)") $(if $(LOOPS),--loops $(LOOPS)) \
 		$(if $(REPEATS),--repeats $(REPEATS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(QUICK),--quick) \
 		$(if $(FULL),--full) $(ARGS)
 

@@ -13,7 +13,7 @@ from cpython.ref cimport Py_DECREF
 from libc.errno cimport EINTR, ETIMEDOUT, errno
 from libc.stdint cimport int64_t
 
-from goloop.core.loop.handles cimport Handle, TimerHandle, gl_track, is_handle, track_timers
+from goloop.core.loop.handles cimport Handle, TimerHandle, is_handle, show, track_timers
 from goloop.core.loop.ownership cimport RUNNING, LoopThread, hooks
 from goloop.core.loop.ready_queue cimport pop, push
 from goloop.core.poll.pollset cimport EPOLLIN, EPOLLOUT, Slot, conn_owner, gl_node
@@ -103,7 +103,7 @@ cdef class LoopIteration:
         return self.dispatch(events, n)
 
     cdef bint time_to_look(self) except -1:
-        """Whether this iteration looks for events, timers and signals: always when nothing else is to do, else now and then."""
+        """Whether to look for events, timers and signals: if nothing else is to do, and now and then otherwise."""
         self.unlooked += 1
         if self.ready.count == 0:
             self.unlooked = 0
@@ -117,7 +117,7 @@ cdef class LoopIteration:
         return True
 
     cdef bint has_waited(self) noexcept:
-        """Whether the last look was `_look_ns` ago. The clock is read where so many ticks have passed as this took last."""
+        """Whether the last look was `_look_ns` ago. The clock is read after as many ticks as that took last."""
         cdef int64_t ticks = gl_ticks() - self.looked_ticks
         cdef int64_t passed
         if 0 <= ticks < self.look_ticks and self._look_ns:
@@ -281,7 +281,7 @@ cdef class LoopIteration:
             elif is_handle(item):
                 (<Handle>item).run()
                 if Py_REFCNT(item) > 1:
-                    gl_track(item)
+                    show(<Handle>item)
             else:
                 (<Pollable>item).queued = False
                 (<Pollable>item).run()
@@ -309,7 +309,7 @@ cdef class LoopIteration:
         cdef int64_t start
         cdef double took
         if isinstance(item, Handle):
-            gl_track(item)
+            show(<Handle>item)
             if (<Handle>item)._cancelled:
                 return 0
         start = now_ns()
@@ -372,7 +372,8 @@ cdef class LoopIteration:
                 self.todo = 0         # the rest of an iteration that an exception has ended waits for the next run
                 self.drain()
                 for item in self._ready:
-                    gl_track(item)
+                    if isinstance(item, Handle):
+                        show(<Handle>item)
         if ownership.failure is not None:
             failure = ownership.failure
             ownership.failure = None

@@ -14,7 +14,7 @@ from libc.math cimport isnan
 from libc.stdlib cimport free, malloc
 
 from goloop.core.loop.handles cimport (
-    SharedHandle, TimerHandle, gl_untrack, new_handle, new_handle_of, new_shared_handle, new_timer, trace_source,
+    SharedHandle, TimerHandle, hide, new_handle, new_handle_of, new_shared_handle, new_timer, trace_source,
 )
 from goloop.core.loop.ready_queue cimport ReadyQueue, push
 from goloop.core.poll.pollset cimport READ, WRITE, PollSet, gl_node
@@ -113,7 +113,7 @@ cdef class LoopCore(LoopIteration):
 
     cdef Handle enqueue_handle(self, Handle handle):
         if self.gc_untracks_handles:
-            gl_untrack(handle)
+            hide(handle)
         if not self.pollset.inbox_empty():
             self.drain()      # a callback that another thread posted before this call also runs before it
         push(self.ready, handle)
@@ -148,7 +148,7 @@ cdef class LoopCore(LoopIteration):
         if self._ownership.owner_ident == PyThread_get_thread_ident():
             return self.enqueue_handle(handle)
         if self.gc_untracks_handles:
-            gl_untrack(handle)
+            hide(handle)
         handle.annex.node.item = <void *>handle
         Py_INCREF(handle)         # the inbox's reference; drain() drops it
         if not self.pollset.post(&handle.annex.node):

@@ -13,10 +13,10 @@ from sys import maxsize as _maxsize
 from goloop.core.sched.goroutine cimport Goroutine
 from goloop.core.sync.locks cimport EXCLUSIVE, SHARED, RLocker
 from goloop.core.sync.orphans cimport awaiting_frames
-from goloop.core.sched.scheduler cimport current_g
+from goloop.core.sched.scheduler cimport bubble_here, bubbles, current_g
 from goloop.core.sched.waiter cimport (
-    CANCELLED, COMPLETED, WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, new_wait_node, raise_outcome,
-    seconds_of,
+    CANCELLED, COMPLETED, WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, check_edge, check_wait,
+    new_wait_node, raise_outcome, seconds_of,
 )
 from goloop.core.sched.bubble cimport clock_s
 
@@ -51,11 +51,16 @@ cdef class Cond:
             raise TypeError(f"a Cond's lock is a Mutex, an RWMutex or its rlocker(), got {locker!r}")
         self.locker = locker
         self.waiters = WaitQueue()
+        if bubbles:
+            self.bubble = bubble_here()
 
     def __repr__(self):
         return f"<Cond of {self.locker!r}, {self.waiters.count} waiting>"
 
     cdef int check_held(self) except -1:
+        if bubbles:
+            check_wait(self.bubble, self)
+            check_wait(self.of.bubble, self.of)
         if not self.of.is_held(self.n):
             raise RuntimeError("waiting on a Cond takes its lock: lock it first, as `with cond:` does")
         return 0
@@ -205,6 +210,8 @@ cdef class Cond:
 
         From any thread, goroutine or coroutine, with the lock or without.
         """
+        if bubbles:
+            check_edge(self.bubble, self)
         self.signal_one()
 
     def broadcast(self) -> None:
@@ -212,6 +219,8 @@ cdef class Cond:
 
         From any thread, goroutine or coroutine, with the lock or without.
         """
+        if bubbles:
+            check_edge(self.bubble, self)
         self.waiters.complete_all()
 
     def __enter__(self):
@@ -236,6 +245,8 @@ cdef class WaitGroup:
 
     def __cinit__(self):
         self.waiters = WaitQueue()
+        if bubbles:
+            self.bubble = bubble_here()
 
     def __init__(self):
         pass                      # so that arguments are an error, which __cinit__() would ignore
@@ -271,6 +282,19 @@ cdef class WaitGroup:
                     self.returned(node)
         return 0
 
+    cdef int count_more(self, Py_ssize_t delta) except -1:
+        if bubbles:
+            check_edge(self.bubble, self)
+        return self.change(delta)
+
+    cdef int check_place(self) except -1:
+        """RuntimeError for a wait() in the wrong place."""
+        if bubbles:
+            if self.count:
+                check_wait(self.bubble, self)
+            check_edge(self.bubble, self)
+        return 0
+
     cdef int returned(self, WaitNode node) noexcept:
         node.unlink()
         if node.waiter.success:
@@ -289,14 +313,14 @@ cdef class WaitGroup:
             raise TypeError(f"WaitGroup.add() takes an int, got {delta!r}")
         if not -_maxsize <= delta <= _maxsize:
             raise ValueError(f"WaitGroup.add() takes at most {_maxsize}, got {delta}")
-        self.change(delta)
+        self.count_more(delta)
 
     def done(self) -> None:
         """Count one thing less: it has ended (Go: Done). From any thread, goroutine or coroutine.
 
         RuntimeError if there is none.
         """
-        self.change(-1)
+        self.count_more(-1)
 
     def go(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Goroutine[Any]:
         """Start function(*args, **kwargs) as a goroutine that counts until it has ended, however (Go: WaitGroup.Go).
@@ -307,7 +331,7 @@ cdef class WaitGroup:
         does not wait.
         """
         cdef Goroutine g
-        self.change(1)
+        self.count_more(1)
         try:
             g = go_then(self._ended, function, args, kwargs)
         except BaseException:
@@ -329,6 +353,7 @@ cdef class WaitGroup:
         cdef Waiter waiter = blocking_waiter("WaitGroup.wait()", "await WaitGroup.async_wait()")
         cdef WaitNode node = new_wait_node(waiter, 0, None)
         waiter.gives_back_on_cancel = True  # there is nothing to give back
+        self.check_place()
         if self.count:
             self.waiters.join(node)
             try:
@@ -346,6 +371,7 @@ cdef class WaitGroup:
         cdef Waiter waiter = async_waiter()
         cdef WaitNode node = new_wait_node(waiter, 0, None)
         waiter.gives_back_on_cancel = True
+        self.check_place()
         if self.count:
             self.waiters.join(node)
             try:
@@ -387,6 +413,8 @@ cdef class Once:
 
     def __cinit__(self):
         self.waiters = WaitQueue()
+        if bubbles:
+            self.bubble = bubble_here()
 
     def __init__(self):
         pass                      # so that arguments are an error, which __cinit__() would ignore
@@ -398,6 +426,8 @@ cdef class Once:
     cdef bint begin(self) except -1:
         """Whether the caller is to run the function. False: it runs already."""
         cdef object me = actor()
+        if bubbles:
+            check_edge(self.bubble, self)
         if self.state == NEW:
             self.state = RUNNING
             self.runner = me
@@ -438,6 +468,8 @@ cdef class Once:
             finally:
                 self.end()
         elif self.state != DONE:
+            if bubbles:
+                check_wait(self.bubble, self)
             self.waiters.join(node)
             try:
                 waiter.block("once", seconds)
@@ -472,6 +504,8 @@ cdef class Once:
             finally:
                 self.end()
         elif self.state != DONE:
+            if bubbles:
+                check_wait(self.bubble, self)
             self.waiters.join(node)
             try:
                 await waiter.suspend(seconds)

@@ -8,8 +8,10 @@ import asyncio
 import types
 from asyncio.log import logger as _logger
 
+from goloop.core.sched.scheduler cimport bubble_here, bubbles
 from goloop.core.sched.waiter cimport (
-    WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, may_block, new_wait_node, raise_outcome, seconds_of,
+    WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, check_edge, check_wait, may_block, new_wait_node,
+    raise_outcome, seconds_of,
 )
 
 
@@ -18,16 +20,29 @@ cdef class Happening:
 
     cdef bint come
     cdef WaitQueue waiting
+    cdef object bubble            # that it was made in, or None
     cdef object __weakref__
 
     def __cinit__(self):
         self.waiting = WaitQueue()
+        if bubbles:
+            self.bubble = bubble_here()
+
+    cdef int check_place(self) except -1:
+        """RuntimeError for a wait in the wrong place."""
+        if self.come:
+            check_edge(self.bubble, self)
+        else:
+            check_wait(self.bubble, self)
+        return 0
 
     cdef int block(self, object timeout, str method, str instead) except -1:
         cdef double seconds = seconds_of(timeout)
         cdef Waiter waiter
         cdef WaitNode node
         may_block(method, instead)
+        if bubbles:
+            self.check_place()
         if self.come:
             return 0
         waiter = blocking_waiter(method, instead)
@@ -47,6 +62,8 @@ cdef class Happening:
         cdef double seconds = seconds_of(timeout)
         cdef Waiter waiter
         cdef WaitNode node
+        if bubbles:
+            self.check_place()
         if self.come:
             return
         waiter = async_waiter()
@@ -80,11 +97,15 @@ cdef class Event(Happening):
 
     def set(self) -> None:
         """Set it: all that wait go on, also if it is cleared at once. From any thread, goroutine or coroutine."""
+        if bubbles:
+            check_edge(self.bubble, self)
         self.come = True
         self.waiting.complete_all()
 
     def clear(self) -> None:
         """Let wait() wait again. From any thread, goroutine or coroutine."""
+        if bubbles:
+            check_edge(self.bubble, self)
         self.come = False
 
     def wait(self, timeout: float | None = None) -> None:
@@ -132,6 +153,8 @@ cdef class Future(Happening):
 
     cdef int finish(self, object outcome, bint failed) except -1:
         cdef object trace = outcome.__traceback__ if failed else None
+        if bubbles:
+            check_edge(self.bubble, self)
         if self.come:
             raise asyncio.InvalidStateError(f"the Future is done: {self!r}")
         self.outcome = outcome

@@ -9,9 +9,10 @@ keeps it, if it is a goroutine, whose next park raises, or passes it on. Semanti
 from sys import maxsize as _maxsize
 
 from goloop.core.sched.waiter cimport (
-    CANCELLED, COMPLETED, WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, may_block, new_wait_node,
-    raise_outcome, seconds_of,
+    CANCELLED, COMPLETED, WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, check_edge, check_wait, may_block,
+    new_wait_node, raise_outcome, seconds_of,
 )
+from goloop.core.sched.scheduler cimport bubble_here, bubbles
 from goloop.core.sync.orphans cimport consume, with_orphan
 
 cdef extern from "../system/native/sealed.h":
@@ -20,6 +21,15 @@ cdef extern from "../system/native/sealed.h":
 
 # --------------------------------------------------------------- standing in line
 cdef class Locker:
+    def __cinit__(self):
+        if bubbles:
+            self.bubble = bubble_here()
+
+    cdef bint take_if_free(self, Py_ssize_t n) except -1:
+        if bubbles:
+            check_edge(self.bubble, self)
+        return self.acquire_if_free(n)
+
     cdef bint acquire_if_free(self, Py_ssize_t n) noexcept:
         return False
 
@@ -41,6 +51,8 @@ cdef class Locker:
         return 0
 
     cdef bint consume_orphaned_unlock(self) except -1:
+        if bubbles:
+            check_edge(self.bubble, self)
         if self.orphans is None or not consume(self.orphans):
             return False
         if not self.orphans:
@@ -60,8 +72,10 @@ cdef class Locker:
         cdef Waiter waiter
         cdef WaitNode node
         may_block(method, instead)
-        if self.acquire_if_free(n):
+        if self.take_if_free(n):
             return 0
+        if bubbles:
+            check_wait(self.bubble, self)
         waiter = blocking_waiter(method, instead)
         waiter.gives_back_on_cancel = True
         node = new_wait_node(waiter, n, None)
@@ -80,9 +94,11 @@ cdef class Locker:
 
 
 async def obtain_async(Locker locker not None, Py_ssize_t n, double seconds, str method):
-    """As obtain(), in a coroutine; for a caller that has tried acquire_if_free() in vain."""
+    """As obtain(), in a coroutine; for a caller that has tried take_if_free() in vain."""
     cdef Waiter waiter = async_waiter()
     cdef WaitNode node
+    if bubbles:
+        check_wait(locker.bubble, locker)
     waiter.gives_back_on_cancel = True
     node = new_wait_node(waiter, n, None)
     if locker.acquire_if_free(n):
@@ -153,12 +169,12 @@ cdef class Mutex(Locker):
         timeout: seconds, None for no end; TimeoutError when it is over. A coroutine that is cancelled does not hold it.
         """
         cdef double seconds = seconds_of(timeout)
-        if not self.acquire_if_free(EXCLUSIVE):
+        if not self.take_if_free(EXCLUSIVE):
             await obtain_async(self, EXCLUSIVE, seconds, "Mutex.async_lock()")
 
     def try_lock(self) -> bool:
         """Lock it if it is free (Go: TryLock); returns whether it did. From any thread, goroutine or coroutine."""
-        return self.acquire_if_free(EXCLUSIVE)
+        return self.take_if_free(EXCLUSIVE)
 
     def unlock(self) -> None:
         """Unlock it: the longest waiter gets it (Go: Mutex.Unlock). From any thread, goroutine or coroutine.
@@ -183,7 +199,7 @@ cdef class Mutex(Locker):
         self.unlock()
 
     async def __aenter__(self):
-        if not self.acquire_if_free(EXCLUSIVE):
+        if not self.take_if_free(EXCLUSIVE):
             await obtain_async(self, EXCLUSIVE, -1, "async with Mutex")
 
     async def __aexit__(self, *exc):
@@ -300,7 +316,7 @@ cdef class RWMutex(Locker):
         not hold it.
         """
         cdef double seconds = seconds_of(timeout)
-        if not self.acquire_if_free(EXCLUSIVE):
+        if not self.take_if_free(EXCLUSIVE):
             await obtain_async(self, EXCLUSIVE, seconds, "RWMutex.async_lock()")
 
     def try_lock(self) -> bool:
@@ -308,7 +324,7 @@ cdef class RWMutex(Locker):
 
         From any thread, goroutine or coroutine.
         """
-        return self.acquire_if_free(EXCLUSIVE)
+        return self.take_if_free(EXCLUSIVE)
 
     def unlock(self) -> None:
         """Unlock it after lock() (Go: RWMutex.Unlock). From any thread, goroutine or coroutine.
@@ -338,7 +354,7 @@ cdef class RWMutex(Locker):
         not hold it.
         """
         cdef double seconds = seconds_of(timeout)
-        if not self.acquire_if_free(SHARED):
+        if not self.take_if_free(SHARED):
             await obtain_async(self, SHARED, seconds, "RWMutex.async_rlock()")
 
     def try_rlock(self) -> bool:
@@ -346,7 +362,7 @@ cdef class RWMutex(Locker):
 
         From any thread, goroutine or coroutine.
         """
-        return self.acquire_if_free(SHARED)
+        return self.take_if_free(SHARED)
 
     def runlock(self) -> None:
         """Unlock it after rlock() (Go: RWMutex.RUnlock). From any thread, goroutine or coroutine.
@@ -386,7 +402,7 @@ cdef class RWMutex(Locker):
         self.unlock()
 
     async def __aenter__(self):
-        if not self.acquire_if_free(EXCLUSIVE):
+        if not self.take_if_free(EXCLUSIVE):
             await obtain_async(self, EXCLUSIVE, -1, "async with RWMutex")
 
     async def __aexit__(self, *exc):
@@ -425,7 +441,7 @@ cdef class RLocker:
 
         Returns whether it did. From any thread, goroutine or coroutine.
         """
-        return self.of.acquire_if_free(SHARED)
+        return self.of.take_if_free(SHARED)
 
     def unlock(self) -> None:
         """Unlock the RWMutex after lock() (Go: RWMutex.RUnlock). From any thread, goroutine or coroutine.
@@ -446,7 +462,7 @@ cdef class RLocker:
         self.of.runlock()
 
     async def __aenter__(self):
-        if not self.of.acquire_if_free(SHARED):
+        if not self.of.take_if_free(SHARED):
             await obtain_async(self.of, SHARED, -1, "async with RLocker")
 
     async def __aexit__(self, *exc):
@@ -528,7 +544,7 @@ cdef class Semaphore(Locker):
         """
         cdef Py_ssize_t weight = self.weight(n)
         cdef double seconds = seconds_of(timeout)
-        if not self.acquire_if_free(weight):
+        if not self.take_if_free(weight):
             await obtain_async(self, weight, seconds, "Semaphore.async_acquire()")
 
     def try_acquire(self, n: int = 1) -> bool:
@@ -536,7 +552,7 @@ cdef class Semaphore(Locker):
 
         n: 0 to size (ValueError). Returns whether they are held now.
         """
-        return self.acquire_if_free(self.weight(n))
+        return self.take_if_free(self.weight(n))
 
     def release(self, n: int = 1) -> None:
         """Give n permits back (Go: Release). From any thread, goroutine or coroutine.
@@ -544,6 +560,8 @@ cdef class Semaphore(Locker):
         n: 0 to size (ValueError). RuntimeError if fewer are held.
         """
         cdef Py_ssize_t weight = self.weight(n)
+        if bubbles:
+            check_edge(self.bubble, self)
         if weight > self.used:
             raise RuntimeError(f"release of {weight} permits of a Semaphore of which {self.used} are held")
         self.hand_on_lock(weight)
@@ -565,7 +583,7 @@ cdef class Semaphore(Locker):
         self.release(1)
 
     async def __aenter__(self):
-        if not self.acquire_if_free(1):
+        if not self.take_if_free(1):
             await obtain_async(self, 1, -1, "async with Semaphore")
 
     async def __aexit__(self, *exc):
