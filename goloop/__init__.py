@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         map,
         map_unordered,
     )
-    from goloop.policy import EventLoopPolicy
+    from goloop.policy import EventLoopPolicy as EventLoopPolicy
 
 _environment.check()
 _install()
@@ -46,7 +46,6 @@ __version__ = "0.1.0"
 __all__ = [
     "Chan",
     "ChannelClosed",
-    "EventLoopPolicy",
     "GoloopError",
     "Goroutine",
     "Loop",
@@ -93,7 +92,8 @@ __all__ = [
     "wait",
 ]
 
-# Imported at the first use.
+# Imported at the first use. EventLoopPolicy is not in __all__, for `from goloop import *` asks for all that is, and
+# policies are deprecated.
 _SUBMODULES = {"context", "debug", "errgroup", "monkey", "net", "rate", "singleflight", "sync", "testing", "timer"}
 _TOGETHER = {
     *("async_first", "async_join_all", "async_map", "async_map_unordered"),
@@ -123,4 +123,4 @@ if _environment.get("GOLOOP_MONKEY"):
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "EventLoopPolicy"})

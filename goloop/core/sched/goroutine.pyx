@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3, boundscheck=False, wraparound=False, annotation_typing=False
 """Goroutine: the handle that go() returns for what it starts.
 
 The worker's thread runs it and finishes it; the handle may be used from every thread. Its scheduling is scheduler.pyx's
@@ -334,7 +334,7 @@ cdef class Goroutine(G):
         raise_outcome(waiter.outcome, what)
         return 0
 
-    def result(self, timeout=None):
+    def result(self, timeout: float | None = None) -> Any:
         """Wait for the end; return the result, or raise the goroutine's exception (concurrent.futures: Future.result).
 
         timeout: seconds, None for no end; TimeoutError when it is over, and the goroutine goes on. CancelledError if it
@@ -345,7 +345,7 @@ cdef class Goroutine(G):
         self.wait_done("result", timeout)
         return self.get()
 
-    def join(self, timeout=None):
+    def join(self, timeout: float | None = None) -> None:
         """Wait for the end, and raise the goroutine's exception, if any; return nothing.
 
         timeout: seconds, None for no end; TimeoutError when it is over, and the goroutine goes on. CancelledError if it
@@ -356,7 +356,7 @@ cdef class Goroutine(G):
         self.wait_done("join", timeout)
         self.get()
 
-    def exception(self):
+    def exception(self) -> BaseException | None:
         """Return the goroutine's exception, None if it returned (asyncio: Task.exception). From any thread.
 
         InvalidStateError while it is not done, CancelledError if it was cancelled. The exception counts as observed
@@ -422,11 +422,11 @@ cdef class Goroutine(G):
         return self._join().__await__()
 
     # ------------------------------------------------------------------ state
-    def done(self):
+    def done(self) -> bool:
         """Return True when it has ended, however (asyncio: Task.done). From any thread."""
         return self.status == DONE
 
-    def cancelled(self):
+    def cancelled(self) -> bool:
         """Return True if it ended by CancelledError (asyncio: Task.cancelled). From any thread."""
         return self.cancelled_
 
@@ -435,7 +435,7 @@ cdef class Goroutine(G):
         """Its state (str): "not started", "runnable", "running", "done", or the reason it is parked for ("sleep")."""
         return self.reason if self.status == PARKED else _STATES[self.status]
 
-    def cancel(self):
+    def cancel(self) -> bool:
         """Raise asyncio.CancelledError in it, where it is parked or at its next park (asyncio: Task.cancel).
 
         From any thread. A goroutine that has not started never runs, and is done when this returns. Returns False if it
@@ -466,7 +466,9 @@ cdef class Goroutine(G):
             self.cancelling = True
         return True
 
-    def add_done_callback(self, callback, *, context=None):
+    def add_done_callback(
+        self, callback: Callable[[Goroutine[Any]], object], *, context: Context | None = None
+    ) -> None:
         """Call callback(goroutine) when it is done (asyncio: Task.add_done_callback). From any thread.
 
         callback: a function; TypeError unless callable. It is called in the running loop of the thread that adds it,
@@ -480,7 +482,7 @@ cdef class Goroutine(G):
             context = PyContext_CopyCurrent()
         self.call_when_done(callback, None if current_g() is not None else _events._get_running_loop(), context)
 
-    def remove_done_callback(self, callback):
+    def remove_done_callback(self, callback: Callable[[Goroutine[Any]], object]) -> int:
         """Remove a callback that add_done_callback() added, however often (asyncio: Task.remove_done_callback).
 
         From any thread. callback: the function. Returns how many were removed (int). A callback that is about to be
@@ -505,7 +507,7 @@ cdef class Goroutine(G):
             self.callbacks.extend(entry)
         return 0
 
-    def stack(self):
+    def stack(self) -> traceback.StackSummary:
         """Return the stack where it is, as a traceback.StackSummary, outermost frame first (asyncio: Task.get_stack).
 
         It is empty before the goroutine's start and after its end. From any thread.
@@ -538,7 +540,7 @@ gl_seal(Goroutine, b"goroutines are made by go()")
 
 
 # ------------------------------------------------------------------- functions
-def go(function, /, *args, **kwargs):
+def go(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Goroutine[Any]:
     """Start function(*args, **kwargs) as a goroutine and return its Goroutine at once (Go: the go statement).
 
     function: a plain function, which runs in a greenlet on a thread of the worker pool, where blocking calls of goloop
@@ -624,12 +626,12 @@ def failure(Goroutine g not None):
     return g.outcome if g.failed else None
 
 
-def current():
+def current() -> Goroutine[Any] | None:
     """Return the Goroutine that runs here, None outside of one. From any thread, and in a coroutine goroutine, too."""
     return goroutine_here()
 
 
-def num_goroutine():
+def num_goroutine() -> int:
     """Return how many goroutines there are: not started, running or parked (Go: runtime.NumGoroutine). From any thread.
     """
     return len(alive)

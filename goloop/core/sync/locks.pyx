@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3, boundscheck=False, wraparound=False, annotation_typing=False
 """Mutex, RWMutex and Semaphore, for goroutines, coroutines and plain threads alike.
 
 A lock that is given back goes straight to the longest waiter, and is not free in between: no caller overtakes. It is
@@ -154,7 +154,7 @@ cdef class Mutex(Locker):
             if node.waiter.wake():
                 return 0
 
-    def lock(self, timeout=None):
+    def lock(self, timeout: float | None = None) -> None:
         """Lock it, waiting until it is handed over (Go: Mutex.Lock).
 
         timeout: seconds, None for no end; TimeoutError when it is over. Parks a goroutine, which raises
@@ -163,7 +163,7 @@ cdef class Mutex(Locker):
         """
         self.obtain(EXCLUSIVE, seconds_of(timeout), "Mutex.lock()", "await Mutex.async_lock()", "mutex lock")
 
-    async def async_lock(self, timeout=None):
+    async def async_lock(self, timeout: float | None = None) -> None:
         """Lock it, waiting in a coroutine on any loop until it is handed over (Go: Mutex.Lock).
 
         timeout: seconds, None for no end; TimeoutError when it is over. A coroutine that is cancelled does not hold it.
@@ -172,11 +172,11 @@ cdef class Mutex(Locker):
         if not self.take_if_free(EXCLUSIVE):
             await obtain_async(self, EXCLUSIVE, seconds, "Mutex.async_lock()")
 
-    def try_lock(self):
+    def try_lock(self) -> bool:
         """Lock it if it is free (Go: TryLock); returns whether it did. From any thread, goroutine or coroutine."""
         return self.take_if_free(EXCLUSIVE)
 
-    def unlock(self):
+    def unlock(self) -> None:
         """Unlock it: the longest waiter gets it (Go: Mutex.Unlock). From any thread, goroutine or coroutine.
 
         RuntimeError if it is not locked.
@@ -300,7 +300,7 @@ cdef class RWMutex(Locker):
                 self.hand_on_lock(SHARED)  # the reader is gone
         return self.readers_ > 0 or self.writing
 
-    def lock(self, timeout=None):
+    def lock(self, timeout: float | None = None) -> None:
         """Lock it for writing, waiting until no reader and no writer holds it (Go: RWMutex.Lock).
 
         timeout: seconds, None for no end; TimeoutError when it is over. Parks a goroutine, which raises
@@ -309,7 +309,7 @@ cdef class RWMutex(Locker):
         """
         self.obtain(EXCLUSIVE, seconds_of(timeout), "RWMutex.lock()", "await RWMutex.async_lock()", "rwmutex lock")
 
-    async def async_lock(self, timeout=None):
+    async def async_lock(self, timeout: float | None = None) -> None:
         """Lock it for writing, waiting in a coroutine until no reader and no writer holds it (Go: RWMutex.Lock).
 
         timeout: seconds, None for no end; TimeoutError when it is over. On any loop. A coroutine that is cancelled does
@@ -319,14 +319,14 @@ cdef class RWMutex(Locker):
         if not self.take_if_free(EXCLUSIVE):
             await obtain_async(self, EXCLUSIVE, seconds, "RWMutex.async_lock()")
 
-    def try_lock(self):
+    def try_lock(self) -> bool:
         """Lock it for writing if it is free (Go: TryLock); returns whether it did.
 
         From any thread, goroutine or coroutine.
         """
         return self.take_if_free(EXCLUSIVE)
 
-    def unlock(self):
+    def unlock(self) -> None:
         """Unlock it after lock() (Go: RWMutex.Unlock). From any thread, goroutine or coroutine.
 
         RuntimeError if no writer holds it.
@@ -338,7 +338,7 @@ cdef class RWMutex(Locker):
                                "rlock() with runlock()")
         self.hand_on_lock(EXCLUSIVE)
 
-    def rlock(self, timeout=None):
+    def rlock(self, timeout: float | None = None) -> None:
         """Lock it for reading, waiting while a writer holds it or waits for it (Go: RWMutex.RLock).
 
         timeout: seconds, None for no end; TimeoutError when it is over. Parks a goroutine, which raises
@@ -347,7 +347,7 @@ cdef class RWMutex(Locker):
         """
         self.obtain(SHARED, seconds_of(timeout), "RWMutex.rlock()", "await RWMutex.async_rlock()", "rwmutex rlock")
 
-    async def async_rlock(self, timeout=None):
+    async def async_rlock(self, timeout: float | None = None) -> None:
         """Lock it for reading, waiting in a coroutine while a writer holds it or waits for it (Go: RWMutex.RLock).
 
         timeout: seconds, None for no end; TimeoutError when it is over. On any loop. A coroutine that is cancelled does
@@ -357,14 +357,14 @@ cdef class RWMutex(Locker):
         if not self.take_if_free(SHARED):
             await obtain_async(self, SHARED, seconds, "RWMutex.async_rlock()")
 
-    def try_rlock(self):
+    def try_rlock(self) -> bool:
         """Lock it for reading if no writer holds it or waits for it (Go: TryRLock); returns whether it did.
 
         From any thread, goroutine or coroutine.
         """
         return self.take_if_free(SHARED)
 
-    def runlock(self):
+    def runlock(self) -> None:
         """Unlock it after rlock() (Go: RWMutex.RUnlock). From any thread, goroutine or coroutine.
 
         RuntimeError if no reader holds it.
@@ -386,7 +386,7 @@ cdef class RWMutex(Locker):
         """How many readers hold it (int)."""
         return self.readers_
 
-    def rlocker(self):
+    def rlocker(self) -> RLocker:
         """Return the readers' side as a lock of its own, for `with`, `async with` and Cond (Go: RLocker).
 
         From any thread, goroutine or coroutine.
@@ -419,7 +419,7 @@ cdef class RLocker:
     def __repr__(self):
         return f"<RLocker of {self.of!r}>"
 
-    def lock(self, timeout=None):
+    def lock(self, timeout: float | None = None) -> None:
         """Lock the RWMutex for reading, waiting while a writer holds it or waits for it (Go: RWMutex.RLock).
 
         timeout: seconds, None for no end; TimeoutError when it is over. Parks a goroutine, which raises
@@ -428,7 +428,7 @@ cdef class RLocker:
         """
         self.of.rlock(timeout)
 
-    async def async_lock(self, timeout=None):
+    async def async_lock(self, timeout: float | None = None) -> None:
         """Lock the RWMutex for reading, waiting in a coroutine while a writer holds it or waits for it (Go: RLock).
 
         timeout: seconds, None for no end; TimeoutError when it is over. On any loop. A coroutine that is cancelled does
@@ -436,14 +436,14 @@ cdef class RLocker:
         """
         await self.of.async_rlock(timeout)
 
-    def try_lock(self):
+    def try_lock(self) -> bool:
         """Lock the RWMutex for reading if no writer holds it or waits for it (Go: TryRLock).
 
         Returns whether it did. From any thread, goroutine or coroutine.
         """
         return self.of.take_if_free(SHARED)
 
-    def unlock(self):
+    def unlock(self) -> None:
         """Unlock the RWMutex after lock() (Go: RWMutex.RUnlock). From any thread, goroutine or coroutine.
 
         RuntimeError if no reader holds it.
@@ -525,7 +525,7 @@ cdef class Semaphore(Locker):
             raise ValueError(f"there are {self.size} permits, never {n}")
         return n
 
-    def acquire(self, n=1, timeout=None):
+    def acquire(self, n: int = 1, timeout: float | None = None) -> None:
         """Hold n permits, waiting until they are free (Go: Acquire).
 
         n: 0 to size (ValueError, since waiting for more would never end). timeout: seconds, None for no end;
@@ -536,7 +536,7 @@ cdef class Semaphore(Locker):
         self.obtain(self.weight(n), seconds_of(timeout), "Semaphore.acquire()", "await Semaphore.async_acquire()",
                     "semaphore acquire")
 
-    async def async_acquire(self, n=1, timeout=None):
+    async def async_acquire(self, n: int = 1, timeout: float | None = None) -> None:
         """Hold n permits, waiting in a coroutine on any loop until they are free (Go: Acquire).
 
         n: 0 to size (ValueError, since waiting for more would never end). timeout: seconds, None for no end;
@@ -547,14 +547,14 @@ cdef class Semaphore(Locker):
         if not self.take_if_free(weight):
             await obtain_async(self, weight, seconds, "Semaphore.async_acquire()")
 
-    def try_acquire(self, n=1):
+    def try_acquire(self, n: int = 1) -> bool:
         """Hold n permits if they are free and there is no waiter (Go: TryAcquire). From any thread.
 
         n: 0 to size (ValueError). Returns whether they are held now.
         """
         return self.take_if_free(self.weight(n))
 
-    def release(self, n=1):
+    def release(self, n: int = 1) -> None:
         """Give n permits back (Go: Release). From any thread, goroutine or coroutine.
 
         n: 0 to size (ValueError). RuntimeError if fewer are held.
