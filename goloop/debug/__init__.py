@@ -1,5 +1,7 @@
-"""A look inside: reports of callbacks that keep their loop from running others."""
+"""A look inside: what the process does now, and reports of callbacks that keep their loop from running others."""
 
+from goloop.debug._collect import snapshot
+from goloop.debug._snapshot import Snapshot
 from goloop.runtime.watch import SlowCallback, on_slow, remove_slow
 
-__all__ = ["SlowCallback", "on_slow", "remove_slow"]
+__all__ = ["SlowCallback", "Snapshot", "on_slow", "remove_slow", "snapshot"]
