@@ -326,6 +326,7 @@ cdef class Goroutine(G):
         if self.status == DONE:
             return 0
         self.check_here()
+        waiter.on = self
         self.joiners.join(node)
         try:
             waiter.block("goroutine join", seconds)
@@ -377,7 +378,7 @@ cdef class Goroutine(G):
         if goroutine_here() is self:
             raise RuntimeError("a goroutine cannot wait for its own end")
         while self.status != DONE:
-            waiter = async_waiter()
+            waiter = async_waiter("goroutine join", self)
             waiter.gives_back_on_cancel = True
             node = new_wait_node(waiter, 0, None)
             if self.joiners is None:
@@ -460,7 +461,7 @@ cdef class Goroutine(G):
             return True
         self.cancels += 1
         waiter = self.waiter
-        if waiter is not None and waiter.claim(CANCELLED):
+        if waiter is not None and not waiter.shielded and waiter.claim(CANCELLED):
             waiter.wake()
         else:
             self.cancelling = True

@@ -6,8 +6,14 @@ handed over only to a waiter that was claimed for it (sched/waiter.pyx). A waite
 keeps it, if it is a goroutine, whose next park raises, or passes it on. Semantics are Go's (sync, golang.org/x/sync).
 """
 
+import asyncio
+from asyncio import events as _events
 from sys import maxsize as _maxsize
 
+from cpython.weakref cimport PyWeakref_NewRef
+
+from goloop.core.sched.goroutine cimport Goroutine
+from goloop.core.sched.scheduler cimport current_g
 from goloop.core.sched.waiter cimport (
     CANCELLED, COMPLETED, WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, may_block, new_wait_node,
     raise_outcome, seconds_of,
@@ -17,9 +23,41 @@ from goloop.core.sync.orphans cimport consume, with_orphan
 cdef extern from "../system/native/sealed.h":
     int gl_seal(object type, const char *reason) except -1
 
+cdef extern from "Python.h":
+    unsigned long PyThread_get_thread_ident() nogil
+
+cdef object _current_task = asyncio.current_task
+
 
 # --------------------------------------------------------------- standing in line
 cdef class Locker:
+    cdef void held_here(self) noexcept:
+        """The caller has it now."""
+        cdef Goroutine g = <Goroutine>current_g()
+        cdef object loop, task
+        self.holder_g = 0
+        self.holder_thread = 0
+        if g is not None:
+            self.holder_g = g.id
+            return
+        self.holder_thread = PyThread_get_thread_ident()
+        self.holder_task = None
+        try:
+            loop = _events._get_running_loop()
+            task = None if loop is None else _current_task(loop)
+            self.holder_task = None if task is None else PyWeakref_NewRef(task, None)
+        except Exception:                 # no memory, or a task of a foreign kind: it is not known then
+            pass
+
+    cdef void held_by(self, Waiter waiter) noexcept:
+        """It was handed over to a waiter."""
+        self.holder_g = (<Goroutine>waiter.g).id if waiter.g is not None else 0
+        self.holder_thread = waiter.thread
+        try:
+            self.holder_task = None if waiter.task is None else PyWeakref_NewRef(waiter.task, None)
+        except Exception:
+            self.holder_task = None
+
     cdef bint acquire_if_free(self, Py_ssize_t n) noexcept:
         return False
 
@@ -67,6 +105,7 @@ cdef class Locker:
         node = new_wait_node(waiter, n, None)
         if self.acquire_if_free(n):  # making the two may have let another thread run
             return 0
+        waiter.on = self
         self.queue_for(n).join(node)
         try:
             waiter.block(reason, seconds, cancellable)
@@ -79,9 +118,10 @@ cdef class Locker:
         return 0
 
 
-async def obtain_async(Locker locker not None, Py_ssize_t n, double seconds, str method):
+async def obtain_async(Locker locker not None, Py_ssize_t n, double seconds, str method, str reason):
     """As obtain(), in a coroutine; for a caller that has tried acquire_if_free() in vain."""
-    cdef Waiter waiter = async_waiter()
+    cdef Waiter waiter = async_waiter(reason, locker)
+    waiter.task = _current_task(waiter.loop)
     cdef WaitNode node
     waiter.gives_back_on_cancel = True
     node = new_wait_node(waiter, n, None)
@@ -120,6 +160,7 @@ cdef class Mutex(Locker):
         if self.locked_:
             return False
         self.locked_ = True
+        self.held_here()
         return True
 
     cdef bint is_held(self, Py_ssize_t n) noexcept:
@@ -135,6 +176,7 @@ cdef class Mutex(Locker):
             if node is None:
                 self.locked_ = False
                 return 0
+            self.held_by(node.waiter)
             if node.waiter.wake():
                 return 0
 
@@ -154,7 +196,7 @@ cdef class Mutex(Locker):
         """
         cdef double seconds = seconds_of(timeout)
         if not self.acquire_if_free(EXCLUSIVE):
-            await obtain_async(self, EXCLUSIVE, seconds, "Mutex.async_lock()")
+            await obtain_async(self, EXCLUSIVE, seconds, "Mutex.async_lock()", "mutex lock")
 
     def try_lock(self):
         """Lock it if it is free (Go: TryLock); returns whether it did. From any thread, goroutine or coroutine."""
@@ -184,7 +226,7 @@ cdef class Mutex(Locker):
 
     async def __aenter__(self):
         if not self.acquire_if_free(EXCLUSIVE):
-            await obtain_async(self, EXCLUSIVE, -1, "async with Mutex")
+            await obtain_async(self, EXCLUSIVE, -1, "async with Mutex", "mutex lock")
 
     async def __aexit__(self, *exc):
         self.unlock()
@@ -223,6 +265,7 @@ cdef class RWMutex(Locker):
             if self.readers_:
                 return False
             self.writing = True
+            self.held_here()
         return True
 
     cdef bint is_held(self, Py_ssize_t n) noexcept:
@@ -257,6 +300,7 @@ cdef class RWMutex(Locker):
             if node is None:
                 return False
             self.writing = True
+            self.held_by(node.waiter)
             if node.waiter.wake():
                 return True
             self.writing = False
@@ -301,7 +345,7 @@ cdef class RWMutex(Locker):
         """
         cdef double seconds = seconds_of(timeout)
         if not self.acquire_if_free(EXCLUSIVE):
-            await obtain_async(self, EXCLUSIVE, seconds, "RWMutex.async_lock()")
+            await obtain_async(self, EXCLUSIVE, seconds, "RWMutex.async_lock()", "rwmutex lock")
 
     def try_lock(self):
         """Lock it for writing if it is free (Go: TryLock); returns whether it did.
@@ -339,7 +383,7 @@ cdef class RWMutex(Locker):
         """
         cdef double seconds = seconds_of(timeout)
         if not self.acquire_if_free(SHARED):
-            await obtain_async(self, SHARED, seconds, "RWMutex.async_rlock()")
+            await obtain_async(self, SHARED, seconds, "RWMutex.async_rlock()", "rwmutex rlock")
 
     def try_rlock(self):
         """Lock it for reading if no writer holds it or waits for it (Go: TryRLock); returns whether it did.
@@ -387,7 +431,7 @@ cdef class RWMutex(Locker):
 
     async def __aenter__(self):
         if not self.acquire_if_free(EXCLUSIVE):
-            await obtain_async(self, EXCLUSIVE, -1, "async with RWMutex")
+            await obtain_async(self, EXCLUSIVE, -1, "async with RWMutex", "rwmutex lock")
 
     async def __aexit__(self, *exc):
         self.unlock()
@@ -447,7 +491,7 @@ cdef class RLocker:
 
     async def __aenter__(self):
         if not self.of.acquire_if_free(SHARED):
-            await obtain_async(self.of, SHARED, -1, "async with RLocker")
+            await obtain_async(self.of, SHARED, -1, "async with RLocker", "rwmutex rlock")
 
     async def __aexit__(self, *exc):
         self.of.runlock()
@@ -529,7 +573,7 @@ cdef class Semaphore(Locker):
         cdef Py_ssize_t weight = self.weight(n)
         cdef double seconds = seconds_of(timeout)
         if not self.acquire_if_free(weight):
-            await obtain_async(self, weight, seconds, "Semaphore.async_acquire()")
+            await obtain_async(self, weight, seconds, "Semaphore.async_acquire()", "semaphore acquire")
 
     def try_acquire(self, n=1):
         """Hold n permits if they are free and there is no waiter (Go: TryAcquire). From any thread.
@@ -566,7 +610,7 @@ cdef class Semaphore(Locker):
 
     async def __aenter__(self):
         if not self.acquire_if_free(1):
-            await obtain_async(self, 1, -1, "async with Semaphore")
+            await obtain_async(self, 1, -1, "async with Semaphore", "semaphore acquire")
 
     async def __aexit__(self, *exc):
         self.release(1)

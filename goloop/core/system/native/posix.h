@@ -20,6 +20,9 @@ static inline int64_t gl_clock_ns(clockid_t clock) {
 
 static inline int64_t gl_monotonic_ns(void) { return gl_clock_ns(CLOCK_MONOTONIC); }
 
+/* The same clock as of the kernel's last tick, 1 to 10 ms ago: a few instructions. */
+static inline int64_t gl_coarse_ns(void) { return gl_clock_ns(CLOCK_MONOTONIC_COARSE); }
+
 /* A futex of this process. `time`: a duration for FUTEX_WAIT, a moment for FUTEX_WAIT_BITSET. */
 static inline int gl_futex(uint32_t *word, int op, uint32_t value, const struct timespec *time) {
     return (int)syscall(SYS_futex, word, op | FUTEX_PRIVATE_FLAG, value, time, NULL, FUTEX_BITSET_MATCH_ANY);
