@@ -30,9 +30,11 @@ class Stack(Sequence[Frame]):
 
     __slots__ = ("_frames", "_places")
 
-    def __init__(self, places: Sequence[tuple[Any, int]] = ()) -> None:
+    def __init__(
+        self, places: Sequence[tuple[Any, int]] = (), frames: Sequence[tuple[str, int, str]] | None = None
+    ) -> None:
         self._places = places
-        self._frames: tuple[Frame, ...] | None = None
+        self._frames: tuple[Frame, ...] | None = None if frames is None else tuple(Frame(*frame) for frame in frames)
 
     def _resolved(self) -> tuple[Frame, ...]:
         if self._frames is None:
@@ -50,7 +52,7 @@ class Stack(Sequence[Frame]):
         return self._resolved()[index]
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._places if self._frames is None else self._frames)
 
     def __iter__(self) -> Iterator[Frame]:
         return iter(self._resolved())
@@ -75,21 +77,8 @@ class Stack(Sequence[Frame]):
         return self._frames or ()
 
 
-class _Resolved(Stack):
-    """A stack that came from elsewhere: its frames, and no code."""
-
-    __slots__ = ()
-
-    def __init__(self, frames: tuple[Frame, ...]) -> None:
-        super().__init__()
-        self._frames = frames
-
-    def __len__(self) -> int:
-        return len(self._frames or ())
-
-
 def _unpickled(frames: tuple[Frame, ...]) -> Stack:
-    return _Resolved(tuple(Frame(*frame) for frame in frames))
+    return Stack((), frames)
 
 
 def line_at(code: Any, instruction: int) -> int:

@@ -10,6 +10,7 @@ import sys
 import threading
 from asyncio import events as _events
 from asyncio import format_helpers as _format_helpers
+from asyncio import tasks as _tasks
 
 cimport cython
 from cpython.object cimport PyObject
@@ -17,6 +18,8 @@ from cpython.ref cimport Py_INCREF, Py_XDECREF
 from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from cpython.mem cimport PyObject_Free, PyObject_Malloc
 from libc.string cimport memset
+
+from goloop.core.loop.steps cimport note_step
 
 
 cdef extern from "Python.h":
@@ -29,6 +32,25 @@ cdef extern from "Python.h":
         PyObject **ob_item
     Py_ssize_t PyTuple_GET_SIZE(object t)
 
+
+# What the wake-up of a task by a future is, since a task is one of C's.
+cdef extern from *:
+    """
+    static void *gl_task_type;
+
+    static inline PyObject *gl_woken_task(PyObject *callback) {
+        PyObject *self;
+        if (Py_TYPE(callback) != &PyCFunction_Type)
+            return NULL;
+        self = PyCFunction_GET_SELF(callback);
+        return self != NULL && (void *)Py_TYPE(self) == gl_task_type ? self : NULL;
+    }
+    """
+    void *gl_task_type
+    PyObject *gl_woken_task(PyObject *callback)
+
+cdef object _CTask = getattr(_tasks, "_CTask", None)
+gl_task_type = <void *>_CTask
 
 cdef object _AsyncioHandle = _events.Handle
 cdef object _AsyncioTimerHandle = _events.TimerHandle
@@ -139,11 +161,15 @@ cdef class Handle:
 
     cdef object run(self):
         cdef object context = self._context
+        cdef PyObject *task
         if self._cancelled:
             return None
         try:
             PyContext_Enter(context)
             try:
+                task = gl_woken_task(<PyObject *>self._callback)
+                if task != NULL:
+                    note_step(task)
                 self.call()
             finally:
                 PyContext_Exit(context)

@@ -666,6 +666,10 @@ def fail_at_exit():
 
 def all_goroutines():
     """Return every goroutine that is not done, oldest first."""
+    return all_alive()
+
+
+cdef list all_alive():
     return sorted(alive, key=_by_id)
 
 
