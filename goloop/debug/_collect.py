@@ -33,6 +33,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICK = os.sysconf("SC_CLK_TCK")
 _EMPTY = Stack()
 _HERE = os.path.dirname(__file__) + os.sep
+_OURS = (_HERE, os.path.join(os.path.dirname(os.path.dirname(__file__)), "__init__.py"))  # lead here
 
 
 def _names(cls: Any) -> tuple[str, ...]:
@@ -61,7 +62,7 @@ class Raw:
         """Leave out what this thread does here: it is of no interest."""
         me = threading.get_ident()
         frame: FrameType | None = self.frames.get(me)
-        while frame is not None and frame.f_code.co_filename.startswith(_HERE):
+        while frame is not None and frame.f_code.co_filename.startswith(_OURS):
             frame = frame.f_back
         if frame is not None:
             self.frames[me] = frame
@@ -278,7 +279,7 @@ class Jobs:
 
     def __init__(self, frames: dict[int, FrameType]) -> None:
         self.of_future: dict[int, str] = {}  # id of a concurrent future: what runs for it
-        self.threads: dict[int, tuple[int, str]] = {}  # ident: the id of its executor's queue, what it runs
+        self.threads: dict[int, tuple[Any, str]] = {}  # ident: the queue of its executor, what it runs
         for ident, innermost in frames.items():
             frame: FrameType | None = innermost
             while frame is not None and frame.f_code is not pools._worker.__code__:
@@ -296,7 +297,7 @@ class Jobs:
             place = f"{os.path.basename(innermost.f_code.co_filename)}:{innermost.f_lineno}"
             text = f"{_function_of(item)} {place}"
             self.of_future[id(item.future)] = text
-        self.threads[ident] = id(queue), text
+        self.threads[ident] = queue, text
 
 
 def _function_of(item: Any) -> str:

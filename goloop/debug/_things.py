@@ -191,7 +191,7 @@ def executors(raw: Raw) -> tuple[data.Executor, ...]:
                 limit=getattr(pool, "_max_workers", None),
                 threads=len(threads) if threads is not None else 0,
                 queued=queue.qsize() if queue is not None and hasattr(queue, "qsize") else None,
-                running=tuple(text for of, text in raw.jobs.threads.values() if text and of == id(queue)),
+                running=tuple(text for of, text in raw.jobs.threads.values() if text and of is queue),
             )
         )
     return tuple(found)

@@ -119,16 +119,30 @@ def worker_rests(Worker worker not None):
     return worker.current is None and not worker.runnable.count and not worker.queued and not worker.notice.posted
 
 
-def loop_rests(LoopCore loop not None):
-    """Whether a loop sleeps with nothing to do, until something from outside or a timer wakes it."""
+def loop_rests(LoopCore loop not None, unsigned long asking):
+    """Whether a loop sleeps with nothing to do, until something from outside or a timer wakes it.
+
+    asking: the ident of the thread that asks; a loop of its own sleeps but for that.
+    """
     cdef LoopOwnership ownership = loop._ownership
-    return (ownership.holder is not None and ownership.stall.idle and not ownership.away and not loop.ready.count
-            and loop.pollset.inbox_empty() and loop.pollset.completions_empty())
+    return (ownership.holder is not None and (ownership.stall.idle or ownership.owner_ident == asking)
+            and not ownership.away and not loop.ready.count and loop.pollset.inbox_empty()
+            and loop.pollset.completions_empty())
+
+
+def loop_runs(LoopCore loop not None):
+    """The ident of the thread in which a loop runs, 0 if it does not."""
+    return loop._ownership.owner_ident if loop._ownership.holder is not None or loop._ownership.away else 0
 
 
 def beat(LoopCore loop not None):
-    """A number that changes when a loop runs a callback or an iteration."""
-    return loop._ownership.stall.beat, loop._ownership.iteration
+    """A number that changes when a loop runs a callback."""
+    return loop._ownership.stall.beat
+
+
+def is_watched(LoopCore loop not None):
+    """Whether slow callbacks of a loop that runs are reported."""
+    return loop._ownership.stall.slow != 0 and loop._ownership.holder is not None
 
 
 def timers_of(LoopCore loop not None):
@@ -148,9 +162,13 @@ def timers_of(LoopCore loop not None):
 cdef object WAKES = asyncio.futures._set_result_unless_cancelled
 
 
-def timers_first(LoopCore loop not None):
-    """How many timers a loop has."""
-    return loop.timers.size
+def timers_but(LoopCore loop not None, function):
+    """How many timers a loop has, without those that call the function."""
+    cdef TimerHandle timer
+    cdef Py_ssize_t n = 0
+    for timer in list(loop.timers.items)[:loop.timers.size]:
+        n += timer._callback is not function
+    return n
 
 
 def descriptors_of(LoopCore loop not None):

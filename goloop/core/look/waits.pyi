@@ -2,6 +2,8 @@ from collections.abc import Iterable
 from types import FrameType
 from typing import Any
 
+def blocked_threads() -> list[tuple[int, Any, bool]]: ...
+
 class Look:
     now: float
     def __init__(self, wait: type, names: tuple[str, ...], stack: type) -> None: ...

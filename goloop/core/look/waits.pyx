@@ -266,6 +266,23 @@ cdef class Look:
         return "", False
 
 
+def blocked_threads():
+    """Return [(ident, what it waits for, whether that ends by itself)] for each plain thread that waits in goloop."""
+    cdef WaitLink *link = waits.after
+    cdef Waiter waiter
+    cdef list found = []
+    cdef bint gc = pause_gc()
+    try:
+        while link != &waits:
+            waiter = <Waiter>link.waiter
+            if waiter.g is None and waiter.thread and waiter.waits():
+                found.append((waiter.thread, waiter.on, waiter.until > 0))
+            link = link.after
+    finally:
+        resume_gc(gc)
+    return found
+
+
 cdef str chan_state(Chan chan):
     cdef Py_ssize_t n = chan.count - chan.owed
     closed = ", closed" if chan.closed else ""

@@ -16,7 +16,9 @@ from collections.abc import Coroutine
 from contextvars import ContextVar
 
 from cpython.ref cimport PyObject, Py_XDECREF
+from libc.stdint cimport int64_t
 
+from goloop.core.loop.steps cimport step_of
 from goloop.core.sched.scheduler cimport (
     DONE, PARKED, RUNNABLE, UNSTARTED, G, Worker, bubble_here, bubbles, current_g, enqueue_new, here, take_cancellation,
 )
@@ -433,8 +435,33 @@ cdef class Goroutine(G):
 
     @property
     def state(self):
-        """Its state (str): "not started", "runnable", "running", "done", or the reason it is parked for ("sleep")."""
+        """Its state (str): "not started", "runnable", "running", "done", or the reason it is parked for ("sleep").
+
+        A coroutine that awaits something is in the state "await".
+        """
+        if self.task is not None and self.waiting_for is not None:
+            return "await"
         return self.reason if self.status == PARKED else _STATES[self.status]
+
+    @property
+    def waiting_for(self):
+        """What it waits for: a Chan, a lock, a Goroutine, a future; the cases of a select; None for time, or nothing.
+        """
+        cdef Waiter waiter = self.waiter
+        if self.status == PARKED:
+            return waiter.on if waiter is not None and waiter.waits() else None
+        return None if self.task is None else getattr(self.task, "_fut_waiter", None)
+
+    @property
+    def waiting_since(self):
+        """Since when it waits, in seconds of time.monotonic(), some ms less or more; None if it does not wait."""
+        cdef Waiter waiter = self.waiter
+        cdef int64_t since = 0
+        if self.status == PARKED:
+            since = waiter.since if waiter is not None and waiter.waits() else 0
+        elif self.task is not None and self.waiting_for is not None:
+            since = step_of(<void *>self.task)
+        return since / 1e9 if since else None
 
     def cancel(self):
         """Raise asyncio.CancelledError in it, where it is parked or at its next park (asyncio: Task.cancel).
@@ -666,6 +693,14 @@ def fail_at_exit():
 
 def all_goroutines():
     """Return every goroutine that is not done, oldest first."""
+    return all_alive()
+
+
+def goroutines():
+    """Return the goroutines that are not done, oldest first (Go: the goroutine profile); a list of their handles.
+
+    From any thread. goloop.debug.dump() says what they wait for.
+    """
     return all_alive()
 
 

@@ -52,6 +52,7 @@ cdef class Waiter:
     cdef bint wake_loop(self) except -1
     cdef bint give_up(self) noexcept
     cdef int block_thread(self, double timeout) except -1
+    cdef int block_for_good(self) except -1
     cdef int block(self, str reason, double timeout, bint cancellable=*) except -1
 
 

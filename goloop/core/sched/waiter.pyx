@@ -24,9 +24,15 @@ cdef extern from "Python.h":
     int PyThreadState_SetAsyncExc(unsigned long thread, object exc)
     unsigned long PyThread_get_thread_ident() nogil
 
+# Seconds until a plain thread that waits for good looks whether anything could wake it: at first, when the last look
+# found nothing and so one more decides, and at most.
+cdef double FIRST_LOOK = 1.0
+cdef double NEXT_LOOK = 0.1
+cdef double LAST_LOOK = 10.0
 cdef double LONGEST = 24 * 3600.0 * 365       # seconds; what a lock's acquire() still takes
 waits.before = waits.after = &waits
 waits.waiter = NULL
+cdef object nothing_moves = None              # see set_nothing_moves()
 cdef unsigned int forks = 0                   # how many there were between this process and the first one
 
 
@@ -171,13 +177,26 @@ cdef class Waiter:
 
     cdef int block_thread(self, double timeout) except -1:
         try:
-            if not self.lock.acquire(True, timeout):
+            if timeout < 0 and nothing_moves is not None:
+                self.block_for_good()
+            elif not self.lock.acquire(True, timeout):
                 self.claim(TIMED_OUT)
         except BaseException as exc:      # a signal handler raised it, KeyboardInterrupt for one
             if self.claim(CANCELLED) or self.gives_back_on_cancel:
                 raise
             # The value has come, and must not be lost: the exception comes right after it.
             PyThreadState_SetAsyncExc(PyThread_get_thread_ident(), type(exc))
+        return 0
+
+    cdef int block_for_good(self) except -1:
+        """Wait as long as it takes; DeadlockError when nothing can end it any more."""
+        cdef double seconds = FIRST_LOOK
+        cdef object found = None, failure = None
+        while not self.lock.acquire(True, seconds):
+            failure, found = nothing_moves(found)
+            if failure is not None:
+                raise failure
+            seconds = NEXT_LOOK if found is not None else min(2 * max(seconds, FIRST_LOOK), LAST_LOOK)
         return 0
 
     def _expire(self):
@@ -324,6 +343,15 @@ cdef class WaitQueue:
         if failure is not None:
             raise failure
         return 0
+
+
+def set_nothing_moves(function):
+    """Set what a thread that waits for good asks now and then: function(found) returns (exception, found).
+
+    found: what it returned last, None at first and as long as something may move; exception: what the wait raises.
+    """
+    global nothing_moves
+    nothing_moves = function
 
 
 def after_fork_in_child():
