@@ -45,13 +45,17 @@ cdef class Handle:
     cdef readonly object _loop
     cdef readonly object _callback
     cdef object args                # a tuple, or the only argument if `single`; None once cancelled
-    cdef readonly object _context
+    cdef object context             # a Context, or the variables of one if `captured`
     cdef Annex *annex               # NULL: none is needed
     cdef readonly bint _cancelled
-    cdef bint single
+    cdef unsigned char single
+    cdef unsigned char captured
     cdef object __weakref__
 
     cdef object run(self)
+    cdef object run_captured(self)
+    cdef object run_in(self, object context)
+    cdef object real_context(self)
     cdef object call(self)
     cdef int note(self, str name, object value) except -1
     cdef object noted(self, str name)

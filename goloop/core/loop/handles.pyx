@@ -6,6 +6,7 @@ type that cannot have asyncio.Handle as its base. Allocation goes through free l
 callbacks that wait, memory is what they cost.
 """
 
+import contextvars
 import sys
 import threading
 from asyncio import events as _events
@@ -33,6 +34,14 @@ cdef extern from "Python.h":
     Py_ssize_t PyTuple_GET_SIZE(object t)
 
 
+cdef extern from "../loop/native/context_vars.h":
+    PyObject *gl_vars_now()
+    PyObject **gl_vars_slot(object context)
+    object gl_context_with(object vars)
+    bint gl_context_is_ours(object context, Py_ssize_t references)
+    void gl_context_spare(object context)
+    void gl_vars_find(object one, object other, object empty)
+
 # What the wake-up of a task by a future is, since a task is one of C's.
 cdef extern from *:
     """
@@ -59,6 +68,16 @@ cdef object _AsyncioThreadSafeHandle = getattr(_events, "_ThreadSafeHandle", Non
 cdef bint SHARING = _AsyncioThreadSafeHandle is not None
 cdef object _getframe = sys._getframe
 cdef object _extract_stack = _format_helpers.extract_stack
+
+cdef int find_vars() except -1:
+    cdef object var = contextvars.ContextVar("goloop.probe")
+    cdef object one = contextvars.Context()
+    one.run(var.set, 1)
+    gl_vars_find(one, one.copy(), contextvars.Context())
+    return 0
+
+
+find_vars()
 
 # Live handles. Written under the GIL; on a free-threaded build the count is approximate.
 cdef Py_ssize_t live = 0
@@ -159,11 +178,35 @@ cdef class Handle:
             return PyObject_CallOneArg(self._callback, args)
         return PyObject_Vectorcall(self._callback, (<PyTupleObject *>args).ob_item, PyTuple_GET_SIZE(args), NULL)
 
+    cdef object real_context(self):
+        """The Context to run in, as an object that stays."""
+        if self.captured:
+            self.context = gl_context_with(self.context)
+            self.captured = False
+        return self.context
+
+    @property
+    def _context(self):
+        return self.real_context()
+
     cdef object run(self):
-        cdef object context = self._context
-        cdef PyObject *task
         if self._cancelled:
             return None
+        return self.run_captured() if self.captured else self.run_in(self.context)
+
+    cdef object run_captured(self):
+        """Run in a spare Context, which stays the handle's only if something else has a reference to it then."""
+        cdef object context = self.real_context()
+        try:
+            self.run_in(context)
+        finally:
+            if gl_context_is_ours(context, 2):
+                self.context = <object>gl_vars_slot(context)[0]
+                self.captured = True
+                gl_context_spare(context)
+
+    cdef object run_in(self, object context):
+        cdef PyObject *task
         try:
             PyContext_Enter(context)
             try:
@@ -214,7 +257,7 @@ cdef class Handle:
 
     def get_context(self):
         """Return the contextvars.Context in which the callback runs."""
-        return self._context
+        return self.real_context()
 
     def _repr_info(self):
         return _AsyncioHandle._repr_info(self)
@@ -370,10 +413,19 @@ cdef bint is_handle(object item) noexcept:
 
 
 cdef inline int fill(Handle handle, object callback, object args, object loop, object context) except -1:
+    cdef PyObject *vars
     handle._callback = callback
     handle.args = args
     handle._loop = loop
-    handle._context = PyContext_CopyCurrent() if context is None else context
+    if context is not None:
+        handle.context = context
+        return 0
+    vars = gl_vars_now()
+    if vars != NULL:
+        handle.context = <object>vars
+        handle.captured = True
+    else:
+        handle.context = PyContext_CopyCurrent()
     return 0
 
 

@@ -19,6 +19,8 @@ cdef class LoopIteration:
     cdef Py_ssize_t todo                   # what the iteration in progress has still to run
     cdef int64_t looked                    # when the loop looked at its poll set last, monotonic nanoseconds
     cdef int unlooked                      # iterations since
+    cdef int64_t looked_ticks              # when that was, in gl_ticks()
+    cdef int64_t look_ticks                # about as many as `_look_ns` takes
     cdef public int64_t _look_ns           # nanoseconds until the next look, while callbacks are ready
     cdef readonly LoopOwnership _ownership  # of the thread that runs it
     cdef bint own_clock                    # time() was not replaced: no need to call it through Python
@@ -50,6 +52,7 @@ cdef class LoopIteration:
     cdef int iterate(self) except -1
     cdef int run_timed(self, object item) except -1
     cdef bint time_to_look(self) except -1
+    cdef bint has_waited(self) noexcept
     cdef int queue(self, Pollable item) except -1
     cdef int queue_watcher(self, object watcher) except -1
     cdef int check_closed(self) except -1

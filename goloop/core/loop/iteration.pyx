@@ -17,7 +17,7 @@ from goloop.core.loop.handles cimport Handle, TimerHandle, gl_track, is_handle, 
 from goloop.core.loop.ownership cimport RUNNING, LoopThread, hooks
 from goloop.core.loop.ready_queue cimport pop, push
 from goloop.core.poll.pollset cimport EPOLLIN, EPOLLOUT, Slot, conn_owner, gl_node
-from goloop.core.system.posix cimport now_ns, now_s
+from goloop.core.system.posix cimport gl_ticks, now_ns, now_s
 
 
 cdef extern from "Python.h":
@@ -111,18 +111,31 @@ cdef class LoopIteration:
         return self.dispatch(events, n)
 
     cdef bint time_to_look(self) except -1:
-        """Whether this iteration looks at the poll set: always when nothing else is to do, else now and then."""
-        cdef int64_t now
+        """Whether this iteration looks for events, timers and signals: always when nothing else is to do, else now and then."""
         self.unlooked += 1
         if self.ready.count == 0:
             self.unlooked = 0
             return True
-        now = now_ns()
-        if self.unlooked < LOOK_ITERATIONS and now - self.looked < self._look_ns and not self.pollset.changed:
+        if self.unlooked < LOOK_ITERATIONS and self.own_clock and not self.pollset.changed and not self.has_waited():
             return False
         self.unlooked = 0
-        self.looked = now
+        self.looked = now_ns()
+        self.looked_ticks = gl_ticks()
         self.pollset.changed = False
+        return True
+
+    cdef bint has_waited(self) noexcept:
+        """Whether the last look was `_look_ns` ago. The clock is read where so many ticks have passed as this took last."""
+        cdef int64_t ticks = gl_ticks() - self.looked_ticks
+        cdef int64_t passed
+        if 0 <= ticks < self.look_ticks and self._look_ns:
+            return False
+        passed = now_ns() - self.looked
+        if 0 < passed < self._look_ns:
+            self.look_ticks = max(1, ticks) * self._look_ns // passed     # they go by faster
+            return False
+        if 0 < passed < 1000 * self._look_ns:
+            self.look_ticks = ticks * self._look_ns // passed
         return True
 
     cdef int dispatch(self, epoll_event *events, int n) except -1:
@@ -239,14 +252,16 @@ cdef class LoopIteration:
         cdef LoopOwnership ownership = self._ownership
         cdef LoopThread loop_thread = ownership.holder
         cdef Py_ssize_t outer = self.todo     # a nested iteration, by _run_once() in a callback
+        cdef bint looks
         self.pollset.check_not_foreign()
         ownership.iteration += 1
-        if self.offload_policy.adaptive:
-            self.offload_policy.tick()
         self.drain()
-        if self.time_to_look():
+        looks = self.time_to_look()
+        if looks:
+            if self.offload_policy.adaptive:
+                self.offload_policy.tick()
             self.collect()
-        self.drain_completions()
+            self.drain_completions()
         if self.ready.count == 0 and not self._stopping:
             if ownership.safepoint_requested and loop_thread is not None:
                 ownership.safepoint(loop_thread)
@@ -256,12 +271,13 @@ cdef class LoopIteration:
             PyErr_CheckSignals()
             self.drain()
             self.drain_completions()
-        self.wake_due()
+        if looks:
+            self.wake_due()
         self.todo = self.ready.count        # their callbacks wait for the next iteration
         self.run_ready()
         if outer and ownership.holder is loop_thread:
             self.todo = min(outer, self.ready.count)
-        return PyErr_CheckSignals()
+        return PyErr_CheckSignals() if looks else 0
 
     cdef int run_ready(self) except -1:
         """Run what the iteration has to run, then send what that has written."""

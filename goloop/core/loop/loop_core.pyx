@@ -186,6 +186,8 @@ cdef class LoopCore(LoopIteration):
         if self._debug:
             trace_source(timer)
         self.timers.push(when, &timer.annex.heap_index, timer)
+        if when * 1e9 < self.looked + self._look_ns:
+            self.pollset.changed = True        # due already, or before the next look: as with asyncio, the next iteration
         if self.gc_untracks_handles:
             timer.untrack()
         return timer

@@ -215,6 +215,7 @@ cdef class BubbleCore(LoopCore):
         self.worker.bubble = self
         self.failed = self.worker.failed
         self.virtual = START
+        self._look_ns = 0                  # when it looks for timers is not the real clock's to say
         self._set_up(Choices(), 0)
 
     def _set_up(self, Choices choices not None, double epoch):
