@@ -17,7 +17,7 @@ from goloop.chan import (
     select,
     send,
 )
-from goloop.core.sched.goroutine import Goroutine, current, go, num_goroutine
+from goloop.core.sched.goroutine import Goroutine, current, go, goroutines, num_goroutine
 from goloop.core.sched.goroutine_api import blocking, goexit, gosched, lock_os_thread, sleep, wait
 from goloop.core.sched.timeout import timeout
 from goloop.errors import GoloopError
@@ -39,8 +39,21 @@ if TYPE_CHECKING:
     )
     from goloop.policy import EventLoopPolicy as EventLoopPolicy
 
+
+def _nothing_moves(found: Any) -> tuple[BaseException | None, Any]:
+    from goloop.debug import _asleep  # only a program that waits for good needs it
+
+    return _asleep.look(found)
+
+
+def _look_out() -> None:
+    from goloop.debug import _lookout  # only a program that is watched needs it
+
+    _lookout.start()
+
+
 _environment.check()
-_install()
+_install(_nothing_moves, _look_out)
 
 __version__ = "0.1.0"
 __all__ = [
@@ -68,6 +81,7 @@ __all__ = [
     "go",
     "goexit",
     "gomaxprocs",
+    "goroutines",
     "gosched",
     "install",
     "join_all",
@@ -120,6 +134,8 @@ def __getattr__(name: str) -> Any:
 
 if _environment.get("GOLOOP_MONKEY"):
     importlib.import_module("goloop.monkey").patch_all()
+if _environment.get("GOLOOP_DUMP"):
+    importlib.import_module("goloop.debug").dump_on_signal(_environment.get("GOLOOP_DUMP"))
 
 
 def __dir__() -> list[str]:

@@ -16,7 +16,9 @@ from collections.abc import Coroutine
 from contextvars import ContextVar
 
 from cpython.ref cimport PyObject, Py_XDECREF
+from libc.stdint cimport int64_t
 
+from goloop.core.loop.steps cimport step_of
 from goloop.core.sched.scheduler cimport (
     DONE, PARKED, RUNNABLE, UNSTARTED, G, Worker, bubble_here, bubbles, current_g, enqueue_new, here, take_cancellation,
 )
@@ -326,6 +328,7 @@ cdef class Goroutine(G):
         if self.status == DONE:
             return 0
         self.check_here()
+        waiter.on = self
         self.joiners.join(node)
         try:
             waiter.block("goroutine join", seconds)
@@ -377,7 +380,7 @@ cdef class Goroutine(G):
         if goroutine_here() is self:
             raise RuntimeError("a goroutine cannot wait for its own end")
         while self.status != DONE:
-            waiter = async_waiter()
+            waiter = async_waiter("goroutine join", self)
             waiter.gives_back_on_cancel = True
             node = new_wait_node(waiter, 0, None)
             if self.joiners is None:
@@ -432,10 +435,39 @@ cdef class Goroutine(G):
 
     @property
     def state(self):
-        """Its state (str): "not started", "runnable", "running", "done", or the reason it is parked for ("sleep")."""
+        """Its state (str): "not started", "runnable", "running", "done", or the reason it is parked for ("sleep").
+
+        A coroutine that awaits something is in the state "await".
+        """
+        if self.task is not None and self.waiting_for is not None:
+            return "await"
         return self.reason if self.status == PARKED else _STATES[self.status]
 
+<<<<<<< HEAD
     def cancel(self) -> bool:
+=======
+    @property
+    def waiting_for(self):
+        """What it waits for: a Chan, a lock, a Goroutine, a future; the cases of a select; None for time, or nothing.
+        """
+        cdef Waiter waiter = self.waiter
+        if self.status == PARKED:
+            return waiter.on if waiter is not None and waiter.waits() else None
+        return None if self.task is None else getattr(self.task, "_fut_waiter", None)
+
+    @property
+    def waiting_since(self):
+        """Since when it waits, in seconds of time.monotonic(), some ms less or more; None if it does not wait."""
+        cdef Waiter waiter = self.waiter
+        cdef int64_t since = 0
+        if self.status == PARKED:
+            since = waiter.since if waiter is not None and waiter.waits() else 0
+        elif self.task is not None and self.waiting_for is not None:
+            since = step_of(<void *>self.task)
+        return since / 1e9 if since else None
+
+    def cancel(self):
+>>>>>>> w-look
         """Raise asyncio.CancelledError in it, where it is parked or at its next park (asyncio: Task.cancel).
 
         From any thread. A goroutine that has not started never runs, and is done when this returns. Returns False if it
@@ -460,7 +492,7 @@ cdef class Goroutine(G):
             return True
         self.cancels += 1
         waiter = self.waiter
-        if waiter is not None and waiter.claim(CANCELLED):
+        if waiter is not None and not waiter.shielded and waiter.claim(CANCELLED):
             waiter.wake()
         else:
             self.cancelling = True
@@ -667,6 +699,18 @@ def fail_at_exit():
 
 def all_goroutines():
     """Return every goroutine that is not done, oldest first."""
+    return all_alive()
+
+
+def goroutines():
+    """Return the goroutines that are not done, oldest first (Go: the goroutine profile); a list of their handles.
+
+    From any thread. goloop.debug.dump() says what they wait for.
+    """
+    return all_alive()
+
+
+cdef list all_alive():
     return sorted(alive, key=_by_id)
 
 

@@ -96,6 +96,7 @@ cdef Outcome park_for(object future, double seconds) except *:
     cdef Completion done = Completion.__new__(Completion)
     cdef Waiter waiter = blocking_waiter("wait()", "await")
     done.waiter = waiter
+    waiter.on = future
     future.add_done_callback(done)
     try:
         waiter.block("wait", seconds)

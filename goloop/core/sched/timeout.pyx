@@ -126,7 +126,7 @@ cdef class timeout:
         self.state = EXPIRING
         g.cancels += 1
         waiter = g.waiter
-        if waiter is not None and waiter.claim(CANCELLED):
+        if waiter is not None and not waiter.shielded and waiter.claim(CANCELLED):
             waiter.wake()
         elif waiter is None or waiter.outcome != CANCELLED:   # else it is about to raise for another reason
             self.pending = True

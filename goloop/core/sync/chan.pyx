@@ -285,6 +285,7 @@ cdef class Chan:
         if self.send_now(value):
             return
         waiter.gives_back_on_cancel = True
+        waiter.on = self
         self.senders.join(node)
         try:
             waiter.block("chan send", seconds)
@@ -310,6 +311,7 @@ cdef class Chan:
             value = self.receive_now()
             if value is NOTHING:
                 waiter.gives_back_on_cancel = True
+                waiter.on = self
                 self.receivers.join(node)
                 try:
                     waiter.block("chan receive", seconds)
@@ -335,7 +337,7 @@ cdef class Chan:
         cdef WaitNode node
         if self.send_now(value):
             return
-        waiter = async_waiter()
+        waiter = async_waiter("chan send", self)
         node = new_wait_node(waiter, 0, value)
         if self.send_now(value):
             return
@@ -358,7 +360,7 @@ cdef class Chan:
         cdef WaitNode node
         value = self.receive_now()
         if value is NOTHING:
-            waiter = async_waiter()
+            waiter = async_waiter("chan receive", self)
             node = new_wait_node(waiter, 0, None)
             value = self.receive_now()
             if value is NOTHING:
@@ -574,6 +576,7 @@ def select(*cases: Case | None, default: bool = False, timeout: float | None = N
     if found is not None:
         return found
     waiter.gives_back_on_cancel = True
+    waiter.on = cases
     join_all(cases, nodes)
     try:
         waiter.block("select", seconds)
@@ -605,7 +608,7 @@ async def async_select(
         return found
     if default:
         return -1, None, False
-    waiter = async_waiter()
+    waiter = async_waiter("select", cases)
     nodes = nodes_for(cases, waiter)
     found = try_cases(cases)
     if found is not None:

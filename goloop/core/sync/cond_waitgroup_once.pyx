@@ -84,7 +84,7 @@ cdef class Cond:
         cdef object interrupted = None
         while not self.of.acquire_if_free(self.n):
             try:
-                await obtain_async(self.of, self.n, -1, "Cond.async_wait()")
+                await obtain_async(self.of, self.n, -1, "Cond.async_wait()", "cond lock")
                 break
             except asyncio.CancelledError as exc:
                 interrupted = exc
@@ -121,6 +121,7 @@ cdef class Cond:
         waiter.gives_back_on_cancel = True
         self.check_held()
         self.waiters.join(node)  # before it is unlocked: a signal from then on counts
+        waiter.on = self
         try:
             self.of.hand_on_lock(self.n)
             waiter.block("cond wait", seconds)
@@ -140,7 +141,7 @@ cdef class Cond:
         a coroutine that is closed in its wait may not get it. RuntimeError if the lock is not held. On any loop.
         """
         cdef double seconds = seconds_of(timeout)
-        cdef Waiter waiter = async_waiter()
+        cdef Waiter waiter = async_waiter("cond wait", self)
         cdef WaitNode node = new_wait_node(waiter, 0, None)
         cdef list frames = awaiting_frames()
         waiter.gives_back_on_cancel = True
@@ -356,6 +357,7 @@ cdef class WaitGroup:
         self.check_place()
         if self.count:
             self.waiters.join(node)
+            waiter.on = self
             try:
                 waiter.block("waitgroup wait", seconds)
             finally:
@@ -368,7 +370,7 @@ cdef class WaitGroup:
         timeout: seconds, None for no end; TimeoutError when it is over.
         """
         cdef double seconds = seconds_of(timeout)
-        cdef Waiter waiter = async_waiter()
+        cdef Waiter waiter = async_waiter("waitgroup wait", self)
         cdef WaitNode node = new_wait_node(waiter, 0, None)
         waiter.gives_back_on_cancel = True
         self.check_place()
@@ -471,6 +473,7 @@ cdef class Once:
             if bubbles:
                 check_wait(self.bubble, self)
             self.waiters.join(node)
+            waiter.on = self
             try:
                 waiter.block("once", seconds)
             finally:
@@ -493,7 +496,7 @@ cdef class Once:
         seconds = seconds_of(timeout)
         if not callable(function):
             raise TypeError(f"Once.async_do() takes a function, got {function!r}")
-        waiter = async_waiter()
+        waiter = async_waiter("once", self)
         waiter.gives_back_on_cancel = True
         node = new_wait_node(waiter, 0, None)
         if self.begin():

@@ -50,6 +50,7 @@ cdef class Happening:
         node = new_wait_node(waiter, 0, None)
         if self.come:
             return 0
+        waiter.on = self
         self.waiting.join(node)
         try:
             waiter.block(method, seconds)
@@ -66,7 +67,7 @@ cdef class Happening:
             self.check_place()
         if self.come:
             return
-        waiter = async_waiter()
+        waiter = async_waiter(method, self)
         waiter.gives_back_on_cancel = True
         node = new_wait_node(waiter, 0, None)
         if self.come:

@@ -6,8 +6,14 @@ handed over only to a waiter that was claimed for it (sched/waiter.pyx). A waite
 keeps it, if it is a goroutine, whose next park raises, or passes it on. Semantics are Go's (sync, golang.org/x/sync).
 """
 
+import asyncio
+from asyncio import events as _events
 from sys import maxsize as _maxsize
 
+from cpython.weakref cimport PyWeakref_NewRef
+
+from goloop.core.sched.goroutine cimport Goroutine
+from goloop.core.sched.scheduler cimport current_g
 from goloop.core.sched.waiter cimport (
     CANCELLED, COMPLETED, WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, check_edge, check_wait, may_block,
     new_wait_node, raise_outcome, seconds_of,
@@ -18,9 +24,15 @@ from goloop.core.sync.orphans cimport consume, with_orphan
 cdef extern from "../system/native/sealed.h":
     int gl_seal(object type, const char *reason) except -1
 
+cdef extern from "Python.h":
+    unsigned long PyThread_get_thread_ident() nogil
+
+cdef object _current_task = asyncio.current_task
+
 
 # --------------------------------------------------------------- standing in line
 cdef class Locker:
+<<<<<<< HEAD
     def __cinit__(self):
         if bubbles:
             self.bubble = bubble_here()
@@ -29,6 +41,34 @@ cdef class Locker:
         if bubbles:
             check_edge(self.bubble, self)
         return self.acquire_if_free(n)
+=======
+    cdef void held_here(self) noexcept:
+        """The caller has it now."""
+        cdef Goroutine g = <Goroutine>current_g()
+        cdef object loop, task
+        self.holder_g = 0
+        self.holder_thread = 0
+        if g is not None:
+            self.holder_g = g.id
+            return
+        self.holder_thread = PyThread_get_thread_ident()
+        self.holder_task = None
+        try:
+            loop = _events._get_running_loop()
+            task = None if loop is None else _current_task(loop)
+            self.holder_task = None if task is None else PyWeakref_NewRef(task, None)
+        except Exception:                 # no memory, or a task of a foreign kind: it is not known then
+            pass
+
+    cdef void held_by(self, Waiter waiter) noexcept:
+        """It was handed over to a waiter."""
+        self.holder_g = (<Goroutine>waiter.g).id if waiter.g is not None else 0
+        self.holder_thread = waiter.thread
+        try:
+            self.holder_task = None if waiter.task is None else PyWeakref_NewRef(waiter.task, None)
+        except Exception:
+            self.holder_task = None
+>>>>>>> w-look
 
     cdef bint acquire_if_free(self, Py_ssize_t n) noexcept:
         return False
@@ -81,6 +121,7 @@ cdef class Locker:
         node = new_wait_node(waiter, n, None)
         if self.acquire_if_free(n):  # making the two may have let another thread run
             return 0
+        waiter.on = self
         self.queue_for(n).join(node)
         try:
             waiter.block(reason, seconds, cancellable)
@@ -93,9 +134,16 @@ cdef class Locker:
         return 0
 
 
+<<<<<<< HEAD
 async def obtain_async(Locker locker not None, Py_ssize_t n, double seconds, str method):
     """As obtain(), in a coroutine; for a caller that has tried take_if_free() in vain."""
     cdef Waiter waiter = async_waiter()
+=======
+async def obtain_async(Locker locker not None, Py_ssize_t n, double seconds, str method, str reason):
+    """As obtain(), in a coroutine; for a caller that has tried acquire_if_free() in vain."""
+    cdef Waiter waiter = async_waiter(reason, locker)
+    waiter.task = _current_task(waiter.loop)
+>>>>>>> w-look
     cdef WaitNode node
     if bubbles:
         check_wait(locker.bubble, locker)
@@ -136,6 +184,7 @@ cdef class Mutex(Locker):
         if self.locked_:
             return False
         self.locked_ = True
+        self.held_here()
         return True
 
     cdef bint is_held(self, Py_ssize_t n) noexcept:
@@ -151,6 +200,7 @@ cdef class Mutex(Locker):
             if node is None:
                 self.locked_ = False
                 return 0
+            self.held_by(node.waiter)
             if node.waiter.wake():
                 return 0
 
@@ -169,8 +219,13 @@ cdef class Mutex(Locker):
         timeout: seconds, None for no end; TimeoutError when it is over. A coroutine that is cancelled does not hold it.
         """
         cdef double seconds = seconds_of(timeout)
+<<<<<<< HEAD
         if not self.take_if_free(EXCLUSIVE):
             await obtain_async(self, EXCLUSIVE, seconds, "Mutex.async_lock()")
+=======
+        if not self.acquire_if_free(EXCLUSIVE):
+            await obtain_async(self, EXCLUSIVE, seconds, "Mutex.async_lock()", "mutex lock")
+>>>>>>> w-look
 
     def try_lock(self) -> bool:
         """Lock it if it is free (Go: TryLock); returns whether it did. From any thread, goroutine or coroutine."""
@@ -199,8 +254,13 @@ cdef class Mutex(Locker):
         self.unlock()
 
     async def __aenter__(self):
+<<<<<<< HEAD
         if not self.take_if_free(EXCLUSIVE):
             await obtain_async(self, EXCLUSIVE, -1, "async with Mutex")
+=======
+        if not self.acquire_if_free(EXCLUSIVE):
+            await obtain_async(self, EXCLUSIVE, -1, "async with Mutex", "mutex lock")
+>>>>>>> w-look
 
     async def __aexit__(self, *exc):
         self.unlock()
@@ -239,6 +299,7 @@ cdef class RWMutex(Locker):
             if self.readers_:
                 return False
             self.writing = True
+            self.held_here()
         return True
 
     cdef bint is_held(self, Py_ssize_t n) noexcept:
@@ -273,6 +334,7 @@ cdef class RWMutex(Locker):
             if node is None:
                 return False
             self.writing = True
+            self.held_by(node.waiter)
             if node.waiter.wake():
                 return True
             self.writing = False
@@ -316,8 +378,13 @@ cdef class RWMutex(Locker):
         not hold it.
         """
         cdef double seconds = seconds_of(timeout)
+<<<<<<< HEAD
         if not self.take_if_free(EXCLUSIVE):
             await obtain_async(self, EXCLUSIVE, seconds, "RWMutex.async_lock()")
+=======
+        if not self.acquire_if_free(EXCLUSIVE):
+            await obtain_async(self, EXCLUSIVE, seconds, "RWMutex.async_lock()", "rwmutex lock")
+>>>>>>> w-look
 
     def try_lock(self) -> bool:
         """Lock it for writing if it is free (Go: TryLock); returns whether it did.
@@ -354,8 +421,13 @@ cdef class RWMutex(Locker):
         not hold it.
         """
         cdef double seconds = seconds_of(timeout)
+<<<<<<< HEAD
         if not self.take_if_free(SHARED):
             await obtain_async(self, SHARED, seconds, "RWMutex.async_rlock()")
+=======
+        if not self.acquire_if_free(SHARED):
+            await obtain_async(self, SHARED, seconds, "RWMutex.async_rlock()", "rwmutex rlock")
+>>>>>>> w-look
 
     def try_rlock(self) -> bool:
         """Lock it for reading if no writer holds it or waits for it (Go: TryRLock); returns whether it did.
@@ -402,8 +474,13 @@ cdef class RWMutex(Locker):
         self.unlock()
 
     async def __aenter__(self):
+<<<<<<< HEAD
         if not self.take_if_free(EXCLUSIVE):
             await obtain_async(self, EXCLUSIVE, -1, "async with RWMutex")
+=======
+        if not self.acquire_if_free(EXCLUSIVE):
+            await obtain_async(self, EXCLUSIVE, -1, "async with RWMutex", "rwmutex lock")
+>>>>>>> w-look
 
     async def __aexit__(self, *exc):
         self.unlock()
@@ -462,8 +539,13 @@ cdef class RLocker:
         self.of.runlock()
 
     async def __aenter__(self):
+<<<<<<< HEAD
         if not self.of.take_if_free(SHARED):
             await obtain_async(self.of, SHARED, -1, "async with RLocker")
+=======
+        if not self.of.acquire_if_free(SHARED):
+            await obtain_async(self.of, SHARED, -1, "async with RLocker", "rwmutex rlock")
+>>>>>>> w-look
 
     async def __aexit__(self, *exc):
         self.of.runlock()
@@ -544,8 +626,13 @@ cdef class Semaphore(Locker):
         """
         cdef Py_ssize_t weight = self.weight(n)
         cdef double seconds = seconds_of(timeout)
+<<<<<<< HEAD
         if not self.take_if_free(weight):
             await obtain_async(self, weight, seconds, "Semaphore.async_acquire()")
+=======
+        if not self.acquire_if_free(weight):
+            await obtain_async(self, weight, seconds, "Semaphore.async_acquire()", "semaphore acquire")
+>>>>>>> w-look
 
     def try_acquire(self, n: int = 1) -> bool:
         """Hold n permits if they are free and there is no waiter (Go: TryAcquire). From any thread.
@@ -583,8 +670,13 @@ cdef class Semaphore(Locker):
         self.release(1)
 
     async def __aenter__(self):
+<<<<<<< HEAD
         if not self.take_if_free(1):
             await obtain_async(self, 1, -1, "async with Semaphore")
+=======
+        if not self.acquire_if_free(1):
+            await obtain_async(self, 1, -1, "async with Semaphore", "semaphore acquire")
+>>>>>>> w-look
 
     async def __aexit__(self, *exc):
         self.release(1)

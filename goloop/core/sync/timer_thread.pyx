@@ -242,6 +242,18 @@ def entries():
     return list(timers.items)
 
 
+def timers_set():
+    """Return [(entry, due in seconds of the monotonic clock, function or None)] of what is set, for goloop.debug."""
+    cdef TimerEntry entry
+    return [(entry, entry.when, function_of(entry)) for entry in list(timers.items)]
+
+
+cdef object function_of(TimerEntry entry):
+    if isinstance(entry, CallbackTimer):
+        return (<CallbackTimer>entry).function
+    return (<GoroutineTimer>entry).function if isinstance(entry, GoroutineTimer) else None
+
+
 def trace(bint on):
     """Let entries keep the stacks on which they are set, or not. For goloop.testing."""
     global tracing
