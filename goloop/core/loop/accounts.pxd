@@ -22,6 +22,7 @@ cdef enum:
 cdef object task_of(object callback)      # whose next step this is; None: it is another callback
 
 
+cdef object code_of(object coro)          # of a coroutine, or its class
 cdef object subject_of(object callback)   # what names it: its code, or a class
 
 

@@ -21,6 +21,7 @@ cdef extern from "Python.h":
     PyTypeObject *Py_TYPE(object o)
     bint PyObject_TypeCheck(PyObject *o, PyTypeObject *type)
     bint PyType_Check(object o)
+    bint PyCoro_CheckExact(object o)
     bint PyCFunction_CheckExact(object o)
     bint PyMethod_Check(object o)
     bint PyFunction_Check(object o)
@@ -50,7 +51,8 @@ cdef class FunctionTime:
 
 
 cdef object code_of(object coro):
-    """The code of a coroutine, of which there are several kinds; its class if it has none."""
+    if PyCoro_CheckExact(coro):
+        return coro.cr_code
     code = getattr(coro, "cr_code", None) or getattr(coro, "gi_code", None) or getattr(coro, "ag_code", None)
     return type(coro) if code is None else code
 

@@ -16,10 +16,10 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from goloop.core.loop.accounts cimport (
     OBSERVE_EVERY, Accounts, FunctionTime, come_round, end_sleep, gl_histogram_add, task_of, timed,
 )
-from goloop.core.loop.handles cimport Handle, TimerHandle, gl_track, is_handle, track_timers
+from goloop.core.loop.handles cimport Handle, TimerHandle, is_handle, show, track_timers
 from goloop.core.loop.ownership cimport RUNNING, LoopThread, hooks
 from goloop.core.loop.ready_queue cimport pop, push
-from goloop.core.loop.run_trace cimport end_lane, function_number, task_number, wait_of
+from goloop.core.loop.run_trace cimport Lane, end_lane, function_number, lane_of, wait_of
 from goloop.core.poll.pollset cimport EPOLLIN, EPOLLOUT, Slot, conn_owner, gl_node
 from goloop.core.system.posix cimport gl_ticks, now_ns, now_s
 from goloop.core.system.trace cimport (
@@ -38,6 +38,13 @@ cdef enum:
     HARVEST = 256             # events per epoll_wait; the rest comes in the next iteration
     LOOK_ITERATIONS = 61      # Go's findRunnable; a prime, so it never beats with a program's periods
     THREAD_WAKES = 8          # after that many wake-ups by threads the next is expected from one as well
+
+# Seconds of sleep without a timer or a descriptor until a loop asks whether anything can wake it, while a caller waits
+# for a future: at first, when the last look found nothing and so one more decides, and at most.
+cdef double FIRST_LOOK = 1.0
+cdef double NEXT_LOOK = 0.1
+cdef double LAST_LOOK = 10.0
+cdef object nothing_moves = None      # see set_nothing_moves()
 
 cdef int64_t LOOK_NS = 30_000           # a look costs 0.3 us, a callback as much; later than that is not noticed
 cdef double MAXIMUM_SLEEP = 24 * 3600.0     # seconds, as asyncio's MAXIMUM_SELECT_TIMEOUT
@@ -59,6 +66,7 @@ cdef class LoopIteration:
         self.slow = 0.1
         self._look_ns = LOOK_NS
         self.own_clock = type(self).time is _clock
+        self.look_pause = FIRST_LOOK
 
     cdef int check_closed(self) except -1:
         if self._closed:
@@ -122,7 +130,7 @@ cdef class LoopIteration:
         return self.dispatch(events, n)
 
     cdef bint time_to_look(self) except -1:
-        """Whether this iteration looks for events, timers and signals: always when nothing else is to do, else now and then."""
+        """Whether to look for events, timers and signals: if nothing else is to do, and now and then otherwise."""
         self.unlooked += 1
         if self.ready.count == 0:
             self.unlooked = 0
@@ -143,7 +151,7 @@ cdef class LoopIteration:
         return 0
 
     cdef bint has_waited(self) noexcept:
-        """Whether the last look was `_look_ns` ago. The clock is read where so many ticks have passed as this took last."""
+        """Whether the last look was `_look_ns` ago. The clock is read after as many ticks as that took last."""
         cdef int64_t ticks = gl_ticks() - self.looked_ticks
         cdef int64_t passed
         if 0 <= ticks < self.look_ticks and self._look_ns:
@@ -207,7 +215,7 @@ cdef class LoopIteration:
         one that threads wake sleeps on the futex, which is cheaper for them.
         """
         cdef double seconds
-        cdef int64_t deadline = -1
+        cdef int64_t deadline = -1, look = 0
         cdef PollSet ps = self.pollset
         cdef Accounts accounts = self.accounts
         if self.timers.size:
@@ -215,6 +223,8 @@ cdef class LoopIteration:
             if seconds <= 0:
                 return 0
             deadline = now_ns() + <int64_t>(min(seconds, MAXIMUM_SLEEP) * 1e9)
+        elif self._awaited_runs and ps.used <= 1 and nothing_moves is not None:     # one is for signals
+            deadline = look = now_ns() + <int64_t>(self.look_pause * 1e9)
         self._ownership.stall.idle = 1
         self.note_round()
         if tracer.session:
@@ -229,6 +239,22 @@ cdef class LoopIteration:
         self.offload_policy.slept = accounts.asleep
         if self.thread_wakes < THREAD_WAKES and not (ps.inbox_empty() and ps.completions_empty()):
             self.thread_wakes += 1
+        if look:
+            self.look_around(look)
+        return 0
+
+    cdef int look_around(self, int64_t due) except -1:
+        """It has slept without a timer and a descriptor, up to `due` if nothing woke it: ask whether anything can."""
+        cdef object failure = None
+        if now_ns() < due or self.ready.count or not self.pollset.inbox_empty():
+            self.look_pause = FIRST_LOOK
+            self.look_found = None
+            return 0
+        failure, self.look_found = nothing_moves(self.look_found)
+        self.look_pause = NEXT_LOOK if self.look_found is not None else (
+            min(2 * max(self.look_pause, FIRST_LOOK), LAST_LOOK))
+        if failure is not None:
+            raise failure
         return 0
 
     cdef int sleep_in_pollset(self, int64_t deadline) except -1:
@@ -318,7 +344,7 @@ cdef class LoopIteration:
             elif is_handle(item):
                 (<Handle>item).run()
                 if Py_REFCNT(item) > 1:
-                    gl_track(item)
+                    show(<Handle>item)
             else:
                 (<Pollable>item).queued = False
                 (<Pollable>item).run()
@@ -349,36 +375,46 @@ cdef class LoopIteration:
         self.until_observed = self.observed_for = 1 if tracer.session else OBSERVE_EVERY
         if isinstance(item, Handle) and (<Handle>item)._cancelled:
             return self.run_item(item)
+        if tracer.session:
+            return self.run_traced(item, times)
         function = self.accounts.function_of(item)
         start = now_ns()
         try:
-            return self.run_traced(item, function) if tracer.session else self.run_item(item)
+            return self.run_item(item)
         finally:
             if function is not None:
                 timed(self.accounts, function, now_ns() - start, times)
 
-    cdef int run_traced(self, object item, FunctionTime function) except -1:
-        cdef object task = None
-        cdef uint64_t lane = 0
+    cdef int run_traced(self, object item, int times) except -1:
+        cdef object task = task_of((<Handle>item)._callback) if isinstance(item, Handle) else None
+        cdef Lane lane = None
+        cdef FunctionTime function
+        cdef int64_t start, end
+        cdef uint64_t number = 0
         cdef uint32_t name
-        if isinstance(item, Handle):
-            task = task_of((<Handle>item)._callback)
-            if task is not None:
-                lane = task_number(task)
+        if task is None:
+            function = self.accounts.function_of(item)
+        else:
+            lane = lane_of(task, self.accounts)
+            function = lane.function
+            number = lane.number
         name = name_number("goroutines") if function is None else function_number(function)
-        trace(tracer, GL_TRACE_RUN, self.number, name, <uint64_t><void *>item, lane)
+        start = now_ns()
+        tracer.emit(start, GL_TRACE_RUN, self.number, name, <uint64_t><void *>item, number)
         try:
             return self.run_item(item)
         finally:
+            end = now_ns()
             name = 0
-            if task is None:
-                lane = 0
-            elif task.done():
-                end_lane(task)
-            else:
-                name = name_number(wait_of(task))
-                lane = 0
-            trace(tracer, GL_TRACE_RAN, self.number, name, <uint64_t><void *>item, lane)
+            if function is not None:
+                timed(self.accounts, function, end - start, times)
+            if task is not None:
+                if task.done():
+                    end_lane(task)
+                else:
+                    name = name_number(wait_of(task))
+                    number = 0
+            tracer.emit(end, GL_TRACE_RAN, self.number, name, <uint64_t><void *>item, number)
 
     cdef int run_item(self, object item) except -1:
         if self._debug:
@@ -387,7 +423,7 @@ cdef class LoopIteration:
             (<Pollable>item).queued = False
             (<Pollable>item).run()
         else:
-            gl_track(item)
+            show(<Handle>item)
             (<Handle>item).run()
         return 0
 
@@ -396,7 +432,7 @@ cdef class LoopIteration:
         cdef int64_t start
         cdef double took
         if isinstance(item, Handle):
-            gl_track(item)
+            show(<Handle>item)
             if (<Handle>item)._cancelled:
                 return 0
         start = now_ns()
@@ -461,7 +497,8 @@ cdef class LoopIteration:
                 self.todo = 0         # the rest of an iteration that an exception has ended waits for the next run
                 self.drain()
                 for item in self._ready:
-                    gl_track(item)
+                    if isinstance(item, Handle):
+                        show(<Handle>item)
         if ownership.failure is not None:
             failure = ownership.failure
             ownership.failure = None
@@ -547,3 +584,9 @@ cdef class LoopIteration:
 
 
 cdef object _clock = LoopIteration.time
+
+
+def set_nothing_moves(function):
+    """Set what a loop asks that could sleep for ever; as waiter.set_nothing_moves()."""
+    global nothing_moves
+    nothing_moves = function

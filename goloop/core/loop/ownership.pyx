@@ -19,7 +19,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint32_t
 
-from goloop.core.loop.handles cimport Handle, gl_track
+from goloop.core.loop.handles cimport Handle, show
 from goloop.core.system.posix cimport now_ns
 from goloop.core.system.trace cimport GL_TRACE_HANDBACK, gl_tracer, the_tracer, trace
 
@@ -564,7 +564,7 @@ cdef class LoopOwnership:
             try:
                 PyContext_Enter(context)
             except RuntimeError:
-                gl_track(item)                 # for how long is not known
+                show(<Handle>item)             # for how long is not known
                 self.deferred.append(item)
                 return False
             PyContext_Exit(context)

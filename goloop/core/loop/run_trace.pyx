@@ -7,17 +7,23 @@ so no task lives longer for being traced. Guard: the GIL.
 
 import asyncio
 
+from cpython.dict cimport PyDict_GetItem
 from cpython.long cimport PyLong_FromVoidPtr
+from cpython.object cimport PyObject
 
+from goloop.core.loop.accounts cimport code_of
 from goloop.core.system.trace cimport gl_tracer, name_number, the_tracer
 
+
+cdef extern from "Python.h":
+    bint PyCoro_CheckExact(object o)
+    bint PyGen_CheckExact(object o)
 
 cdef enum:
     NAMED = 10_000        # tasks with names of the program's that are remembered beyond their end
 
 cdef gl_tracer *tracer = the_tracer()
 cdef object _current_task = asyncio.current_task
-cdef object _Future = asyncio.Future
 cdef dict lanes = {}              # address of a task that is not done -> lane
 cdef dict task_names = {}         # lane -> name, of tasks that the program has named, the oldest first
 cdef uint64_t last_lane = 0
@@ -39,30 +45,40 @@ cdef uint32_t function_number(FunctionTime function) except 0:
     return function.trace_name
 
 
-cdef uint64_t task_number(object task) except 0:
-    global last_lane
-    cdef object key = PyLong_FromVoidPtr(<void *>task), lane, name
+cdef Lane lane_of(object task, Accounts accounts):
+    cdef object key = PyLong_FromVoidPtr(<void *>task)
+    cdef PyObject *found
     if session != tracer.session:
         begin_session()
-    lane = lanes.get(key)
-    if lane is not None:
-        return lane
+    found = PyDict_GetItem(lanes, key)
+    return <Lane>found if found != NULL else add_lane(task, key, accounts)
+
+
+cdef Lane add_lane(object task, object key, Accounts accounts):
+    global last_lane
+    cdef Lane lane = Lane.__new__(Lane)
+    cdef object name = task.get_name()
     last_lane += 1
-    lanes[key] = last_lane
-    name = task.get_name()
+    lane.number = last_lane
+    lane.function = accounts.entry(code_of(task.get_coro()), "coroutine")
+    lanes[key] = lane
     if not (type(name) is str and name.startswith("Task-")):
         task_names[last_lane] = str(name)
         if len(task_names) > NAMED:
             del task_names[next(iter(task_names))]
-    return last_lane
+    return lane
 
 
 cdef uint64_t current_lane() except? 0:
+    cdef PyObject *found
     try:
         task = _current_task()
     except RuntimeError:              # no loop runs here
         return 0
-    return 0 if task is None else task_number(task)
+    if task is None or session != tracer.session:
+        return 0
+    found = PyDict_GetItem(lanes, PyLong_FromVoidPtr(<void *>task))
+    return (<Lane>found).number if found != NULL else 0     # 0: the trace began in the middle of its turn
 
 
 cdef int end_lane(object task) except -1:
@@ -71,18 +87,20 @@ cdef int end_lane(object task) except -1:
 
 
 cdef object wait_of(object task):
+    """The name of its innermost coroutine."""
     cdef object coro = task.get_coro(), inner
-    cdef object name = None
     cdef int _depth
     for _depth in range(64):
-        inner = getattr(coro, "cr_await", None)
-        if inner is None:
-            inner = getattr(coro, "gi_yieldfrom", None)
-        name = getattr(coro, "__qualname__", name)
-        if inner is None or isinstance(inner, _Future):
-            break
+        if PyCoro_CheckExact(coro):
+            inner = coro.cr_await
+        elif PyGen_CheckExact(coro):
+            inner = coro.gi_yieldfrom
+        else:
+            return type(coro).__qualname__     # compiled code's
+        if not PyCoro_CheckExact(inner) and not PyGen_CheckExact(inner):
+            break                     # a future, or how one is awaited
         coro = inner
-    return name or "await"
+    return coro.__qualname__
 
 
 def lane_of_current_task():

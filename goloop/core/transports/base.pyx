@@ -20,6 +20,7 @@ from sys import version_info
 
 from goloop.core.loop.handles cimport Pollable
 from goloop.core.loop.loop_core cimport LoopCore
+from goloop.core.system.posix cimport gl_coarse_ns
 
 
 cdef extern from "Python.h":
@@ -94,6 +95,7 @@ cdef class Transport(Pollable):
         self.low = HIGH // 4
         self.file = file
         self.fd = file.fileno()
+        self.made = gl_coarse_ns()
         return 0
 
     def __del__(self):
@@ -106,7 +108,7 @@ cdef class Transport(Pollable):
                 self.leave_server()
 
     cdef object runs(self):
-        return type(getattr(self.proto, "_app_protocol", None) or self.proto)     # of TLS the one that it serves
+        return type(self.proto)
 
     cdef int release_file(self) except -1:
         """The transport is about to close its file."""

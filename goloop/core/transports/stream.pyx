@@ -191,6 +191,10 @@ cdef class StreamTransport(StreamOutput):
         self.buffered = isinstance(protocol, _BufferedProtocol)
 
     # ------------------------------------------------------------------ events
+    cdef object runs(self):
+        inner = getattr(self.proto, "_app_protocol", None) if self.buffered else None      # of TLS what it serves
+        return type(self.proto) if inner is None else type(inner)
+
     cdef object run(self):
         cdef unsigned int events = self.events
         self.settle()              # a write that fails comes before the end of the stream that it fails for
@@ -405,6 +409,7 @@ cdef class StreamTransport(StreamOutput):
         n = self.receive(room, READ_SIZE)
         if n >= BULK:
             self.bulk = n
+        self.bytes_in += max(n, 0)
         return None if n < 0 else PyBytes_FromStringAndSize(room, n)
 
     cdef object receive_bulk(self):
@@ -415,6 +420,7 @@ cdef class StreamTransport(StreamOutput):
             n = self.receive(PyBytes_AS_STRING(<object>data), length)
             if n < 0:
                 return None
+            self.bytes_in += n
             _PyBytes_Resize(&data, n)
             self.bulk = 0 if n < BULK else 2 * n if n == length else n
             return <object>data
@@ -445,6 +451,7 @@ cdef class StreamTransport(StreamOutput):
         finally:
             PyBuffer_Release(&view)
         if n > 0:
+            self.bytes_in += n
             try:
                 self.proto.buffer_updated(n)
             except (SystemExit, KeyboardInterrupt):
@@ -517,6 +524,7 @@ cdef class StreamTransport(StreamOutput):
         try:
             if view.len == 0:
                 return
+            self.bytes_out += view.len
             if self.lost:
                 self.ignored_write("socket.send() raised exception.")
                 return
@@ -571,6 +579,7 @@ cdef class StreamTransport(StreamOutput):
         for data in list_of_data:
             data = as_bytes(flat(data))
             if data:
+                self.bytes_out += PyBytes_GET_SIZE(data)
                 pieces.append(data)
         if not pieces:
             return
