@@ -443,9 +443,6 @@ cdef class Goroutine(G):
             return "await"
         return self.reason if self.status == PARKED else _STATES[self.status]
 
-<<<<<<< HEAD
-    def cancel(self) -> bool:
-=======
     @property
     def waiting_for(self):
         """What it waits for: a Chan, a lock, a Goroutine, a future; the cases of a select; None for time, or nothing.
@@ -466,8 +463,7 @@ cdef class Goroutine(G):
             since = step_of(<void *>self.task)
         return since / 1e9 if since else None
 
-    def cancel(self):
->>>>>>> w-look
+    def cancel(self) -> bool:
         """Raise asyncio.CancelledError in it, where it is parked or at its next park (asyncio: Task.cancel).
 
         From any thread. A goroutine that has not started never runs, and is done when this returns. Returns False if it

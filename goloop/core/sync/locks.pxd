@@ -10,14 +10,11 @@ cdef enum:
 # while a waiter could have it: the holder that gives it back hands it over. Guard of all fields here: the GIL.
 cdef class Locker:
     cdef list orphans  # what was thrown away without it and gives it back on its way out (orphans.pyx); or None
-<<<<<<< HEAD
     cdef object bubble  # that it was made in, or None
-=======
     # The one that has got it exclusively last, for those who look at the program; another one may give it back.
     cdef long long holder_g             # the id of a goroutine; 0: it is none
     cdef unsigned long holder_thread    # the ident of a thread,
     cdef object holder_task             # and a weak reference to the task that ran there; None: none did
->>>>>>> w-look
     cdef object __weakref__
 
     cdef void held_here(self) noexcept

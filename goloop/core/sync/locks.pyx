@@ -32,7 +32,6 @@ cdef object _current_task = asyncio.current_task
 
 # --------------------------------------------------------------- standing in line
 cdef class Locker:
-<<<<<<< HEAD
     def __cinit__(self):
         if bubbles:
             self.bubble = bubble_here()
@@ -41,7 +40,7 @@ cdef class Locker:
         if bubbles:
             check_edge(self.bubble, self)
         return self.acquire_if_free(n)
-=======
+
     cdef void held_here(self) noexcept:
         """The caller has it now."""
         cdef Goroutine g = <Goroutine>current_g()
@@ -68,7 +67,6 @@ cdef class Locker:
             self.holder_task = None if waiter.task is None else PyWeakref_NewRef(waiter.task, None)
         except Exception:
             self.holder_task = None
->>>>>>> w-look
 
     cdef bint acquire_if_free(self, Py_ssize_t n) noexcept:
         return False
@@ -134,16 +132,10 @@ cdef class Locker:
         return 0
 
 
-<<<<<<< HEAD
-async def obtain_async(Locker locker not None, Py_ssize_t n, double seconds, str method):
-    """As obtain(), in a coroutine; for a caller that has tried take_if_free() in vain."""
-    cdef Waiter waiter = async_waiter()
-=======
 async def obtain_async(Locker locker not None, Py_ssize_t n, double seconds, str method, str reason):
-    """As obtain(), in a coroutine; for a caller that has tried acquire_if_free() in vain."""
+    """As obtain(), in a coroutine; for a caller that has tried take_if_free() in vain."""
     cdef Waiter waiter = async_waiter(reason, locker)
     waiter.task = _current_task(waiter.loop)
->>>>>>> w-look
     cdef WaitNode node
     if bubbles:
         check_wait(locker.bubble, locker)
@@ -219,13 +211,8 @@ cdef class Mutex(Locker):
         timeout: seconds, None for no end; TimeoutError when it is over. A coroutine that is cancelled does not hold it.
         """
         cdef double seconds = seconds_of(timeout)
-<<<<<<< HEAD
         if not self.take_if_free(EXCLUSIVE):
-            await obtain_async(self, EXCLUSIVE, seconds, "Mutex.async_lock()")
-=======
-        if not self.acquire_if_free(EXCLUSIVE):
             await obtain_async(self, EXCLUSIVE, seconds, "Mutex.async_lock()", "mutex lock")
->>>>>>> w-look
 
     def try_lock(self) -> bool:
         """Lock it if it is free (Go: TryLock); returns whether it did. From any thread, goroutine or coroutine."""
@@ -254,13 +241,8 @@ cdef class Mutex(Locker):
         self.unlock()
 
     async def __aenter__(self):
-<<<<<<< HEAD
         if not self.take_if_free(EXCLUSIVE):
-            await obtain_async(self, EXCLUSIVE, -1, "async with Mutex")
-=======
-        if not self.acquire_if_free(EXCLUSIVE):
             await obtain_async(self, EXCLUSIVE, -1, "async with Mutex", "mutex lock")
->>>>>>> w-look
 
     async def __aexit__(self, *exc):
         self.unlock()
@@ -378,13 +360,8 @@ cdef class RWMutex(Locker):
         not hold it.
         """
         cdef double seconds = seconds_of(timeout)
-<<<<<<< HEAD
         if not self.take_if_free(EXCLUSIVE):
-            await obtain_async(self, EXCLUSIVE, seconds, "RWMutex.async_lock()")
-=======
-        if not self.acquire_if_free(EXCLUSIVE):
             await obtain_async(self, EXCLUSIVE, seconds, "RWMutex.async_lock()", "rwmutex lock")
->>>>>>> w-look
 
     def try_lock(self) -> bool:
         """Lock it for writing if it is free (Go: TryLock); returns whether it did.
@@ -421,13 +398,8 @@ cdef class RWMutex(Locker):
         not hold it.
         """
         cdef double seconds = seconds_of(timeout)
-<<<<<<< HEAD
         if not self.take_if_free(SHARED):
-            await obtain_async(self, SHARED, seconds, "RWMutex.async_rlock()")
-=======
-        if not self.acquire_if_free(SHARED):
             await obtain_async(self, SHARED, seconds, "RWMutex.async_rlock()", "rwmutex rlock")
->>>>>>> w-look
 
     def try_rlock(self) -> bool:
         """Lock it for reading if no writer holds it or waits for it (Go: TryRLock); returns whether it did.
@@ -474,13 +446,8 @@ cdef class RWMutex(Locker):
         self.unlock()
 
     async def __aenter__(self):
-<<<<<<< HEAD
         if not self.take_if_free(EXCLUSIVE):
-            await obtain_async(self, EXCLUSIVE, -1, "async with RWMutex")
-=======
-        if not self.acquire_if_free(EXCLUSIVE):
             await obtain_async(self, EXCLUSIVE, -1, "async with RWMutex", "rwmutex lock")
->>>>>>> w-look
 
     async def __aexit__(self, *exc):
         self.unlock()
@@ -539,13 +506,8 @@ cdef class RLocker:
         self.of.runlock()
 
     async def __aenter__(self):
-<<<<<<< HEAD
         if not self.of.take_if_free(SHARED):
-            await obtain_async(self.of, SHARED, -1, "async with RLocker")
-=======
-        if not self.of.acquire_if_free(SHARED):
             await obtain_async(self.of, SHARED, -1, "async with RLocker", "rwmutex rlock")
->>>>>>> w-look
 
     async def __aexit__(self, *exc):
         self.of.runlock()
@@ -626,13 +588,8 @@ cdef class Semaphore(Locker):
         """
         cdef Py_ssize_t weight = self.weight(n)
         cdef double seconds = seconds_of(timeout)
-<<<<<<< HEAD
         if not self.take_if_free(weight):
-            await obtain_async(self, weight, seconds, "Semaphore.async_acquire()")
-=======
-        if not self.acquire_if_free(weight):
             await obtain_async(self, weight, seconds, "Semaphore.async_acquire()", "semaphore acquire")
->>>>>>> w-look
 
     def try_acquire(self, n: int = 1) -> bool:
         """Hold n permits if they are free and there is no waiter (Go: TryAcquire). From any thread.
@@ -670,13 +627,8 @@ cdef class Semaphore(Locker):
         self.release(1)
 
     async def __aenter__(self):
-<<<<<<< HEAD
         if not self.take_if_free(1):
-            await obtain_async(self, 1, -1, "async with Semaphore")
-=======
-        if not self.acquire_if_free(1):
             await obtain_async(self, 1, -1, "async with Semaphore", "semaphore acquire")
->>>>>>> w-look
 
     async def __aexit__(self, *exc):
         self.release(1)
