@@ -74,11 +74,11 @@ cdef class SharedHandle(Handle):
     cdef int wait_for_the_run(self) except -1
 
 
-# hide() and show(): a handle that a running loop has in its ready queue or among its timers is of no interest to the garbage collector:
-# everything that it refers to is alive. It costs a collection about as much as all else in a deep queue. So it is
-# untracked, until it has run or was cancelled and is still held elsewhere, or the loop stops and may be garbage itself.
-# To the collector an untracked object is a reference from outside, so tracking too late could only keep something for
-# too long.
+# hide() and show(): a handle that a running loop has in its ready queue or among its timers is of no interest to the
+# garbage collector: everything that it refers to is alive. It costs a collection about as much as all else in a deep
+# queue. So it is untracked, until it has run or was cancelled and is still held elsewhere, or the loop stops and may be
+# garbage itself. To the collector an untracked object is a reference from outside, so tracking too late could only keep
+# something for too long.
 cdef extern from *:
     """
     #include "../system/native/known_python.h"

@@ -11,6 +11,7 @@ import sys
 import threading
 from asyncio import events as _events
 from asyncio import format_helpers as _format_helpers
+from asyncio import tasks as _tasks
 
 cimport cython
 from cpython.object cimport PyObject
@@ -18,6 +19,8 @@ from cpython.ref cimport Py_INCREF, Py_XDECREF
 from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from cpython.mem cimport PyObject_Free, PyObject_Malloc
 from libc.string cimport memset
+
+from goloop.core.loop.steps cimport note_step
 
 
 cdef extern from "Python.h":
@@ -39,6 +42,24 @@ cdef extern from "../loop/native/context_vars.h":
     void gl_context_spare(object context)
     void gl_vars_find(object one, object other, object empty)
 
+# What the wake-up of a task by a future is, since a task is one of C's.
+cdef extern from *:
+    """
+    static void *gl_task_type;
+
+    static inline PyObject *gl_woken_task(PyObject *callback) {
+        PyObject *self;
+        if (Py_TYPE(callback) != &PyCFunction_Type)
+            return NULL;
+        self = PyCFunction_GET_SELF(callback);
+        return self != NULL && (void *)Py_TYPE(self) == gl_task_type ? self : NULL;
+    }
+    """
+    void *gl_task_type
+    PyObject *gl_woken_task(PyObject *callback)
+
+cdef object _CTask = getattr(_tasks, "_CTask", None)
+gl_task_type = <void *>_CTask
 
 cdef object _AsyncioHandle = _events.Handle
 cdef object _AsyncioTimerHandle = _events.TimerHandle
@@ -188,9 +209,13 @@ cdef class Handle:
                 gl_context_spare(context)
 
     cdef object run_in(self, object context):
+        cdef PyObject *task
         try:
             PyContext_Enter(context)
             try:
+                task = gl_woken_task(<PyObject *>self._callback)
+                if task != NULL:
+                    note_step(task)
                 self.call()
             finally:
                 PyContext_Exit(context)

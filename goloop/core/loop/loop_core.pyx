@@ -17,6 +17,7 @@ from goloop.core.loop.handles cimport (
     SharedHandle, TimerHandle, hide, new_handle, new_handle_of, new_shared_handle, new_timer, trace_source,
 )
 from goloop.core.loop.ready_queue cimport ReadyQueue, push
+from goloop.core.loop.steps cimport note_step
 from goloop.core.poll.pollset cimport READ, WRITE, PollSet, gl_node
 from goloop.core.system.posix cimport fd_of
 
@@ -186,7 +187,7 @@ cdef class LoopCore(LoopIteration):
             trace_source(timer)
         self.timers.push(when, &timer.annex.heap_index, timer)
         if when * 1e9 < self.looked + self._look_ns:
-            self.pollset.changed = True        # due already, or before the next look: as with asyncio, the next iteration
+            self.pollset.changed = True        # due before the next look: then the next iteration is to see it
         if self.gc_untracks_handles:
             timer.untrack()
         return timer
@@ -207,6 +208,7 @@ cdef class LoopCore(LoopIteration):
             self.check_closed()
             # In debug mode a task keeps the stack of its making. Compiled code has no frame in it to take out.
             task = _tasks.Task(coro, loop=self, **kwargs) if kwargs else _tasks.Task(coro, loop=self)
+        note_step(<void *>task)
         if getattr(coro, "__name__", None) == "_wrap_awaitable":
             tell_awaitable(coro, task)
         return task

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3, boundscheck=False, wraparound=False, annotation_typing=False
 """pipe(): two ends of a connection inside of the process, without a descriptor and without a buffer (Go: net.Pipe).
 
 A Stream is one of the two directions. Its writer leaves its data where it is and parks; readers copy from there, and
@@ -180,7 +180,7 @@ cdef Stream new_stream(PollDesc writer, PollDesc reader):
     return stream
 
 
-def pipe():
+def pipe() -> tuple[Conn, Conn]:
     """Return the two ends of a connection inside of this process, as a pair of Conns (Go: net.Pipe).
 
     Nothing is buffered: a write waits until reads of the other end have taken all of it. An empty write does not wait.

@@ -30,6 +30,9 @@ from goloop.core.system.posix cimport fd_of
 from goloop.errors import ClosedError, DeadlineExceeded
 
 
+cdef extern from "Python.h":
+    unsigned long PyThread_get_thread_ident() nogil
+
 cdef extern from "poll.h" nogil:
     enum:
         POLLIN
@@ -258,6 +261,7 @@ cdef class PollDesc(Pollable):
                 side.lock_queue = WaitQueue()
             if not side.held:
                 break
+            waiter.on = self
             side.lock_queue.join(node)
             try:
                 try:
@@ -308,6 +312,7 @@ cdef class PollDesc(Pollable):
         self.register_with(g.worker.loop)
         if self.unpollable or self.closed or side.ready:
             return self.check(side)   # in the meantime: what is above may run Python code
+        waiter.on = self
         side.waiting.join(node)
         try:
             if side.deadline != 0 and self.loop_core is g.worker.loop:
@@ -326,12 +331,16 @@ cdef class PollDesc(Pollable):
         cdef Waiter waiter = Waiter.__new__(Waiter)
         cdef WaitNode node = new_wait_node(waiter, 0, None)
         waiter.lock = wake_pipe
+        waiter.on = self
+        waiter.thread = PyThread_get_thread_ident()
         self.begin_use()
         side.waiting.join(node)
+        waiter.begins(REASON, seconds_left(earlier(until, side.deadline)))
         try:
             wake_pipe.become_wakeup_fd()
             self.poll_with(wake_pipe, side, seconds_left(earlier(until, side.deadline)))
         finally:
+            waiter.ends()
             node.unlink()
             waiter.claim(COMPLETED)
             wake_pipe.close()

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3, boundscheck=False, wraparound=False, annotation_typing=False
 """Event and Future: waits for something that happens once, for goroutines, coroutines and plain threads alike.
 
 Everything is guarded by the GIL. What may run Python code, the making of a waiter, stands before the last look.
@@ -50,6 +50,7 @@ cdef class Happening:
         node = new_wait_node(waiter, 0, None)
         if self.come:
             return 0
+        waiter.on = self
         self.waiting.join(node)
         try:
             waiter.block(method, seconds)
@@ -66,7 +67,7 @@ cdef class Happening:
             self.check_place()
         if self.come:
             return
-        waiter = async_waiter()
+        waiter = async_waiter(method, self)
         waiter.gives_back_on_cancel = True
         node = new_wait_node(waiter, 0, None)
         if self.come:
@@ -91,24 +92,24 @@ cdef class Event(Happening):
     def __repr__(self):
         return f"<Event {'set' if self.come else 'not set'}, {self.waiting.count} waiting>"
 
-    def is_set(self):
+    def is_set(self) -> bool:
         """Return whether it is set (bool). From any thread, goroutine or coroutine."""
         return self.come
 
-    def set(self):
+    def set(self) -> None:
         """Set it: all that wait go on, also if it is cleared at once. From any thread, goroutine or coroutine."""
         if bubbles:
             check_edge(self.bubble, self)
         self.come = True
         self.waiting.complete_all()
 
-    def clear(self):
+    def clear(self) -> None:
         """Let wait() wait again. From any thread, goroutine or coroutine."""
         if bubbles:
             check_edge(self.bubble, self)
         self.come = False
 
-    def wait(self, timeout=None):
+    def wait(self, timeout: float | None = None) -> None:
         """Wait until it is set.
 
         timeout: seconds, None for no end; TimeoutError when it is over. Parks a goroutine, which raises
@@ -117,7 +118,7 @@ cdef class Event(Happening):
         """
         self.block(timeout, "Event.wait()", "await Event.async_wait()")
 
-    async def async_wait(self, timeout=None):
+    async def async_wait(self, timeout: float | None = None) -> None:
         """Wait in a coroutine, on any loop, until it is set.
 
         timeout: seconds, None for no end; TimeoutError when it is over.
@@ -170,18 +171,18 @@ cdef class Future(Happening):
             raise self.outcome.with_traceback(self.trace)
         return self.outcome
 
-    def done(self):
+    def done(self) -> bool:
         """Return whether it has its result or exception (bool). From any thread, goroutine or coroutine."""
         return self.come
 
-    def set_result(self, result):
+    def set_result(self, result: Any) -> None:
         """Make it done with a result, any object. From any thread, goroutine or coroutine.
 
         result: the object. asyncio.InvalidStateError if it is done.
         """
         self.finish(result, False)
 
-    def set_exception(self, exception):
+    def set_exception(self, exception: BaseException | type[BaseException]) -> None:
         """Make it done with an exception. From any thread, goroutine or coroutine.
 
         exception: an exception, or a class of them; TypeError for anything else, and for StopIteration, which no
@@ -195,7 +196,7 @@ cdef class Future(Happening):
             raise TypeError("StopIteration cannot be raised by a Future")
         self.finish(exception, True)
 
-    def result(self, timeout=None):
+    def result(self, timeout: float | None = None) -> Any:
         """Wait until it is done; return the result, or raise the exception.
 
         timeout: seconds, None for no end; TimeoutError when it is over. Parks a goroutine, which raises
@@ -205,7 +206,7 @@ cdef class Future(Happening):
         self.block(timeout, "Future.result()", "await future")
         return self.get()
 
-    def exception(self):
+    def exception(self) -> BaseException | None:
         """Return the exception, None if there is a result. From any thread, goroutine or coroutine.
 
         asyncio.InvalidStateError while it is not done. The exception counts as observed from now on, and is not logged.

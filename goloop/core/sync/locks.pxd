@@ -1,4 +1,4 @@
-from goloop.core.sched.waiter cimport WaitNode, WaitQueue
+from goloop.core.sched.waiter cimport WaitNode, WaitQueue, Waiter
 
 
 cdef enum:
@@ -11,8 +11,14 @@ cdef enum:
 cdef class Locker:
     cdef list orphans  # what was thrown away without it and gives it back on its way out (orphans.pyx); or None
     cdef object bubble  # that it was made in, or None
+    # The one that has got it exclusively last, for those who look at the program; another one may give it back.
+    cdef long long holder_g             # the id of a goroutine; 0: it is none
+    cdef unsigned long holder_thread    # the ident of a thread,
+    cdef object holder_task             # and a weak reference to the task that ran there; None: none did
     cdef object __weakref__
 
+    cdef void held_here(self) noexcept
+    cdef void held_by(self, Waiter waiter) noexcept
     cdef int relock_or_orphan(self, Py_ssize_t n, list frames) except -1  # have it, or be an orphan
     cdef bint consume_orphaned_unlock(self) except -1                     # whether it is an orphan that gives it back
 
