@@ -1,5 +1,6 @@
-# make demo builds goloop in a virtual environment and runs the main job; make test builds it and runs the
-# tests. Nothing needs to be installed but Python, gcc and make. PYTHON=python3.12 chooses another Python.
+# make demo builds goloop in a virtual environment and shows what it does; make test builds it and runs the
+# tests; make docs builds the site of the documentation into build/site. Nothing needs to be installed but Python, gcc
+# and make. PYTHON=python3.12 chooses another Python.
 
 PYTHON ?= $(firstword $(foreach name,python3.11 python3 python3.15 python3.14 python3.13 python3.12,$(shell command -v $(name))))
 $(if $(PYTHON),,$(error no Python found: install CPython 3.11 or later, or name one with PYTHON=...))
@@ -10,7 +11,7 @@ SOURCES := pyproject.toml $(wildcard build_backend/*.py goloop/core/*/*.pyx golo
 
 NATIVE := $(wildcard goloop/core/*/native/*.[ch] tests/native/*.[ch] benchmarks/native/*.c)
 
-.PHONY: build demo test lint bench compat wheel sbom release-check clean
+.PHONY: build demo test lint docs bench compat wheel sbom release-check clean
 
 build: $(VENV)/built
 
@@ -26,7 +27,7 @@ $(VENV)/built: $(BIN)/python $(SOURCES)
 	touch $@
 
 demo: build
-	$(BIN)/python examples/demo.py $(ARGS)
+	@$(BIN)/python examples/demo.py $(ARGS)
 
 TESTS ?= tests
 JOBS ?= $(shell nproc)
@@ -48,11 +49,24 @@ lint: build
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms \
 		$(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
 
-# make bench ONLY=tcp_echo,timers LOOPS=uvloop,goloop,C REPEATS=5 SECONDS=0.5 QUICK=1 FULL=1; see benchmarks/run.py
-bench: LOOPS = asyncio,uvloop,goloop,C
+# The site needs no network but for the installation of the group docs, and neither do its readers.
+$(VENV)/docs: $(VENV)/built pyproject.toml
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --group docs
+	touch $@
+
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "build/site/index.html"
+
+# make bench ONLY=tcp_echo,timers LOOPS=uvloop,goloop,C REPEATS=5 SECONDS=0.5 QUICK=1 FULL=1; see benchmarks/run.py.
+# LOOPS: by default every loop of benchmarks/loops.py that is installed; PEERS=rloop,zuvloop installs some before.
+comma := ,
+bench: LOOPS =
 bench: build
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[bench]'
-	$(BIN)/python benchmarks/run.py $(if $(ONLY),--only "$(ONLY)") --loops $(LOOPS) \
+	$(if $(PEERS),$(BIN)/python -m pip install -qq --disable-pip-version-check --only-binary :all: \
+		$(subst $(comma), ,$(PEERS)))
+	$(BIN)/python benchmarks/run.py $(if $(ONLY),--only "$(ONLY)") $(if $(LOOPS),--loops $(LOOPS)) \
 		$(if $(REPEATS),--repeats $(REPEATS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(QUICK),--quick) \
 		$(if $(FULL),--full) $(ARGS)
 

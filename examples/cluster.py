@@ -13,6 +13,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 
 import goloop
 from goloop import Chan, go
@@ -21,7 +22,10 @@ from goloop.errgroup import Group
 goloop.install()  # before distributed makes its loops: here, and in its workers, which import this file
 goloop.monkey.patch_all()  # waiting for a result parks the goroutine, not its thread
 
-from distributed import Client, LocalCluster  # noqa: E402
+try:
+    from distributed import Client, LocalCluster
+except ImportError as error:
+    sys.exit(f"cluster.py needs distributed: pip install distributed ({error})")
 
 BLOCK = 1000  # numbers
 

@@ -26,6 +26,9 @@ cdef class LoopIteration:
     cdef bint own_clock                    # time() was not replaced: no need to call it through Python
     cdef object slow                       # slow_callback_duration
     cdef object clock                      # what replaced it in this object, or None
+    cdef public int _awaited_runs          # run_until_complete()s under way: a future's end is waited for
+    cdef double look_pause                 # seconds of sleep until it asks whether anything can wake it
+    cdef object look_found                 # what the last such question has found; None: nothing, or none was asked
     cdef public bint _debug
     cdef public bint _closed
     cdef public bint _stopping
@@ -40,6 +43,7 @@ cdef class LoopIteration:
     cdef int wake_due(self) except -1
     cdef double now(self) except? -1
     cdef int sleep(self) except -1
+    cdef int look_around(self, int64_t due) except -1
     cdef int sleep_in_pollset(self, int64_t deadline) except -1
     cdef int sleep_on_futex(self, int64_t deadline) except -1
     cdef int run_once(self) except -1

@@ -423,7 +423,7 @@ def settle():
 async def async_settle():
     """goloop.testing.async_wait()."""
     cdef BubbleCore core = settle_here()
-    cdef Waiter waiter = async_waiter()
+    cdef Waiter waiter = async_waiter("bubble wait", None)
     cdef WaitNode node = new_wait_node(waiter, 0, None)
     core.settling.join(node)
     try:
