@@ -190,7 +190,7 @@ def table_of(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
 def markdown(
     results: Sequence[Result], contestants: Sequence[str], env: dict[str, Any], settings: dict[str, Any]
 ) -> str:
-    """What stands in the README: what was measured, on what, and the tables of figures, ratios and costs."""
+    """What stands in RESULTS.md: what was measured, on what, and the tables of figures, ratios and costs."""
     spreads = [spread for result in results if (spread := result.spread(CONTROL)) is not None]
     noise = statistics.median(spreads or [0]) / 2
     versions = ", ".join(f"{name} {version}" for name, version in env["versions"].items())

@@ -19,7 +19,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint32_t
 
-from goloop.core.loop.handles cimport Handle, gl_track
+from goloop.core.loop.handles cimport Handle, show
 from goloop.core.system.posix cimport now_ns
 
 
@@ -555,12 +555,12 @@ cdef class LoopOwnership:
                         return False
                 self.deferred.append(item)
                 return False
-        if isinstance(item, Handle) and not (<Handle>item)._cancelled:
-            context = (<Handle>item)._context
+        if isinstance(item, Handle) and not (<Handle>item)._cancelled and not (<Handle>item).captured:
+            context = (<Handle>item).context
             try:
                 PyContext_Enter(context)
             except RuntimeError:
-                gl_track(item)                 # for how long is not known
+                show(<Handle>item)             # for how long is not known
                 self.deferred.append(item)
                 return False
             PyContext_Exit(context)
