@@ -159,27 +159,22 @@ def drive(
     )
 
 
-def wrk(server: Server, path: str, connections: int, warmup: float, seconds: float) -> Sample:
-    """Let wrk work on a server."""
+def wrk_command(address: str, path: str, connections: int, seconds: float) -> list[str]:
+    """wrk counts whole seconds."""
     program = shutil.which("wrk")
     if program is None:
         raise Unavailable("wrk is missing (Debian: apt install wrk)")
-    url = f"http://127.0.0.1:{server.address}{path}"
+    options = ["-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", str(NATIVE / "report.lua")]
+    return [program, *options, f"http://127.0.0.1:{address}{path}"]
+
+
+def wrk(server: Server, path: str, connections: int, warmup: float, seconds: float) -> Sample:
+    """Let wrk work on a server."""
 
     def run(duration: float) -> tuple[dict[str, Any], float]:
-        # wrk counts whole seconds
-        command = [
-            program,
-            "-t1",
-            f"-c{connections}",
-            f"-d{max(1, round(duration))}s",
-            "-s",
-            str(NATIVE / "report.lua"),
-        ]
+        command = wrk_command(server.address, path, connections, duration)
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run(
-            [*command, url], stdout=subprocess.PIPE, text=True, timeout=duration + PATIENCE, check=True
-        )
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=duration + PATIENCE, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         return json.loads(done.stdout.splitlines()[-1]), used
