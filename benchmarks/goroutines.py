@@ -21,7 +21,7 @@ from pathlib import Path
 import harness
 import processes
 import report
-from green import OPERATIONS
+from green import OPERATIONS, TOOLS
 from harness import Case, Sample, Unavailable
 from rich.console import Console
 
@@ -73,6 +73,10 @@ def all_cases(warmup: float, seconds: float) -> list[Case]:
     cases = [
         Case("goroutines", title, "operation", functools.partial(operations, name, warmup, seconds))
         for name, title in OPERATIONS.items()
+    ]
+    cases += [
+        Case("tools", title, "operation", functools.partial(operations, name, warmup, seconds), contestants)
+        for name, (title, contestants) in TOOLS.items()
     ]
     title = f"echo in blocking style, {CONNECTIONS} connections"
     cases.append(Case("goroutines", title, "message", functools.partial(echo, warmup, seconds)))

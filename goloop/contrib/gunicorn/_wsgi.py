@@ -177,8 +177,8 @@ class GoroutineWorker(AsyncWorker):  # type: ignore[misc]  # gunicorn has no typ
     At a stop or reload, connections that wait in the listen queue are still accepted, requests under way have
     graceful_timeout seconds to end, and each answer closes its connection; a connection without a request is closed
     after 2 s. Of HTTP/2 gunicorn serves a connection's requests one after the other, and a connection without one stays
-    for keepalive seconds, at a stop, too. gunicorn makes and calls it, in the main thread of the worker's process; handle() and handle_request()
-    run in goroutines.
+    for keepalive seconds, at a stop, too. gunicorn makes and calls it, in the main thread of the worker's process;
+    handle() and handle_request() run in goroutines.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
