@@ -16,6 +16,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import harness
@@ -54,19 +55,21 @@ def command(contestant: str, workload: str, warmup: float, seconds: float) -> li
 
 def operations(workload: str, warmup: float, seconds: float, contestant: str) -> Sample:
     line = command(contestant, workload, warmup, seconds)
-    done = subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True, timeout=seconds + processes.PATIENCE)
-    got = json.loads(done.stdout)
+    got = json.loads(processes.output_of(line, seconds + processes.PATIENCE))
     return Sample(got["operations"] / got["seconds"], got["cpu"] / got["operations"])
 
 
 def memory(contestant: str) -> Sample:
-    done = subprocess.run(command(contestant, "park", 0, 0), stdout=subprocess.PIPE, text=True, check=True, timeout=120)
-    return Sample(rate=0, memory=json.loads(done.stdout)["memory"])
+    return Sample(rate=0, memory=json.loads(processes.output_of(command(contestant, "park", 0, 0), 120))["memory"])
 
 
 def echo(warmup: float, seconds: float, contestant: str) -> Sample:
     with processes.Server(command(contestant, "serve", 0, 0)) as server:
         return processes.drive(server, "tcp", CONNECTIONS, SIZE, warmup, seconds)
+
+
+def without(have: Sequence[str]) -> tuple[str, ...]:
+    return tuple(contestant for contestant in CONTESTANTS if contestant not in have)
 
 
 def all_cases(warmup: float, seconds: float) -> list[Case]:
@@ -75,8 +78,8 @@ def all_cases(warmup: float, seconds: float) -> list[Case]:
         for name, title in OPERATIONS.items()
     ]
     cases += [
-        Case("tools", title, "operation", functools.partial(operations, name, warmup, seconds), contestants)
-        for name, (title, contestants) in TOOLS.items()
+        Case("tools", title, "operation", functools.partial(operations, name, warmup, seconds), without(have))
+        for name, (title, have) in TOOLS.items()
     ]
     title = f"echo in blocking style, {CONNECTIONS} connections"
     cases.append(Case("goroutines", title, "message", functools.partial(echo, warmup, seconds)))

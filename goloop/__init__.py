@@ -17,7 +17,7 @@ from goloop.chan import (
     select,
     send,
 )
-from goloop.core.sched.goroutine import Goroutine, current, go, num_goroutine
+from goloop.core.sched.goroutine import Goroutine, current, go, goroutines, num_goroutine
 from goloop.core.sched.goroutine_api import blocking, goexit, gosched, lock_os_thread, sleep, wait
 from goloop.core.sched.timeout import timeout
 from goloop.errors import GoloopError
@@ -37,16 +37,28 @@ if TYPE_CHECKING:
         map,
         map_unordered,
     )
-    from goloop.policy import EventLoopPolicy
+    from goloop.policy import EventLoopPolicy as EventLoopPolicy
+
+
+def _nothing_moves(found: Any) -> tuple[BaseException | None, Any]:
+    from goloop.debug import _asleep  # only a program that waits for good needs it
+
+    return _asleep.look(found)
+
+
+def _look_out() -> None:
+    from goloop.debug import _lookout  # only a program that is watched needs it
+
+    _lookout.start()
+
 
 _environment.check()
-_install()
+_install(_nothing_moves, _look_out)
 
 __version__ = "0.1.0"
 __all__ = [
     "Chan",
     "ChannelClosed",
-    "EventLoopPolicy",
     "GoloopError",
     "Goroutine",
     "Loop",
@@ -69,6 +81,7 @@ __all__ = [
     "go",
     "goexit",
     "gomaxprocs",
+    "goroutines",
     "gosched",
     "install",
     "join_all",
@@ -93,7 +106,8 @@ __all__ = [
     "wait",
 ]
 
-# Imported at the first use.
+# Imported at the first use. EventLoopPolicy is not in __all__, for `from goloop import *` asks for all that is, and
+# policies are deprecated.
 _SUBMODULES = {"context", "debug", "errgroup", "monkey", "net", "rate", "singleflight", "sync", "testing", "timer"}
 _TOGETHER = {
     *("async_first", "async_join_all", "async_map", "async_map_unordered"),
@@ -120,7 +134,9 @@ def __getattr__(name: str) -> Any:
 
 if _environment.get("GOLOOP_MONKEY"):
     importlib.import_module("goloop.monkey").patch_all()
+if _environment.get("GOLOOP_DUMP"):
+    importlib.import_module("goloop.debug").dump_on_signal(_environment.get("GOLOOP_DUMP"))
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "EventLoopPolicy"})

@@ -7,6 +7,7 @@ reads a value anew, so a program can set a variable before it makes a loop. The 
 from __future__ import annotations
 
 import os
+import signal
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -47,7 +48,22 @@ def _switch(meaning: str) -> Variable:
     return Variable(_SWITCH.get, None, "must be one of 1/0, true/false, yes/no, on/off", meaning)
 
 
+def _signal_or_switch(text: str) -> Any:
+    """Return a signal's number, False for none."""
+    if text in _SWITCH:
+        return signal.SIGQUIT if _SWITCH[text] else False
+    found = getattr(signal, f"SIG{text.upper().removeprefix('SIG')}", None)
+    return found if isinstance(found, signal.Signals) else None
+
+
 VARIABLES = {
+    "GOLOOP_DUMP": Variable(
+        _signal_or_switch,
+        None,
+        "must be one of 1/0, true/false, yes/no, on/off, or the name of a signal, such as USR2",
+        "1: SIGQUIT (Ctrl-\\) writes a dump of all tasks and goroutines to the standard error, and the program goes "
+        "on. The name of a signal: that one does. Default: 0. Read at the import.",
+    ),
     "GOLOOP_HANDOFF": _switch(
         "1: while a callback is stuck in a blocking call, another thread runs the loop's other callbacks. "
         "Default: 0. Loop(handoff=...) and run(handoff=...) go first."

@@ -45,9 +45,11 @@ class DeadlineExceeded(GoloopError, TimeoutError):
 
 
 class DeadlockError(GoloopError):
-    """Nothing in a bubble of goloop.testing can go on any more, and no timer is left (Go: synctest's deadlock panic).
+    """Nothing can ever go on any more (Go: "all goroutines are asleep - deadlock!", and synctest's deadlock panic).
 
-    Its text says what each goroutine and each task of the bubble waits for, and where.
+    A thread that waits for a goroutine, a channel or a lock raises it, and run() and run_until_complete(), once there
+    is no timer, descriptor, signal handler, thread, executor or other loop that could wake any goroutine or task. In a
+    bubble of goloop.testing the bubble counts alone. Its text is a dump: what each waits for, and where.
     """
 
 
@@ -59,4 +61,4 @@ class LeakError(GoloopError, AssertionError):
 
     def __init__(self, text: str, leaks: Iterable[Any] = ()) -> None:
         super().__init__(text)
-        self.leaks = list(leaks)
+        self.leaks: list[Any] = list(leaks)

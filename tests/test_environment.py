@@ -1,6 +1,7 @@
 """The variables in goloop's table: what each may say, and what becomes of the rest."""
 
 import os
+import signal
 import warnings
 
 import pytest
@@ -13,6 +14,11 @@ SWITCHES = ["GOLOOP_HANDOFF", "GOLOOP_WATCH"]
 YES = ["1", "true", "yes", "on", "TRUE", "Yes", "oN"]
 NO = ["0", "false", "no", "off", "FALSE", "No", "oFF"]
 GOOD = {
+    "GOLOOP_DUMP": {
+        **dict.fromkeys(YES, signal.SIGQUIT),
+        **dict.fromkeys(NO, False),
+        **dict.fromkeys(["USR2", "usr2", "SIGUSR2", "sigusr2"], signal.SIGUSR2),
+    },
     "GOLOOP_HANDOFF": {**dict.fromkeys(YES, True), **dict.fromkeys(NO, False)},
     "GOLOOP_IO": {"inline": "inline", "offload": "offload", "auto": "auto", "Inline": "inline", "AUTO": "auto"},
     "GOLOOP_MAXTHREADS": {"1": 1, "512": 512, "007": 7},
@@ -22,6 +28,7 @@ GOOD = {
     "GOLOOP_WATCH": {**dict.fromkeys(YES, True), **dict.fromkeys(NO, False)},
 }
 BAD = {
+    "GOLOOP_DUMP": ["2", "maybe", " 1", "USR", "_DFL", "SIG", "none"],
     "GOLOOP_HANDOFF": ["2", "maybe", " 1", "1 ", "t", "none"],
     "GOLOOP_IO": ["on", "1", " auto", "inline,offload"],
     "GOLOOP_MAXTHREADS": ["0", "-1", "many", "3.0", "1_000", " 3", "+3", "³"],
@@ -31,6 +38,7 @@ BAD = {
     "GOLOOP_WATCH": ["2", "maybe", " 1", "1 ", "t", "none"],
 }
 SAID = {
+    "GOLOOP_DUMP": "1/0, true/false, yes/no, on/off, or the name of a signal, such as USR2",
     "GOLOOP_HANDOFF": "1/0, true/false, yes/no, on/off",
     "GOLOOP_IO": "inline, offload, auto",
     "GOLOOP_MAXTHREADS": "a number of threads, at least 1",
@@ -40,6 +48,7 @@ SAID = {
     "GOLOOP_WATCH": "1/0, true/false, yes/no, on/off",
 }
 DEFAULTS = {
+    "GOLOOP_DUMP": None,
     "GOLOOP_HANDOFF": None,
     "GOLOOP_IO": "auto",
     "GOLOOP_MAXTHREADS": 512,

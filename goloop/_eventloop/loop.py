@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 # By name: a watcher for blocking calls (blockbuster) replaces them in os, and lets asyncio's own pass
 from os import stat, unlink
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from goloop import _environment
 from goloop._eventloop.nesting import Nesting, come_back, step_aside
@@ -182,8 +182,9 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
             ports.current.loop_closed(self)
 
     # ---------------------------------------------------------------- serving
-    create_unix_connection = _UnixLoop.create_unix_connection
-    create_unix_server = _UnixLoop.create_unix_server
+    if not TYPE_CHECKING:  # type checkers have them from asyncio.AbstractEventLoop, with their arguments
+        create_unix_connection = _UnixLoop.create_unix_connection
+        create_unix_server = _UnixLoop.create_unix_server
 
     def _start_serving(
         self,

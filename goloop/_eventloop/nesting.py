@@ -75,6 +75,7 @@ class Nesting(_Base):
     _handoff: bool
     if TYPE_CHECKING:  # from Loop's other bases
         _stopping: bool
+        _awaited_runs: int
         _check_closed: Any
         _on_own_thread: Any
         _begin_nested: Any
@@ -127,12 +128,17 @@ class Nesting(_Base):
         """Run until a future, or the task of a coroutine, is done; return its result (asyncio: run_until_complete).
 
         future: a future of this loop, or a coroutine; its exception is raised here. RuntimeError if the loop is closed,
-        runs already, or is stopped before the future is done. In a plain thread, which it blocks, or a goroutine's.
+        runs already, or is stopped before the future is done; goloop.errors.DeadlockError when nothing can end the
+        wait any more. In a plain thread, which it blocks, or a goroutine's.
         """
-        if not hasattr(asyncio, "_nest_patched"):
-            return super().run_until_complete(future)
         if not self._may_nest():
-            return self._run_outermost(future)
+            self._awaited_runs += 1
+            try:
+                if not hasattr(asyncio, "_nest_patched"):
+                    return super().run_until_complete(future)
+                return self._run_outermost(future)
+            finally:
+                self._awaited_runs -= 1
         with self._nested():
             task = self._task_of(future)
             while not task.done():

@@ -181,6 +181,13 @@ class SignalMethods(_Base):
                 signal.set_wakeup_fd(before)
 
 
+def all_loops() -> list[Any]:
+    """Return goloop's loops, closed ones too, as long as they are referred to. From any thread, a finalizer as well."""
+    # A copy in one step: a WeakSet that is iterated may change meanwhile.
+    loops = [reference() for reference in list(_loops.data)]  # type: ignore[attr-defined]
+    return [loop for loop in loops if loop is not None]
+
+
 def after_fork_in_child() -> None:
     """A signal in the child must not reach the parent's handlers through the sockets they share, nor its own counts."""
     for loop in list(_loops):

@@ -80,6 +80,11 @@ def give(job: Callable[[], None], name: str) -> bool:
     return True
 
 
+def all_idle() -> bool:
+    """Return whether none of the threads has a job. Any thread."""
+    return len(_idle) == len(_threads)
+
+
 def stop(until: float) -> None:
     """End the threads that have nothing to do, and give the others a second, or up to `until` on the monotonic clock.
     They start again on demand."""

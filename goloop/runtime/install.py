@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 from goloop._eventloop.loop import Loop
-from goloop.core.sched import goroutine, handoff, scheduler
+from goloop.core.loop import iteration
+from goloop.core.sched import goroutine, handoff, scheduler, waiter
 from goloop.core.sync import timer_thread as core_timers
 from goloop.runtime import fork, helper_threads, ports, shutdown, substitutes, timer_thread, unhandled, watch, workers
+
+_look_out: Callable[[], None]
 
 
 class _Runtime:
@@ -20,6 +24,8 @@ class _Runtime:
     def loop_starts(self, loop: Loop, watched: bool) -> None:
         if loop._handoff or watched:
             substitutes.start_monitoring(loop, watched)
+        if watched:
+            _look_out()
 
     def loop_stops(self, loop: Loop) -> None:
         substitutes.stop_monitoring(loop)
@@ -34,8 +40,16 @@ class _Runtime:
         return helper_threads.give(job, helper_threads.REPORTS)
 
 
-def install() -> None:
-    """Put the package together. Called by `import goloop`."""
+def install(nothing_moves: Callable[[Any], tuple[BaseException | None, Any]], look_out: Callable[[], None]) -> None:
+    """Put the package together. Called by `import goloop`.
+
+    nothing_moves: what those ask who wait for good, as waiter.set_nothing_moves() has it. look_out: called when a loop
+    is watched, and again as long as one is.
+    """
+    waiter.set_nothing_moves(nothing_moves)
+    iteration.set_nothing_moves(nothing_moves)
+    global _look_out
+    _look_out = look_out
     scheduler.set_starter(workers.start_worker)
     scheduler.set_procs(len(os.sched_getaffinity(0)))
     goroutine.set_reporter(unhandled.report, unhandled.at_once)

@@ -274,11 +274,12 @@ class Windows:
         monkeypatch.setenv("GOLOOP_IO", "auto")
         self.switch, self.now = OffloadPolicy(), 0
 
-    def __call__(self, n=1, *, turns=1000, slept=0.0, spare=1.0, kernel=0.3):
-        """Let n windows go by; say whether streams are offloaded then."""
+    def __call__(self, n=1, *, turns=1000, slept=0.0, spare=1.0, kernel=0.3, price=None):
+        """Let n windows go by; say whether streams are offloaded then. price: seconds of processor time a turn."""
         for _ in range(n):
             self.now += SECOND // 10
-            on = self.switch.decide(self.now, 0.1, turns, slept, spare, kernel)
+            cpu = price * turns if price else 0.0
+            on = self.switch.decide(self.now, 0.1, turns, slept, spare, kernel, cpu)
         return on
 
 
@@ -336,6 +337,24 @@ def test_goes_back_when_the_load_is_gone(windows):
     assert windows(2, turns=1000)
     assert windows(4, turns=1300)
     assert not windows(4, turns=100, slept=0.9)
+
+
+def test_goes_back_when_it_costs_more_than_it_brings(windows):
+    assert windows(2, turns=1000, price=1e-4)
+    assert windows(3, turns=1100, price=1.2e-4)
+    assert not windows(turns=1100, price=1.2e-4)
+
+
+def test_stays_offloaded_for_a_price_that_is_worth_it(windows):
+    assert windows(2, turns=1000, price=1e-4)
+    assert windows(50, turns=1300, price=1.1e-4)
+
+
+def test_goes_back_when_the_machine_becomes_busy_and_offloading_dear(windows):
+    assert windows(2, turns=1000, price=1e-4)
+    assert windows(10, turns=1300, price=1e-4)
+    assert windows(2, turns=900, price=1.3e-4)
+    assert not windows(turns=900, price=1.3e-4)
 
 
 def test_looks_again_after_ten_seconds(windows):

@@ -63,7 +63,52 @@ def test_a_timer_is_not_late_because_callbacks_are_ready():
         chain.over = True
         return late
 
-    assert max(goloop.run(main())) <= 2  # in the iteration in which it became due, and the one that saw it
+    assert max(goloop.run(main())) <= LOOK_ITERATIONS + 1
+
+
+def test_a_timer_that_is_due_when_it_is_set_fires_in_the_next_iteration():
+    async def main():
+        loop = asyncio.get_running_loop()
+        chain = Chain(loop)
+        loop.call_soon(chain)
+        late = []
+        for i in range(200):
+            fired = loop.create_future()
+            begun = len(chain.times)
+            set_due = [lambda *call: loop.call_later(0, *call), lambda *call: loop.call_at(loop.time() - 1, *call)][i % 2]
+            set_due(lambda fired=fired: fired.set_result(len(chain.times)))
+            late.append(await fired - begun)
+        chain.over = True
+        return late
+
+    assert max(goloop.run(main())) <= 2
+
+
+def test_a_replaced_clock_fires_timers_in_the_iteration_after_it_has_moved():
+    loop = goloop.new_event_loop()
+    now = 1000.0
+    loop.time = lambda: now
+
+    async def main():
+        nonlocal now
+        chain = Chain(loop)
+        loop.call_soon(chain)
+        late = []
+        for _ in range(20):
+            fired = loop.create_future()
+            loop.call_at(now + 5, lambda fired=fired: fired.set_result(chain.iterations))
+            for _ in range(5):
+                await asyncio.sleep(0)
+            now += 5
+            begun = chain.iterations
+            late.append(await fired - begun)
+        chain.over = True
+        return late
+
+    try:
+        assert max(loop.run_until_complete(main())) <= 2
+    finally:
+        loop.close()
 
 
 def test_what_is_watched_anew_is_looked_at_in_the_next_iteration():

@@ -31,8 +31,9 @@ BELOW = {
     "goloop.core.sync": "goloop.core.sched",
     "goloop.core.net": "goloop.core.sync",
     "goloop.core.patch": "goloop.core.net",
+    "goloop.core.look": "goloop.core.patch goloop.core.transports",
     "goloop.runtime.ports": "",
-    "goloop._eventloop": "goloop.core.transports goloop.core.patch goloop.runtime.ports goloop._backoff",
+    "goloop._eventloop": "goloop.core.look goloop.runtime.ports goloop._backoff",
     "goloop.runtime": "goloop._eventloop",
     **dict.fromkeys(
         ("goloop._choose", "goloop.debug", "goloop._local", "goloop._takeover", "goloop.timer"), "goloop.runtime"

@@ -45,13 +45,17 @@ cdef class Handle:
     cdef readonly object _loop
     cdef readonly object _callback
     cdef object args                # a tuple, or the only argument if `single`; None once cancelled
-    cdef readonly object _context
+    cdef object context             # a Context, or the variables of one if `captured`
     cdef Annex *annex               # NULL: none is needed
     cdef readonly bint _cancelled
-    cdef bint single
+    cdef unsigned char single
+    cdef unsigned char captured
     cdef object __weakref__
 
     cdef object run(self)
+    cdef object run_captured(self)
+    cdef object run_in(self, object context)
+    cdef object real_context(self)
     cdef object call(self)
     cdef int note(self, str name, object value) except -1
     cdef object noted(self, str name)
@@ -70,11 +74,11 @@ cdef class SharedHandle(Handle):
     cdef int wait_for_the_run(self) except -1
 
 
-# A handle that a running loop has in its ready queue or among its timers is of no interest to the garbage collector:
-# everything that it refers to is alive. It costs a collection about as much as all else in a deep queue. So it is
-# untracked, until it has run or was cancelled and is still held elsewhere, or the loop stops and may be garbage itself.
-# To the collector an untracked object is a reference from outside, so tracking too late could only keep something for
-# too long.
+# hide() and show(): a handle that a running loop has in its ready queue or among its timers is of no interest to the
+# garbage collector: everything that it refers to is alive. It costs a collection about as much as all else in a deep
+# queue. So it is untracked, until it has run or was cancelled and is still held elsewhere, or the loop stops and may be
+# garbage itself. To the collector an untracked object is a reference from outside, so tracking too late could only keep
+# something for too long.
 cdef extern from *:
     """
     #include "../system/native/known_python.h"
@@ -91,6 +95,25 @@ cdef extern from *:
     """
     void gl_untrack(object o)
     void gl_track(object o)
+
+
+cdef extern from "Python.h":
+    Py_ssize_t Py_REFCNT(object o)
+
+
+cdef inline int hide(Handle handle) except -1:
+    """Tell the collector to pass over a handle, and over its arguments if they are nothing else's."""
+    gl_untrack(handle)
+    if not handle.single and Py_REFCNT(handle.args) == 1:     # not the empty tuple
+        gl_untrack(handle.args)
+    return 0
+
+
+cdef inline int show(Handle handle) except -1:
+    gl_track(handle)
+    if not handle.single and type(handle.args) is tuple and <tuple>handle.args:
+        gl_track(handle.args)
+    return 0
 
 
 cdef bint is_handle(object item) noexcept

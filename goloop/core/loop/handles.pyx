@@ -6,10 +6,12 @@ type that cannot have asyncio.Handle as its base. Allocation goes through free l
 callbacks that wait, memory is what they cost.
 """
 
+import contextvars
 import sys
 import threading
 from asyncio import events as _events
 from asyncio import format_helpers as _format_helpers
+from asyncio import tasks as _tasks
 
 cimport cython
 from cpython.object cimport PyObject
@@ -17,6 +19,8 @@ from cpython.ref cimport Py_INCREF, Py_XDECREF
 from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from cpython.mem cimport PyObject_Free, PyObject_Malloc
 from libc.string cimport memset
+
+from goloop.core.loop.steps cimport note_step
 
 
 cdef extern from "Python.h":
@@ -30,6 +34,33 @@ cdef extern from "Python.h":
     Py_ssize_t PyTuple_GET_SIZE(object t)
 
 
+cdef extern from "../loop/native/context_vars.h":
+    PyObject *gl_vars_now()
+    PyObject **gl_vars_slot(object context)
+    object gl_context_with(object vars)
+    bint gl_context_is_ours(object context, Py_ssize_t references)
+    void gl_context_spare(object context)
+    void gl_vars_find(object one, object other, object empty)
+
+# What the wake-up of a task by a future is, since a task is one of C's.
+cdef extern from *:
+    """
+    static void *gl_task_type;
+
+    static inline PyObject *gl_woken_task(PyObject *callback) {
+        PyObject *self;
+        if (Py_TYPE(callback) != &PyCFunction_Type)
+            return NULL;
+        self = PyCFunction_GET_SELF(callback);
+        return self != NULL && (void *)Py_TYPE(self) == gl_task_type ? self : NULL;
+    }
+    """
+    void *gl_task_type
+    PyObject *gl_woken_task(PyObject *callback)
+
+cdef object _CTask = getattr(_tasks, "_CTask", None)
+gl_task_type = <void *>_CTask
+
 cdef object _AsyncioHandle = _events.Handle
 cdef object _AsyncioTimerHandle = _events.TimerHandle
 # From Python 3.14 on: what call_soon_threadsafe() returns there.
@@ -37,6 +68,16 @@ cdef object _AsyncioThreadSafeHandle = getattr(_events, "_ThreadSafeHandle", Non
 cdef bint SHARING = _AsyncioThreadSafeHandle is not None
 cdef object _getframe = sys._getframe
 cdef object _extract_stack = _format_helpers.extract_stack
+
+cdef int find_vars() except -1:
+    cdef object var = contextvars.ContextVar("goloop.probe")
+    cdef object one = contextvars.Context()
+    one.run(var.set, 1)
+    gl_vars_find(one, one.copy(), contextvars.Context())
+    return 0
+
+
+find_vars()
 
 # Live handles. Written under the GIL; on a free-threaded build the count is approximate.
 cdef Py_ssize_t live = 0
@@ -97,7 +138,10 @@ cdef class Handle:
 
     @property
     def _args(self):
-        return (self.args,) if self.single else self.args
+        if self.single:
+            return (self.args,)
+        show(self)
+        return self.args
 
     @property
     def _source_traceback(self):
@@ -137,18 +181,46 @@ cdef class Handle:
             return PyObject_CallOneArg(self._callback, args)
         return PyObject_Vectorcall(self._callback, (<PyTupleObject *>args).ob_item, PyTuple_GET_SIZE(args), NULL)
 
+    cdef object real_context(self):
+        """The Context to run in, as an object that stays."""
+        if self.captured:
+            self.context = gl_context_with(self.context)
+            self.captured = False
+        return self.context
+
+    @property
+    def _context(self):
+        return self.real_context()
+
     cdef object run(self):
-        cdef object context = self._context
         if self._cancelled:
             return None
+        return self.run_captured() if self.captured else self.run_in(self.context)
+
+    cdef object run_captured(self):
+        """Run in a spare Context, which stays the handle's only if something else has a reference to it then."""
+        cdef object context = self.real_context()
+        try:
+            self.run_in(context)
+        finally:
+            if gl_context_is_ours(context, 2):
+                self.context = <object>gl_vars_slot(context)[0]
+                self.captured = True
+                gl_context_spare(context)
+
+    cdef object run_in(self, object context):
+        cdef PyObject *task
         try:
             PyContext_Enter(context)
             try:
+                task = gl_woken_task(<PyObject *>self._callback)
+                if task != NULL:
+                    note_step(task)
                 self.call()
             finally:
                 PyContext_Exit(context)
         except (SystemExit, KeyboardInterrupt):
-            gl_track(self)
+            show(self)
             raise
         except BaseException as exc:
             self.report(exc)
@@ -188,7 +260,7 @@ cdef class Handle:
 
     def get_context(self):
         """Return the contextvars.Context in which the callback runs."""
-        return self._context
+        return self.real_context()
 
     def _repr_info(self):
         return _AsyncioHandle._repr_info(self)
@@ -263,7 +335,7 @@ cdef class TimerHandle(Handle):
         """The loop runs, and has this among its timers: tell the collector to pass over it."""
         cdef TimerHeap heap = <TimerHeap>self.annex.heap
         cdef void *first = heap.untracked
-        gl_untrack(self)
+        hide(self)
         self.annex.older = first
         self.annex.newer = NULL
         if first != NULL:
@@ -295,7 +367,7 @@ cdef class TimerHandle(Handle):
     cdef int release(self) except -1:
         if self.annex.heap_index >= 0:
             self.unlink_untracked()
-            gl_track(self)
+            show(self)
             (<TimerHeap>self.annex.heap).remove(self.annex.heap_index)
         self.annex.heap = NULL
         return 0
@@ -344,10 +416,19 @@ cdef bint is_handle(object item) noexcept:
 
 
 cdef inline int fill(Handle handle, object callback, object args, object loop, object context) except -1:
+    cdef PyObject *vars
     handle._callback = callback
     handle.args = args
     handle._loop = loop
-    handle._context = PyContext_CopyCurrent() if context is None else context
+    if context is not None:
+        handle.context = context
+        return 0
+    vars = gl_vars_now()
+    if vars != NULL:
+        handle.context = <object>vars
+        handle.captured = True
+    else:
+        handle.context = PyContext_CopyCurrent()
     return 0
 
 
@@ -398,7 +479,7 @@ cdef int track_timers(TimerHeap heap) except -1:
     while heap.untracked != NULL:
         timer = <TimerHandle>heap.untracked
         timer.unlink_untracked()
-        gl_track(timer)
+        show(timer)
     return 0
 
 

@@ -19,11 +19,16 @@ cdef class LoopIteration:
     cdef Py_ssize_t todo                   # what the iteration in progress has still to run
     cdef int64_t looked                    # when the loop looked at its poll set last, monotonic nanoseconds
     cdef int unlooked                      # iterations since
+    cdef int64_t looked_ticks              # when that was, in gl_ticks()
+    cdef int64_t look_ticks                # about as many as `_look_ns` takes
     cdef public int64_t _look_ns           # nanoseconds until the next look, while callbacks are ready
     cdef readonly LoopOwnership _ownership  # of the thread that runs it
     cdef bint own_clock                    # time() was not replaced: no need to call it through Python
     cdef object slow                       # slow_callback_duration
     cdef object clock                      # what replaced it in this object, or None
+    cdef public int _awaited_runs          # run_until_complete()s under way: a future's end is waited for
+    cdef double look_pause                 # seconds of sleep until it asks whether anything can wake it
+    cdef object look_found                 # what the last such question has found; None: nothing, or none was asked
     cdef public bint _debug
     cdef public bint _closed
     cdef public bint _stopping
@@ -38,6 +43,7 @@ cdef class LoopIteration:
     cdef int wake_due(self) except -1
     cdef double now(self) except? -1
     cdef int sleep(self) except -1
+    cdef int look_around(self, int64_t due) except -1
     cdef int sleep_in_pollset(self, int64_t deadline) except -1
     cdef int sleep_on_futex(self, int64_t deadline) except -1
     cdef int run_once(self) except -1
@@ -46,6 +52,7 @@ cdef class LoopIteration:
     cdef int iterate(self) except -1
     cdef int run_timed(self, object item) except -1
     cdef bint time_to_look(self) except -1
+    cdef bint has_waited(self) noexcept
     cdef int queue(self, Pollable item) except -1
     cdef int queue_watcher(self, object watcher) except -1
     cdef int check_closed(self) except -1

@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from goloop.core.loop.ownership import LoopOwnership
@@ -6,6 +7,7 @@ from goloop.core.loop.ownership import LoopOwnership
 # At run time LoopIteration has no such base: LoopCore stands before BaseEventLoop in the bases of Loop. The public
 # methods have the types that asyncio gives them.
 class LoopIteration(asyncio.BaseEventLoop):
+    _awaited_runs: int
     _debug: bool
     _look_ns: int
     _closed: bool
@@ -25,3 +27,5 @@ class LoopIteration(asyncio.BaseEventLoop):
     def _run_once(self) -> None: ...
     def _run_until_stopped(self) -> None: ...
     def _drive(self) -> None: ...
+
+def set_nothing_moves(function: Callable[[Any], tuple[BaseException | None, Any]]) -> None: ...

@@ -13,11 +13,11 @@ from cpython.ref cimport Py_DECREF
 from libc.errno cimport EINTR, ETIMEDOUT, errno
 from libc.stdint cimport int64_t
 
-from goloop.core.loop.handles cimport Handle, TimerHandle, gl_track, is_handle, track_timers
+from goloop.core.loop.handles cimport Handle, TimerHandle, is_handle, show, track_timers
 from goloop.core.loop.ownership cimport RUNNING, LoopThread, hooks
 from goloop.core.loop.ready_queue cimport pop, push
 from goloop.core.poll.pollset cimport EPOLLIN, EPOLLOUT, Slot, conn_owner, gl_node
-from goloop.core.system.posix cimport now_ns, now_s
+from goloop.core.system.posix cimport gl_ticks, now_ns, now_s
 
 
 cdef extern from "Python.h":
@@ -30,6 +30,13 @@ cdef enum:
     HARVEST = 256             # events per epoll_wait; the rest comes in the next iteration
     LOOK_ITERATIONS = 61      # Go's findRunnable; a prime, so it never beats with a program's periods
     THREAD_WAKES = 8          # after that many wake-ups by threads the next is expected from one as well
+
+# Seconds of sleep without a timer or a descriptor until a loop asks whether anything can wake it, while a caller waits
+# for a future: at first, when the last look found nothing and so one more decides, and at most.
+cdef double FIRST_LOOK = 1.0
+cdef double NEXT_LOOK = 0.1
+cdef double LAST_LOOK = 10.0
+cdef object nothing_moves = None      # see set_nothing_moves()
 
 cdef int64_t LOOK_NS = 30_000           # a look costs 0.3 us, a callback as much; later than that is not noticed
 cdef double MAXIMUM_SLEEP = 24 * 3600.0     # seconds, as asyncio's MAXIMUM_SELECT_TIMEOUT
@@ -49,6 +56,7 @@ cdef class LoopIteration:
         self.slow = 0.1
         self._look_ns = LOOK_NS
         self.own_clock = type(self).time is _clock
+        self.look_pause = FIRST_LOOK
 
     cdef int check_closed(self) except -1:
         if self._closed:
@@ -103,18 +111,31 @@ cdef class LoopIteration:
         return self.dispatch(events, n)
 
     cdef bint time_to_look(self) except -1:
-        """Whether this iteration looks at the poll set: always when nothing else is to do, else now and then."""
-        cdef int64_t now
+        """Whether to look for events, timers and signals: if nothing else is to do, and now and then otherwise."""
         self.unlooked += 1
         if self.ready.count == 0:
             self.unlooked = 0
             return True
-        now = now_ns()
-        if self.unlooked < LOOK_ITERATIONS and now - self.looked < self._look_ns and not self.pollset.changed:
+        if self.unlooked < LOOK_ITERATIONS and self.own_clock and not self.pollset.changed and not self.has_waited():
             return False
         self.unlooked = 0
-        self.looked = now
+        self.looked = now_ns()
+        self.looked_ticks = gl_ticks()
         self.pollset.changed = False
+        return True
+
+    cdef bint has_waited(self) noexcept:
+        """Whether the last look was `_look_ns` ago. The clock is read after as many ticks as that took last."""
+        cdef int64_t ticks = gl_ticks() - self.looked_ticks
+        cdef int64_t passed
+        if 0 <= ticks < self.look_ticks and self._look_ns:
+            return False
+        passed = now_ns() - self.looked
+        if 0 < passed < self._look_ns:
+            self.look_ticks = max(1, ticks) * self._look_ns // passed     # they go by faster
+            return False
+        if 0 < passed < 1000 * self._look_ns:
+            self.look_ticks = ticks * self._look_ns // passed
         return True
 
     cdef int dispatch(self, epoll_event *events, int n) except -1:
@@ -166,13 +187,15 @@ cdef class LoopIteration:
         one that threads wake sleeps on the futex, which is cheaper for them.
         """
         cdef double seconds
-        cdef int64_t deadline = -1, start = 0
+        cdef int64_t deadline = -1, start = 0, look = 0
         cdef PollSet ps = self.pollset
         if self.timers.size:
             seconds = self.timers.first() - self.now()
             if seconds <= 0:
                 return 0
             deadline = now_ns() + <int64_t>(min(seconds, MAXIMUM_SLEEP) * 1e9)
+        elif self._awaited_runs and ps.used <= 1 and nothing_moves is not None:     # one is for signals
+            deadline = look = now_ns() + <int64_t>(self.look_pause * 1e9)
         self._ownership.stall.idle = 1
         if self.offload_policy.adaptive:
             start = now_ns()
@@ -184,6 +207,22 @@ cdef class LoopIteration:
             self.offload_policy.slept += now_ns() - start
         if self.thread_wakes < THREAD_WAKES and not (ps.inbox_empty() and ps.completions_empty()):
             self.thread_wakes += 1
+        if look:
+            self.look_around(look)
+        return 0
+
+    cdef int look_around(self, int64_t due) except -1:
+        """It has slept without a timer and a descriptor, up to `due` if nothing woke it: ask whether anything can."""
+        cdef object failure = None
+        if now_ns() < due or self.ready.count or not self.pollset.inbox_empty():
+            self.look_pause = FIRST_LOOK
+            self.look_found = None
+            return 0
+        failure, self.look_found = nothing_moves(self.look_found)
+        self.look_pause = NEXT_LOOK if self.look_found is not None else (
+            min(2 * max(self.look_pause, FIRST_LOOK), LAST_LOOK))
+        if failure is not None:
+            raise failure
         return 0
 
     cdef int sleep_in_pollset(self, int64_t deadline) except -1:
@@ -213,14 +252,16 @@ cdef class LoopIteration:
         cdef LoopOwnership ownership = self._ownership
         cdef LoopThread loop_thread = ownership.holder
         cdef Py_ssize_t outer = self.todo     # a nested iteration, by _run_once() in a callback
+        cdef bint looks
         self.pollset.check_not_foreign()
         ownership.iteration += 1
-        if self.offload_policy.adaptive:
-            self.offload_policy.tick()
         self.drain()
-        if self.time_to_look():
+        looks = self.time_to_look()
+        if looks:
+            if self.offload_policy.adaptive:
+                self.offload_policy.tick()
             self.collect()
-        self.drain_completions()
+            self.drain_completions()
         if self.ready.count == 0 and not self._stopping:
             if ownership.safepoint_requested and loop_thread is not None:
                 ownership.safepoint(loop_thread)
@@ -230,12 +271,13 @@ cdef class LoopIteration:
             PyErr_CheckSignals()
             self.drain()
             self.drain_completions()
-        self.wake_due()
+        if looks:
+            self.wake_due()
         self.todo = self.ready.count        # their callbacks wait for the next iteration
         self.run_ready()
         if outer and ownership.holder is loop_thread:
             self.todo = min(outer, self.ready.count)
-        return PyErr_CheckSignals()
+        return PyErr_CheckSignals() if looks else 0
 
     cdef int run_ready(self) except -1:
         """Run what the iteration has to run, then send what that has written."""
@@ -265,7 +307,7 @@ cdef class LoopIteration:
             elif is_handle(item):
                 (<Handle>item).run()
                 if Py_REFCNT(item) > 1:
-                    gl_track(item)
+                    show(<Handle>item)
             else:
                 (<Pollable>item).queued = False
                 (<Pollable>item).run()
@@ -293,7 +335,7 @@ cdef class LoopIteration:
         cdef int64_t start
         cdef double took
         if isinstance(item, Handle):
-            gl_track(item)
+            show(<Handle>item)
             if (<Handle>item)._cancelled:
                 return 0
         start = now_ns()
@@ -356,7 +398,8 @@ cdef class LoopIteration:
                 self.todo = 0         # the rest of an iteration that an exception has ended waits for the next run
                 self.drain()
                 for item in self._ready:
-                    gl_track(item)
+                    if isinstance(item, Handle):
+                        show(<Handle>item)
         if ownership.failure is not None:
             failure = ownership.failure
             ownership.failure = None
@@ -442,3 +485,9 @@ cdef class LoopIteration:
 
 
 cdef object _clock = LoopIteration.time
+
+
+def set_nothing_moves(function):
+    """Set what a loop asks that could sleep for ever; as waiter.set_nothing_moves()."""
+    global nothing_moves
+    nothing_moves = function

@@ -14,9 +14,10 @@ from libc.math cimport isnan
 from libc.stdlib cimport free, malloc
 
 from goloop.core.loop.handles cimport (
-    SharedHandle, TimerHandle, gl_untrack, new_handle, new_handle_of, new_shared_handle, new_timer, trace_source,
+    SharedHandle, TimerHandle, hide, new_handle, new_handle_of, new_shared_handle, new_timer, trace_source,
 )
 from goloop.core.loop.ready_queue cimport ReadyQueue, push
+from goloop.core.loop.steps cimport note_step
 from goloop.core.poll.pollset cimport READ, WRITE, PollSet, gl_node
 from goloop.core.system.posix cimport fd_of
 
@@ -113,7 +114,7 @@ cdef class LoopCore(LoopIteration):
 
     cdef Handle enqueue_handle(self, Handle handle):
         if self.gc_untracks_handles:
-            gl_untrack(handle)
+            hide(handle)
         if not self.pollset.inbox_empty():
             self.drain()      # a callback that another thread posted before this call also runs before it
         push(self.ready, handle)
@@ -148,7 +149,7 @@ cdef class LoopCore(LoopIteration):
         if self._ownership.owner_ident == PyThread_get_thread_ident():
             return self.enqueue_handle(handle)
         if self.gc_untracks_handles:
-            gl_untrack(handle)
+            hide(handle)
         handle.annex.node.item = <void *>handle
         Py_INCREF(handle)         # the inbox's reference; drain() drops it
         if not self.pollset.post(&handle.annex.node):
@@ -185,6 +186,8 @@ cdef class LoopCore(LoopIteration):
         if self._debug:
             trace_source(timer)
         self.timers.push(when, &timer.annex.heap_index, timer)
+        if when * 1e9 < self.looked + self._look_ns:
+            self.pollset.changed = True        # due before the next look: then the next iteration is to see it
         if self.gc_untracks_handles:
             timer.untrack()
         return timer
@@ -205,6 +208,7 @@ cdef class LoopCore(LoopIteration):
             self.check_closed()
             # In debug mode a task keeps the stack of its making. Compiled code has no frame in it to take out.
             task = _tasks.Task(coro, loop=self, **kwargs) if kwargs else _tasks.Task(coro, loop=self)
+        note_step(<void *>task)
         if getattr(coro, "__name__", None) == "_wrap_awaitable":
             tell_awaitable(coro, task)
         return task

@@ -26,9 +26,11 @@ cdef class OffloadPolicy:
     cdef int64_t start_slept
     cdef double start_idle         # idle seconds of the processors this process may use, since boot; negative: not read
     cdef double start_kernel       # seconds that the loop's thread had spent in the kernel
+    cdef int64_t start_cpu         # ns of processor time of the loop's thread and the netpoller
     cdef int streak                # windows in a row that speak for a change
     cdef double base               # turns a second before the trial
     cdef double best               # and in it
+    cdef double base_price         # seconds of processor time a turn before the trial; 0: unknown
     cdef int64_t since             # of the state
     cdef int64_t not_before        # of the next trial
     cdef int64_t backoff           # until the one after that, should it fail
@@ -36,6 +38,7 @@ cdef class OffloadPolicy:
     cdef int tick(self) except -1
     cdef int judge(self, int64_t now) except -1
     cpdef bint decide(
-        self, int64_t now, double seconds, uint64_t turns, double slept, double spare, double kernel
+        self, int64_t now, double seconds, uint64_t turns, double slept, double spare, double kernel, double cpu
     ) except -1
+    cdef bint is_dear(self, double price, double limit) noexcept
     cdef int set_state(self, State state, int64_t now) except -1

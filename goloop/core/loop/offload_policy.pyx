@@ -7,16 +7,20 @@ netpoller takes over. With less it would be slower than the loop was, or take fr
 and keep to it only if it does not cost turns. Figures come in windows:
 
     WATCH   two windows without rest, and processors with enough      -> TRIAL
-    TRIAL   the loop does more, or no less and has rest               -> HOLD
+    TRIAL   the loop does more, or no less and has rest, for its price  -> HOLD
             much less, or neither for three windows                   -> WATCH, and each time wait longer for the next
-    HOLD    three windows mostly at rest, or ten seconds are over     -> WATCH
+    HOLD    three windows mostly at rest or dear, or ten seconds over -> WATCH
+
+The price is the processor time a turn, of the loop's thread and the netpoller's: it may not grow by more than the turns
+a second do, and is dear where it does in HOLD, as on a machine that has become busy with something else.
 """
 
 import os
 
 from goloop import _environment
 
-from goloop.core.system.posix cimport now_ns
+from goloop.core.poll.pollset cimport netpoller_cpu
+from goloop.core.system.posix cimport gl_clock_ns, now_ns
 
 cdef extern from "sys/resource.h" nogil:
     enum:
@@ -28,6 +32,10 @@ cdef extern from "sys/resource.h" nogil:
         timeval ru_stime
     int getrusage(int who, rusage *usage)
 
+cdef extern from "time.h" nogil:
+    enum:
+        CLOCK_THREAD_CPUTIME_ID
+
 cdef int64_t SECOND = 1000000000
 cdef int64_t WINDOW = SECOND // 10       # a tick of /proc/stat is a tenth of it
 cdef int64_t HOLD_FOR = 10 * SECOND      # things change; a look at how inline does costs three windows
@@ -37,6 +45,8 @@ cdef double RESTED = 0.5                 # share from which on the netpoller is 
 cdef double SPARE = 0.25                 # processors that must have been idle, however little the kernel has to do
 cdef double GAIN = 1.05                  # turns a second that a trial must bring, if it brings no rest
 cdef double LOSS = 0.9                   # with fewer there is nothing to wait for
+cdef double NOISE = 1.05                 # of a price, whose measure depends on what others do to the caches
+cdef double DEAR = 1.15                  # a price that is no noise
 cdef uint64_t TURNS_MIN = 50             # in a window; with fewer it is not I/O that keeps the loop busy
 cdef int TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -99,15 +109,18 @@ cdef class OffloadPolicy:
         cdef double slept = (self.slept - self.start_slept) / 1e9 / seconds
         cdef uint64_t turns = self.turns - self.start_turns
         cdef double idle = -1, kernel = 0, spare = 0, in_kernel = 0
+        cdef int64_t cpu
         if self.state == WATCH and now >= self.not_before and slept < BUSY and turns >= TURNS_MIN:
             idle = idle_seconds()      # costs about 30 us, so only where it may matter
             kernel = kernel_seconds()  # that of another thread, if the loop has changed it: the trial tells
             if idle >= 0 and self.start_idle >= 0:
                 spare = (idle - self.start_idle) / seconds
                 in_kernel = (kernel - self.start_kernel) / seconds
+        cpu = gl_clock_ns(CLOCK_THREAD_CPUTIME_ID) + netpoller_cpu()
         if self.start:                 # the first window has no beginning
-            self.decide(now, seconds, turns, slept, spare, in_kernel)
+            self.decide(now, seconds, turns, slept, spare, in_kernel, (cpu - self.start_cpu) / 1e9)
         self.start = now
+        self.start_cpu = cpu
         self.start_turns = self.turns
         self.start_slept = self.slept
         self.start_idle = idle
@@ -115,24 +128,29 @@ cdef class OffloadPolicy:
         return 0
 
     cpdef bint decide(
-        self, int64_t now, double seconds, uint64_t turns, double slept, double spare, double kernel
+        self, int64_t now, double seconds, uint64_t turns, double slept, double spare, double kernel, double cpu
     ) except -1:
         """Decide after a window of so many seconds that ended at `now` (monotonic nanoseconds); True: offload.
 
         turns: how often streams were run. slept: share of the window in which the loop slept. spare: processors that
-        were idle, on average. kernel: share of the window that the loop's thread spent in the kernel.
+        were idle, on average. kernel: share of the window that the loop's thread spent in the kernel. cpu: seconds of
+        processor time that this thread and the netpoller used; not positive: unknown, the loop has changed its thread.
         """
         cdef bint busy = slept < BUSY and turns >= TURNS_MIN
+        cdef double price = cpu / turns if cpu > 0 and turns > 0 else 0
+        cdef double gain
         if self.state == WATCH:
             self.streak = self.streak + 1 if busy and spare >= max(SPARE, kernel) and now >= self.not_before else 0
             if self.streak >= 2:
                 self.base = turns / seconds
+                self.base_price = price
                 self.set_state(TRIAL, now)
         elif self.state == TRIAL:
             self.streak += 1
             if self.streak > 1:        # the first window is that of the change
                 self.best = max(self.best, turns / seconds)
-                if self.best >= (GAIN if busy else 1) * self.base:
+                gain = self.best / self.base
+                if gain >= (GAIN if busy else 1) and not self.is_dear(price, NOISE * gain):
                     self.backoff = SECOND
                     self.set_state(HOLD, now)
                 elif self.streak > 3 or self.best < LOSS * self.base:
@@ -140,10 +158,13 @@ cdef class OffloadPolicy:
                     self.backoff = min(2 * self.backoff, BACKOFF_MAX)
                     self.set_state(WATCH, now)
         else:
-            self.streak = self.streak + 1 if slept > RESTED else 0
+            self.streak = self.streak + 1 if slept > RESTED or (busy and self.is_dear(price, DEAR)) else 0
             if self.streak >= 3 or now - self.since >= HOLD_FOR:
                 self.set_state(WATCH, now)
         return self.on
+
+    cdef bint is_dear(self, double price, double limit) noexcept:
+        return self.base_price > 0 and price > limit * self.base_price
 
     cdef int set_state(self, State state, int64_t now) except -1:
         cdef bint on = state != WATCH

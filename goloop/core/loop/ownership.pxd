@@ -15,6 +15,7 @@ cdef extern from "../loop/native/stall.h" nogil:
         GL_PROBE
         GL_SLOW
         GL_VACANT
+        GL_RETAKE_IF_WAITED_FOR
         GL_UNKNOWN
         GL_ON_CPU
         GL_FOR_GIL
@@ -144,7 +145,7 @@ cdef LoopThread loop_thread_here()
 cdef LoopThread exchange_loop_thread(LoopThread loop_thread)
 cdef object transport_of(object item)
 cdef int64_t stall_look(uint32_t *verdicts) noexcept nogil
-cdef void stall_hot() noexcept nogil
+cdef void stall_handed_off() noexcept nogil
 cdef void stall_forget() noexcept nogil
 cdef int thread_does(int tid) noexcept nogil
 cdef int64_t learn_gil(int tid) noexcept nogil

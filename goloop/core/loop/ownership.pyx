@@ -19,7 +19,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint32_t
 
-from goloop.core.loop.handles cimport Handle, gl_track
+from goloop.core.loop.handles cimport Handle, show
 from goloop.core.system.posix cimport now_ns
 
 
@@ -42,7 +42,7 @@ cdef extern from "../loop/native/stall.h" nogil:
     void gl_stall_remove(gl_stall *w)
     void gl_stall_forget()
     void gl_stall_awake(gl_stall *w)
-    void gl_stall_hot(int64_t now)
+    void gl_stall_handed_off(int64_t now)
     int64_t gl_stall_look(uint32_t *verdicts)
     int gl_thread_does(int tid)
     int64_t gl_learn_gil(int tid)
@@ -82,8 +82,8 @@ cdef int64_t stall_look(uint32_t *verdicts) noexcept nogil:
     return gl_stall_look(verdicts)
 
 
-cdef void stall_hot() noexcept nogil:
-    gl_stall_hot(now_ns())
+cdef void stall_handed_off() noexcept nogil:
+    gl_stall_handed_off(now_ns())
 
 
 cdef int thread_does(int tid) noexcept nogil:
@@ -555,12 +555,12 @@ cdef class LoopOwnership:
                         return False
                 self.deferred.append(item)
                 return False
-        if isinstance(item, Handle) and not (<Handle>item)._cancelled:
-            context = (<Handle>item)._context
+        if isinstance(item, Handle) and not (<Handle>item)._cancelled and not (<Handle>item).captured:
+            context = (<Handle>item).context
             try:
                 PyContext_Enter(context)
             except RuntimeError:
-                gl_track(item)                 # for how long is not known
+                show(<Handle>item)             # for how long is not known
                 self.deferred.append(item)
                 return False
             PyContext_Exit(context)

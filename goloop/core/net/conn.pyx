@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3, boundscheck=False, wraparound=False, annotation_typing=False
 """Conn: a stream connection with blocking-style reads and writes, for goroutines and plain threads (Go: net.Conn).
 
 Reads and writes try first and wait on the connection's PollDesc; the system calls keep the GIL, as they never wait. A
@@ -152,7 +152,7 @@ cdef class Conn(DuplexHandle):
         return PyBytes_GET_SIZE(more)
 
     # ------------------------------------------------------------------ reading
-    def read(self, Py_ssize_t n=65536):
+    def read(self, Py_ssize_t n=65536) -> bytes:
         """Return the bytes that are there, waiting for the first one; b"" at the end of the stream (Go: Read).
 
         n: the most bytes to return, 64 KiB unless given; ValueError for a negative number. Raises TimeoutError when the
@@ -172,7 +172,7 @@ cdef class Conn(DuplexHandle):
         finally:
             self.desc.end(side)
 
-    def readinto(self, buffer):
+    def readinto(self, buffer: Buffer) -> int:
         """Read into a buffer the bytes that are there, waiting for the first one (Go: Read).
 
         buffer: a writable bytes-like object; TypeError for anything else. Returns the number of bytes, 0 at the end of
@@ -204,7 +204,7 @@ cdef class Conn(DuplexHandle):
         finally:
             PyBuffer_Release(&view)
 
-    def read_exactly(self, Py_ssize_t n):
+    def read_exactly(self, Py_ssize_t n) -> bytes:
         """Return exactly n bytes (Go: io.ReadFull).
 
         n: a number of bytes; ValueError if negative. asyncio.IncompleteReadError, which is an EOFError, if the stream
@@ -257,7 +257,7 @@ cdef class Conn(DuplexHandle):
             raise
         return whole
 
-    def readline(self, Py_ssize_t limit=65536):
+    def readline(self, Py_ssize_t limit=65536) -> bytes:
         """Return the next line with its b"\\n"; at the end of the stream the rest, which may be b"" (Go: ReadBytes).
 
         limit: the most bytes of a line with its end, at least 1; ValueError for a longer line, which is left to be read
@@ -299,7 +299,7 @@ cdef class Conn(DuplexHandle):
         return line
 
     # ------------------------------------------------------------------ writing
-    def write(self, data):
+    def write(self, data: Buffer) -> int:
         """Send all of the data, waiting while the peer is slow (Go: Write); writes of several goroutines do not mix.
 
         data: a bytes-like object. Returns the number of bytes. Raises TimeoutError when the deadline passes,
@@ -325,7 +325,7 @@ cdef class Conn(DuplexHandle):
             PyBuffer_Release(&view)
         return sent
 
-    def close_write(self):
+    def close_write(self) -> None:
         """Send the end of the stream after the written bytes; reading goes on (Go: TCPConn.CloseWrite).
 
         Raises ClosedError on a closed connection, another OSError if the peer is gone. From any thread, goroutine or
@@ -337,7 +337,7 @@ cdef class Conn(DuplexHandle):
             raise os_error(errno)
 
     # -------------------------------------------------------------------- rest
-    def close(self):
+    def close(self) -> None:
         """Close the connection; reads and writes under way raise ClosedError (Go: Close). Twice is harmless.
 
         From any thread, goroutine or coroutine: it does not wait. Written bytes are still sent.

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3, boundscheck=False, wraparound=False, annotation_typing=False
 """copy(): from one connection to another until the end (Go: io.Copy), by splice(2) where both are sockets.
 
 The turn to read of the one and the turn to write of the other are held for all of it, so nothing mixes with it. What
@@ -154,7 +154,7 @@ cdef bint splice_all(Conn target, Conn source, Py_ssize_t *copied) except -1:
                 put_back(source, tube.rest())
 
 
-def copy(Conn target not None, Conn source not None):
+def copy(Conn target not None, Conn source not None) -> int:
     """Copy from one connection to another until the first one's end of the stream (Go: io.Copy).
 
     target: the Conn to write to. source: the Conn to read from; TypeError for anything else. Between two sockets the

@@ -109,6 +109,7 @@ cdef class Source:
             fresh = WaitQueue.__new__(WaitQueue)
             if self.acquire_if_free(target):  # making the three may have let others run
                 return True
+            waiter.on = target
             stand(address, node, fresh)
             try:
                 waiter.block(reason, -1 if until < 0 else max(0.0, until - loop.now()), cancellable)

@@ -70,6 +70,7 @@ cdef extern from "../poll/native/netpoll.h" nogil:
         uint64_t stale
         uint32_t pollsets
         uint32_t running
+        int64_t cpu
     enum:
         GL_INBOX_CLOSED
         GL_INBOX_FIRST
@@ -133,6 +134,9 @@ cdef struct Slot:
 cdef enum Side:
     READ = 0
     WRITE = 1
+
+
+cdef int64_t netpoller_cpu() noexcept nogil  # ns of processor time that the netpoller has used
 
 
 cdef class PollSet:

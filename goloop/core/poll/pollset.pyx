@@ -47,6 +47,12 @@ def stats():
     }
 
 
+cdef int64_t netpoller_cpu() noexcept nogil:
+    cdef gl_stats st
+    gl_get_stats(&st)
+    return st.cpu
+
+
 def send_collected():
     """Send what all loops have collected to send, as far as the kernel takes it. Any thread."""
     with nogil:

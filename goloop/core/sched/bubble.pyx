@@ -215,6 +215,7 @@ cdef class BubbleCore(LoopCore):
         self.worker.bubble = self
         self.failed = self.worker.failed
         self.virtual = START
+        self._look_ns = 0                  # when it looks for timers is not the real clock's to say
         self._set_up(Choices(), 0)
 
     def _set_up(self, Choices choices not None, double epoch):
@@ -422,7 +423,7 @@ def settle():
 async def async_settle():
     """goloop.testing.async_wait()."""
     cdef BubbleCore core = settle_here()
-    cdef Waiter waiter = async_waiter()
+    cdef Waiter waiter = async_waiter("bubble wait", None)
     cdef WaitNode node = new_wait_node(waiter, 0, None)
     core.settling.join(node)
     try:

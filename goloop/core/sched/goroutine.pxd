@@ -29,6 +29,7 @@ cdef class Goroutine(G):
     cdef int call_when_done(self, object callback, object loop, object context) except -1
 
 
+cdef list all_alive()              # every goroutine that is not done, oldest first
 cdef Goroutine goroutine_here()    # that runs here, also in a coroutine; None outside of one
 cdef Goroutine start(
     object function, tuple args, dict kwargs, object context, list origin, object origin_loop, object on_end=*,

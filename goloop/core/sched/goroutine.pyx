@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3, boundscheck=False, wraparound=False, annotation_typing=False
 """Goroutine: the handle that go() returns for what it starts.
 
 The worker's thread runs it and finishes it; the handle may be used from every thread. Its scheduling is scheduler.pyx's
@@ -16,7 +16,9 @@ from collections.abc import Coroutine
 from contextvars import ContextVar
 
 from cpython.ref cimport PyObject, Py_XDECREF
+from libc.stdint cimport int64_t
 
+from goloop.core.loop.steps cimport step_of
 from goloop.core.sched.scheduler cimport (
     DONE, PARKED, RUNNABLE, UNSTARTED, G, Worker, bubble_here, bubbles, current_g, enqueue_new, here, take_cancellation,
 )
@@ -326,6 +328,7 @@ cdef class Goroutine(G):
         if self.status == DONE:
             return 0
         self.check_here()
+        waiter.on = self
         self.joiners.join(node)
         try:
             waiter.block("goroutine join", seconds)
@@ -334,7 +337,7 @@ cdef class Goroutine(G):
         raise_outcome(waiter.outcome, what)
         return 0
 
-    def result(self, timeout=None):
+    def result(self, timeout: float | None = None) -> Any:
         """Wait for the end; return the result, or raise the goroutine's exception (concurrent.futures: Future.result).
 
         timeout: seconds, None for no end; TimeoutError when it is over, and the goroutine goes on. CancelledError if it
@@ -345,7 +348,7 @@ cdef class Goroutine(G):
         self.wait_done("result", timeout)
         return self.get()
 
-    def join(self, timeout=None):
+    def join(self, timeout: float | None = None) -> None:
         """Wait for the end, and raise the goroutine's exception, if any; return nothing.
 
         timeout: seconds, None for no end; TimeoutError when it is over, and the goroutine goes on. CancelledError if it
@@ -356,7 +359,7 @@ cdef class Goroutine(G):
         self.wait_done("join", timeout)
         self.get()
 
-    def exception(self):
+    def exception(self) -> BaseException | None:
         """Return the goroutine's exception, None if it returned (asyncio: Task.exception). From any thread.
 
         InvalidStateError while it is not done, CancelledError if it was cancelled. The exception counts as observed
@@ -377,7 +380,7 @@ cdef class Goroutine(G):
         if goroutine_here() is self:
             raise RuntimeError("a goroutine cannot wait for its own end")
         while self.status != DONE:
-            waiter = async_waiter()
+            waiter = async_waiter("goroutine join", self)
             waiter.gives_back_on_cancel = True
             node = new_wait_node(waiter, 0, None)
             if self.joiners is None:
@@ -422,20 +425,45 @@ cdef class Goroutine(G):
         return self._join().__await__()
 
     # ------------------------------------------------------------------ state
-    def done(self):
+    def done(self) -> bool:
         """Return True when it has ended, however (asyncio: Task.done). From any thread."""
         return self.status == DONE
 
-    def cancelled(self):
+    def cancelled(self) -> bool:
         """Return True if it ended by CancelledError (asyncio: Task.cancelled). From any thread."""
         return self.cancelled_
 
     @property
     def state(self):
-        """Its state (str): "not started", "runnable", "running", "done", or the reason it is parked for ("sleep")."""
+        """Its state (str): "not started", "runnable", "running", "done", or the reason it is parked for ("sleep").
+
+        A coroutine that awaits something is in the state "await".
+        """
+        if self.task is not None and self.waiting_for is not None:
+            return "await"
         return self.reason if self.status == PARKED else _STATES[self.status]
 
-    def cancel(self):
+    @property
+    def waiting_for(self):
+        """What it waits for: a Chan, a lock, a Goroutine, a future; the cases of a select; None for time, or nothing.
+        """
+        cdef Waiter waiter = self.waiter
+        if self.status == PARKED:
+            return waiter.on if waiter is not None and waiter.waits() else None
+        return None if self.task is None else getattr(self.task, "_fut_waiter", None)
+
+    @property
+    def waiting_since(self):
+        """Since when it waits, in seconds of time.monotonic(), some ms less or more; None if it does not wait."""
+        cdef Waiter waiter = self.waiter
+        cdef int64_t since = 0
+        if self.status == PARKED:
+            since = waiter.since if waiter is not None and waiter.waits() else 0
+        elif self.task is not None and self.waiting_for is not None:
+            since = step_of(<void *>self.task)
+        return since / 1e9 if since else None
+
+    def cancel(self) -> bool:
         """Raise asyncio.CancelledError in it, where it is parked or at its next park (asyncio: Task.cancel).
 
         From any thread. A goroutine that has not started never runs, and is done when this returns. Returns False if it
@@ -460,13 +488,15 @@ cdef class Goroutine(G):
             return True
         self.cancels += 1
         waiter = self.waiter
-        if waiter is not None and waiter.claim(CANCELLED):
+        if waiter is not None and not waiter.shielded and waiter.claim(CANCELLED):
             waiter.wake()
         else:
             self.cancelling = True
         return True
 
-    def add_done_callback(self, callback, *, context=None):
+    def add_done_callback(
+        self, callback: Callable[[Goroutine[Any]], object], *, context: Context | None = None
+    ) -> None:
         """Call callback(goroutine) when it is done (asyncio: Task.add_done_callback). From any thread.
 
         callback: a function; TypeError unless callable. It is called in the running loop of the thread that adds it,
@@ -480,7 +510,7 @@ cdef class Goroutine(G):
             context = PyContext_CopyCurrent()
         self.call_when_done(callback, None if current_g() is not None else _events._get_running_loop(), context)
 
-    def remove_done_callback(self, callback):
+    def remove_done_callback(self, callback: Callable[[Goroutine[Any]], object]) -> int:
         """Remove a callback that add_done_callback() added, however often (asyncio: Task.remove_done_callback).
 
         From any thread. callback: the function. Returns how many were removed (int). A callback that is about to be
@@ -505,7 +535,7 @@ cdef class Goroutine(G):
             self.callbacks.extend(entry)
         return 0
 
-    def stack(self):
+    def stack(self) -> traceback.StackSummary:
         """Return the stack where it is, as a traceback.StackSummary, outermost frame first (asyncio: Task.get_stack).
 
         It is empty before the goroutine's start and after its end. From any thread.
@@ -538,7 +568,7 @@ gl_seal(Goroutine, b"goroutines are made by go()")
 
 
 # ------------------------------------------------------------------- functions
-def go(function, /, *args, **kwargs):
+def go(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Goroutine[Any]:
     """Start function(*args, **kwargs) as a goroutine and return its Goroutine at once (Go: the go statement).
 
     function: a plain function, which runs in a greenlet on a thread of the worker pool, where blocking calls of goloop
@@ -624,12 +654,12 @@ def failure(Goroutine g not None):
     return g.outcome if g.failed else None
 
 
-def current():
+def current() -> Goroutine[Any] | None:
     """Return the Goroutine that runs here, None outside of one. From any thread, and in a coroutine goroutine, too."""
     return goroutine_here()
 
 
-def num_goroutine():
+def num_goroutine() -> int:
     """Return how many goroutines there are: not started, running or parked (Go: runtime.NumGoroutine). From any thread.
     """
     return len(alive)
@@ -665,6 +695,18 @@ def fail_at_exit():
 
 def all_goroutines():
     """Return every goroutine that is not done, oldest first."""
+    return all_alive()
+
+
+def goroutines():
+    """Return the goroutines that are not done, oldest first (Go: the goroutine profile); a list of their handles.
+
+    From any thread. goloop.debug.dump() says what they wait for.
+    """
+    return all_alive()
+
+
+cdef list all_alive():
     return sorted(alive, key=_by_id)
 
 

@@ -23,9 +23,9 @@ from goloop.core.loop.loop_core cimport LoopCore
 from goloop.core.sched.goroutine cimport Goroutine
 from goloop.core.sched.scheduler cimport G, BacklogNotice, Worker, backlog, monitor_look, monitor_poke
 from goloop.core.loop.ownership cimport (
-    GL_FOR_GIL, GL_SLEEPS, GL_SLOW, GL_RETAKE, GL_PROBE, GL_UNKNOWN, REGION, RUNNING, RETAKEN, Hooks, PyFrameObject,
-    PyThreadState, LoopThread, LoopOwnership, learn_gil, loop_thread_here, set_hooks,
-    stall_forget, stall_hot, this_tid, thread_does,
+    GL_FOR_GIL, GL_SLEEPS, GL_SLOW, GL_RETAKE, GL_RETAKE_IF_WAITED_FOR, GL_PROBE, GL_UNKNOWN, REGION, RUNNING, RETAKEN,
+    Hooks, PyFrameObject, PyThreadState, LoopThread, LoopOwnership, learn_gil, loop_thread_here, set_hooks,
+    stall_forget, stall_handed_off, this_tid, thread_does,
     stall_look,
 )
 from goloop.core.system.posix cimport gl_clock_ns, now_ns
@@ -324,7 +324,7 @@ cdef int examine(LoopOwnership ownership) except -1:
     loop = ownership.loop()
     if loop is None:
         return 0
-    if verdict & (GL_RETAKE | GL_PROBE):
+    if verdict & (GL_RETAKE | GL_PROBE) or (verdict & GL_RETAKE_IF_WAITED_FOR and is_waited_for(ownership, loop)):
         retake(ownership, verdict)
     if verdict & GL_SLOW:                      # afterwards, to say that it was handed off
         report_slow(ownership)
@@ -356,10 +356,15 @@ cdef int retake(LoopOwnership ownership, uint32_t verdict) except -1:
     return 0
 
 
+cdef bint is_waited_for(LoopOwnership ownership, LoopCore loop) except -1:
+    """Whether a callback could go on, or begin, if ownership were free."""
+    return bool(ownership.returned) or is_ready(loop)
+
+
 cdef bint is_stuck(LoopOwnership ownership, LoopThread loop_thread, uint32_t verdict) except -1:
     """Whether the holder is still stuck in a call, now that the monitor has the GIL, for which it had to wait."""
     cdef int64_t cpu = gl_clock_ns(loop_thread.clock)
-    if verdict & GL_RETAKE:
+    if verdict & (GL_RETAKE | GL_RETAKE_IF_WAITED_FOR):
         return cpu == ownership.stall.cpu and thread_does(loop_thread.tid) in (GL_SLEEPS, GL_UNKNOWN)
     return computes_without_gil(ownership, loop_thread, cpu)
 
@@ -406,7 +411,7 @@ cdef bint can_be_trapped(LoopOwnership ownership, LoopThread loop_thread, PyFram
 cdef int hand_over(LoopOwnership ownership, LoopThread loop_thread) except -1:
     """Give ownership, which was taken from `loop_thread`, to the next loop thread that can have it."""
     cdef LoopThread next
-    stall_hot()
+    stall_handed_off()
     next = ownership.choose()
     if next is not None:
         ownership.grant(next)
@@ -502,12 +507,15 @@ cdef Worker worker_of(object item):
 
 cdef bint others_wait(LoopCore loop, Worker worker) except -1:
     """Whether something could run on a worker's loop now if its thread were not held."""
+    return bool(backlog.count) or (worker is not None and worker.runnable.count > 0) or is_ready(loop)
+
+
+cdef bint is_ready(LoopCore loop) except -1:
+    """Whether a loop has something to run."""
     cdef pollfd look
     if loop is None or loop.pollset is None or loop.pollset.ps == NULL:
         return False
-    if backlog.count or loop.ready.count or not loop.pollset.inbox_empty():
-        return True
-    if worker is not None and worker.runnable.count:
+    if loop.ready.count or not loop.pollset.inbox_empty():
         return True
     if loop.timers.size and loop.timers.first() <= now_ns() / 1e9:
         return True

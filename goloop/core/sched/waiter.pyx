@@ -14,6 +14,7 @@ from asyncio import events as _events
 cimport cython
 from libc.math cimport isnan
 
+from goloop.core.system.posix cimport gl_coarse_ns
 from goloop.core.sched.scheduler cimport (
     Worker, bubble_here, bubbles, current_g, here, in_goroutine, ready, take_cancellation,
 )
@@ -23,7 +24,15 @@ cdef extern from "Python.h":
     int PyThreadState_SetAsyncExc(unsigned long thread, object exc)
     unsigned long PyThread_get_thread_ident() nogil
 
+# Seconds until a plain thread that waits for good looks whether anything could wake it: at first, when the last look
+# found nothing and so one more decides, and at most.
+cdef double FIRST_LOOK = 1.0
+cdef double NEXT_LOOK = 0.1
+cdef double LAST_LOOK = 10.0
 cdef double LONGEST = 24 * 3600.0 * 365       # seconds; what a lock's acquire() still takes
+waits.before = waits.after = &waits
+waits.waiter = NULL
+cdef object nothing_moves = None              # see set_nothing_moves()
 cdef unsigned int forks = 0                   # how many there were between this process and the first one
 
 
@@ -65,6 +74,29 @@ def _resolve(future):
 
 @cython.freelist(256)
 cdef class Waiter:
+    def __dealloc__(self):
+        self.ends()
+
+    cdef void begins(self, str reason, double timeout) noexcept:
+        """It waits from now on, as those see who look at the program."""
+        cdef WaitLink *link = &self.link
+        self.reason = reason
+        self.since = gl_coarse_ns()
+        self.until = self.since / 1e9 + timeout if timeout >= 0 else 0
+        if link.after == NULL:
+            link.waiter = <PyObject *>self
+            link.before = waits.before
+            link.after = &waits
+            waits.before.after = link
+            waits.before = link
+
+    cdef void ends(self) noexcept:
+        cdef WaitLink *link = &self.link
+        if link.after != NULL:
+            link.before.after = link.after
+            link.after.before = link.before
+            link.before = link.after = NULL
+
     cdef bint waits(self) noexcept:
         if self.outcome == WAITING and self.forks != forks:
             self.outcome = CANCELLED      # the actor that waits is in the parent process
@@ -116,7 +148,11 @@ cdef class Waiter:
     cdef int block(self, str reason, double timeout, bint cancellable=True) except -1:
         """Wait until it is claimed; a timeout or a cancellation claims it too. See `outcome`, then leave the queues."""
         if self.g is None:
-            return self.block_thread(timeout)
+            self.begins(reason, timeout)
+            try:
+                return self.block_thread(timeout)
+            finally:
+                self.ends()
         cdef G g = self.g
         cdef Worker worker = g.worker
         if timeout >= 0:
@@ -125,11 +161,13 @@ cdef class Waiter:
             if (g.cancelling or g.expired) and cancellable and self.claim(CANCELLED):
                 take_cancellation(g)
             elif self.outcome == WAITING:
-                if cancellable:
-                    g.waiter = self
+                self.shielded = not cancellable
+                g.waiter = self
                 self.parked = True
+                self.begins(reason, timeout)
                 worker.park(g, reason)
         finally:
+            self.ends()
             self.parked = False
             g.waiter = None
             if self.timer is not None:
@@ -139,13 +177,26 @@ cdef class Waiter:
 
     cdef int block_thread(self, double timeout) except -1:
         try:
-            if not self.lock.acquire(True, timeout):
+            if timeout < 0 and nothing_moves is not None:
+                self.block_for_good()
+            elif not self.lock.acquire(True, timeout):
                 self.claim(TIMED_OUT)
         except BaseException as exc:      # a signal handler raised it, KeyboardInterrupt for one
             if self.claim(CANCELLED) or self.gives_back_on_cancel:
                 raise
             # The value has come, and must not be lost: the exception comes right after it.
             PyThreadState_SetAsyncExc(PyThread_get_thread_ident(), type(exc))
+        return 0
+
+    cdef int block_for_good(self) except -1:
+        """Wait as long as it takes; DeadlockError when nothing can end it any more."""
+        cdef double seconds = FIRST_LOOK
+        cdef object found = None, failure = None
+        while not self.lock.acquire(True, seconds):
+            failure, found = nothing_moves(found)
+            if failure is not None:
+                raise failure
+            seconds = NEXT_LOOK if found is not None else min(2 * max(seconds, FIRST_LOOK), LAST_LOOK)
         return 0
 
     def _expire(self):
@@ -162,6 +213,7 @@ cdef class Waiter:
         try:
             # Both calls may run Python code, and another thread's: it may have been claimed before there was a future.
             if self.outcome == WAITING:
+                self.begins(self.reason, timeout)
                 await self.future
         except asyncio.CancelledError as exc:
             if self.claim(CANCELLED) or self.gives_back_on_cancel:
@@ -171,10 +223,28 @@ cdef class Waiter:
             task.uncancel()
             task.cancel(*exc.args)
         finally:
+            self.ends()
             self.resumed = True
             self.future = None
             if timer is not None:
                 timer.cancel()
+
+
+cdef int check_edge(object bubble, object thing) except -1:
+    """RuntimeError for the use of what was made in a bubble, outside of it. To be called while there are bubbles."""
+    if bubble is not None and bubble is not bubble_here():
+        raise RuntimeError(f"this {type(thing).__name__} was made in a bubble, and is used outside of it")
+    return 0
+
+
+cdef int check_wait(object bubble, object thing) except -1:
+    """The same, and for a wait in a bubble for what was made outside of it: nothing in the bubble could end that."""
+    check_edge(bubble, thing)
+    if bubble is not bubble_here():
+        raise RuntimeError(
+            f"this {type(thing).__name__} was made outside of the bubble that has to wait for it: make it inside"
+        )
+    return 0
 
 
 cdef int may_block(str what, str instead) except -1:
@@ -194,16 +264,19 @@ cdef Waiter blocking_waiter(str what, str instead):
     waiter.g = current_g()
     if waiter.g is None:
         may_block(what, instead)
+        waiter.thread = PyThread_get_thread_ident()
         waiter.lock = allocate_lock()
         waiter.lock.acquire()
     return waiter
 
 
-cdef Waiter async_waiter():
+cdef Waiter async_waiter(str reason, object on):
     """A waiter for the coroutine that calls."""
     cdef Waiter waiter = Waiter.__new__(Waiter)
     waiter.forks = forks
     waiter.loop = _events.get_running_loop()
+    waiter.reason = reason
+    waiter.on = on
     return waiter
 
 
@@ -287,6 +360,15 @@ cdef class WaitQueue:
         if failure is not None:
             raise failure
         return 0
+
+
+def set_nothing_moves(function):
+    """Set what a thread that waits for good asks now and then: function(found) returns (exception, found).
+
+    found: what it returned last, None at first and as long as something may move; exception: what the wait raises.
+    """
+    global nothing_moves
+    nothing_moves = function
 
 
 def after_fork_in_child():

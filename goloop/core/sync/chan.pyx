@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3, boundscheck=False, wraparound=False, annotation_typing=False
 """Channels and select, for goroutines, coroutines and plain threads alike.
 
 A value goes straight from a sender to a receiver that waits, else through the buffer, and always in the order of
@@ -232,7 +232,7 @@ cdef class Chan:
         return 0
 
     # ------------------------------------------------------------- the methods
-    def close(self):
+    def close(self) -> None:
         """Close the channel (Go: close). From any thread, goroutine or coroutine: it does not wait.
 
         Values in the buffer can still be received. Sends raise ChannelClosed from now on, also those that wait.
@@ -247,7 +247,7 @@ cdef class Chan:
             self.receivers.complete_all()  # waiter.success stays False
         self.senders.complete_all()
 
-    def try_send(self, value):
+    def try_send(self, value: Any) -> bool:
         """Send a value if that needs no waiting (Go: select with a default).
 
         From any thread, goroutine or coroutine. value: any object. Returns whether it was sent; ChannelClosed on a
@@ -255,7 +255,7 @@ cdef class Chan:
         """
         return self.send_now(value)
 
-    def try_recv(self):
+    def try_recv(self) -> tuple[Any | None, bool]:
         """Receive a value if that needs no waiting (Go: select with a default).
 
         From any thread, goroutine or coroutine. Returns (value, True), or (None, False) when it would have to wait;
@@ -266,7 +266,7 @@ cdef class Chan:
             raise ChannelClosed("receive from a closed channel")
         return (None, False) if value is NOTHING else (value, True)
 
-    def send(self, value, timeout=None):
+    def send(self, value: Any, timeout: float | None = None) -> None:
         """Send a value, waiting for a receiver or for room in the buffer (Go: ch <- v).
 
         value: any object. timeout: seconds, None for no end; TimeoutError when it is over, and nothing was sent.
@@ -285,6 +285,7 @@ cdef class Chan:
         if self.send_now(value):
             return
         waiter.gives_back_on_cancel = True
+        waiter.on = self
         self.senders.join(node)
         try:
             waiter.block("chan send", seconds)
@@ -292,7 +293,7 @@ cdef class Chan:
             node.unlink()
         self.sent(waiter)
 
-    def recv(self, timeout=None):
+    def recv(self, timeout: float | None = None) -> Any:
         """Receive the next value, waiting for it (Go: <-ch).
 
         timeout: seconds, None for no end; TimeoutError when it is over. ChannelClosed when the channel is closed and
@@ -310,6 +311,7 @@ cdef class Chan:
             value = self.receive_now()
             if value is NOTHING:
                 waiter.gives_back_on_cancel = True
+                waiter.on = self
                 self.receivers.join(node)
                 try:
                     waiter.block("chan receive", seconds)
@@ -323,7 +325,7 @@ cdef class Chan:
             raise ChannelClosed("receive from a closed channel")
         return value
 
-    async def async_send(self, value, timeout=None):
+    async def async_send(self, value: Any, timeout: float | None = None) -> None:
         """Send a value, waiting in a coroutine on any loop for a receiver or for room in the buffer (Go: ch <- v).
 
         value: any object. timeout: seconds, None for no end; TimeoutError when it is over, and nothing was sent.
@@ -335,7 +337,7 @@ cdef class Chan:
         cdef WaitNode node
         if self.send_now(value):
             return
-        waiter = async_waiter()
+        waiter = async_waiter("chan send", self)
         node = new_wait_node(waiter, 0, value)
         if self.send_now(value):
             return
@@ -347,7 +349,7 @@ cdef class Chan:
             node.unlink()
         self.sent(waiter)
 
-    async def async_recv(self, timeout=None):
+    async def async_recv(self, timeout: float | None = None) -> Any:
         """Receive the next value, waiting for it in a coroutine on any loop (Go: <-ch).
 
         timeout: seconds, None for no end; TimeoutError when it is over. ChannelClosed when the channel is closed and
@@ -358,7 +360,7 @@ cdef class Chan:
         cdef WaitNode node
         value = self.receive_now()
         if value is NOTHING:
-            waiter = async_waiter()
+            waiter = async_waiter("chan receive", self)
             node = new_wait_node(waiter, 0, None)
             value = self.receive_now()
             if value is NOTHING:
@@ -444,7 +446,7 @@ cdef Case new_case(object chan, bint sends, object value):
     return case
 
 
-def recv(chan):
+def recv(chan: RecvChan[Any]) -> Case:
     """Return a case of select(): receive from a channel (Go: case v := <-ch). From any thread, goroutine or coroutine.
 
     chan: a Chan; TypeError for anything else. Nothing is received here, and a case may be used again.
@@ -452,7 +454,7 @@ def recv(chan):
     return new_case(chan, False, None)
 
 
-def send(chan, value):
+def send(chan: SendChan[Any], value: Any) -> Case:
     """Return a case of select(): send a value on a channel (Go: case ch <- v). From any thread, goroutine or coroutine.
 
     chan: a Chan; TypeError for anything else. value: any object. Nothing is sent here, and a case may be used again.
@@ -547,7 +549,7 @@ cdef object selected(tuple cases, Waiter waiter):
     return waiter.index, case.chan.received(waiter), True
 
 
-def select(*cases, default=False, timeout=None):
+def select(*cases: Case | None, default: bool = False, timeout: float | None = None) -> tuple[int, Any, bool]:
     """Wait until one of several channel operations can go on, and do it (Go: select).
 
     cases: recv(chan), send(chan, value), or None, which never is ready; TypeError for anything else. Among several that
@@ -574,6 +576,7 @@ def select(*cases, default=False, timeout=None):
     if found is not None:
         return found
     waiter.gives_back_on_cancel = True
+    waiter.on = cases
     join_all(cases, nodes)
     try:
         waiter.block("select", seconds)
@@ -585,7 +588,9 @@ def select(*cases, default=False, timeout=None):
     return selected(cases, waiter)
 
 
-async def async_select(*cases, default=False, timeout=None):
+async def async_select(
+    *cases: Case | None, default: bool = False, timeout: float | None = None
+) -> tuple[int, Any, bool]:
     """Wait in a coroutine, on any loop, until one of several channel operations can go on, and do it (Go: select).
 
     cases: recv(chan), send(chan, value), or None, which never is ready; TypeError for anything else. Among several that
@@ -603,7 +608,7 @@ async def async_select(*cases, default=False, timeout=None):
         return found
     if default:
         return -1, None, False
-    waiter = async_waiter()
+    waiter = async_waiter("select", cases)
     nodes = nodes_for(cases, waiter)
     found = try_cases(cases)
     if found is not None:

@@ -2,7 +2,9 @@ from libc.stdint cimport int64_t
 
 cdef extern from "../system/native/posix.h" nogil:
     int64_t gl_monotonic_ns()
+    int64_t gl_coarse_ns()                     # the same clock, 1 to 10 ms behind, for a few instructions
     int64_t gl_clock_ns(int clock)             # -1: there is no such clock
+    int64_t gl_ticks()                         # grows steadily, in units of its own
 
 
 cdef int fd_of(object fileobj) except -1   # asyncio's rule for what may stand for a descriptor

@@ -15,11 +15,9 @@ from asyncio.log import logger as _logger
 from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
 from functools import partial as _partial
 
-cimport cython
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, errno
 from posix.unistd cimport close
 
-from goloop.core.loop.handles cimport Pollable
 from goloop.core.loop.loop_core cimport LoopCore
 from goloop.core.poll.pollset cimport READ
 from goloop.core.system.posix cimport fd_of, os_error
@@ -42,18 +40,8 @@ cdef tuple OUT_OF_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
 cdef double RETRY = _constants.ACCEPT_RETRY_DELAY      # seconds
 
 
-@cython.final
 cdef class Acceptor(Pollable):
     """Accepts for one listening socket of one server, until cancelled."""
-
-    cdef LoopCore loop_core
-    cdef object sock, factory, server, tls
-    cdef object context           # in which the server was started; each connection gets a copy
-    cdef int backlog, family, kind, proto, fd
-    cdef readonly set accepting   # transports of connections that are being accepted, sockets of those without one yet
-    cdef list fresh               # those of plain connections that this turn has accepted, and
-    cdef object told              # the future for the end of the wait until their protocols know of them; else None
-    cdef readonly bint cancelled
 
     def __cinit__(self, LoopCore loop not None, *args, **kwargs):
         self.loop_core = loop

@@ -1,3 +1,5 @@
+from libc.stdint cimport int64_t, uint64_t
+
 from goloop.core.loop.handles cimport Pollable
 from goloop.core.loop.loop_core cimport LoopCore
 
@@ -19,6 +21,10 @@ cdef class Transport(Pollable):
     cdef bint started               # connection_made() has returned, reading may begin
     cdef Py_ssize_t lost_writes     # writes after the connection was lost
     cdef Py_ssize_t high, low       # water marks, bytes
+    # For those who look at the program:
+    cdef int64_t made               # when, monotonic nanoseconds as of the kernel's last tick
+    cdef uint64_t bytes_in          # received
+    cdef uint64_t bytes_out         # written, what is buffered included
     cdef public bint _protocol_paused
     cdef dict __dict__
     cdef object __weakref__

@@ -20,6 +20,7 @@ from sys import version_info
 
 from goloop.core.loop.handles cimport Pollable
 from goloop.core.loop.loop_core cimport LoopCore
+from goloop.core.system.posix cimport gl_coarse_ns
 
 
 cdef extern from "Python.h":
@@ -94,6 +95,7 @@ cdef class Transport(Pollable):
         self.low = HIGH // 4
         self.file = file
         self.fd = file.fileno()
+        self.made = gl_coarse_ns()
         return 0
 
     def __del__(self):

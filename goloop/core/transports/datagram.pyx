@@ -175,6 +175,7 @@ cdef class DatagramTransport(Transport):
 
     # The protocol's methods: what they raise is reported, and the endpoint lives on, as in asyncio.
     cdef int received(self, bytes data, object address) except -1:
+        self.bytes_in += <size_t>len(data)
         try:
             self.proto.datagram_received(data, address)
         except (SystemExit, KeyboardInterrupt):
@@ -259,6 +260,7 @@ cdef class DatagramTransport(Transport):
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
         data = flat(data)
+        self.bytes_out += <size_t>len(data)
         if not SEND_EMPTY and not data:
             return
         if self.address:

@@ -95,6 +95,7 @@ cdef class ReadPipeTransport(PipeTransport):
             self.fail(exc, "Fatal read error on pipe transport")
             return
         if data:
+            self.bytes_in += <size_t>len(data)
             enter_context(self.context)
             try:
                 self.proto.data_received(data)
@@ -190,6 +191,7 @@ cdef class WritePipeTransport(PipeTransport):
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
         data = flat(data)
+        self.bytes_out += <size_t>len(data)
         if not data:
             return
         if self.lost or self.closing:

@@ -402,6 +402,7 @@ cdef class StreamTransport(StreamOutput):
         n = self.receive(room, READ_SIZE)
         if n >= BULK:
             self.bulk = n
+        self.bytes_in += max(n, 0)
         return None if n < 0 else PyBytes_FromStringAndSize(room, n)
 
     cdef object receive_bulk(self):
@@ -412,6 +413,7 @@ cdef class StreamTransport(StreamOutput):
             n = self.receive(PyBytes_AS_STRING(<object>data), length)
             if n < 0:
                 return None
+            self.bytes_in += n
             _PyBytes_Resize(&data, n)
             self.bulk = 0 if n < BULK else 2 * n if n == length else n
             return <object>data
@@ -442,6 +444,7 @@ cdef class StreamTransport(StreamOutput):
         finally:
             PyBuffer_Release(&view)
         if n > 0:
+            self.bytes_in += n
             try:
                 self.proto.buffer_updated(n)
             except (SystemExit, KeyboardInterrupt):
@@ -514,6 +517,7 @@ cdef class StreamTransport(StreamOutput):
         try:
             if view.len == 0:
                 return
+            self.bytes_out += view.len
             if self.lost:
                 self.ignored_write("socket.send() raised exception.")
                 return
@@ -567,6 +571,7 @@ cdef class StreamTransport(StreamOutput):
         for data in list_of_data:
             data = as_bytes(flat(data))
             if data:
+                self.bytes_out += PyBytes_GET_SIZE(data)
                 pieces.append(data)
         if not pieces:
             return

@@ -17,10 +17,10 @@
 #define NEAR 512 /* bytes: the GIL's condition variables and mutexes stand together in one structure */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static gl_stall *list;      /* guarded by lock */
-static int64_t hot_until;   /* atomic */
-static uint64_t gil_futex;  /* atomic; an address inside the GIL, 0: not known */
-static uint32_t idle_looks; /* the monitor's */
+static gl_stall *list;                       /* guarded by lock */
+static int64_t last_handoff = INT64_MIN / 2; /* atomic; when */
+static uint64_t gil_futex;                   /* atomic; an address inside the GIL, 0: not known */
+static uint32_t idle_looks;                  /* the monitor's */
 
 int gl_gettid(void) { return (int)syscall(SYS_gettid); }
 
@@ -61,7 +61,7 @@ void gl_stall_awake(gl_stall *w) {
     __atomic_store_n(&w->idle, 0, __ATOMIC_SEQ_CST);
 }
 
-void gl_stall_hot(int64_t now) { __atomic_store_n(&hot_until, now + GL_HOT_FOR, __ATOMIC_RELAXED); }
+void gl_stall_handed_off(int64_t now) { __atomic_store_n(&last_handoff, now, __ATOMIC_RELAXED); }
 
 /* ------------------------------------------------------------- what it does
  * The kernel tells what a thread of our own process is blocked in: the system call's number and arguments. The one
@@ -161,16 +161,24 @@ static int is_due_for_report(gl_stall *w, int64_t now) { /* once for a callback 
     return 1;
 }
 
-static uint32_t examine(gl_stall *w, int64_t now) {
+/* Looks at a loop that runs. Lowers *next, the ns until the next look, if it seems stuck. */
+static uint32_t examine(gl_stall *w, int64_t now, int64_t since_handoff, int64_t *next) {
     uint64_t beat = __atomic_load_n(&w->beat, __ATOMIC_RELAXED);
     uint32_t mode = __atomic_load_n(&w->mode, __ATOMIC_RELAXED), verdict = GL_NOTHING;
     if (beat != w->seen) {
         start_anew(w, beat, now);
+        if (mode == GL_REGION ||
+            (mode == GL_HANDOFF && since_handoff < GL_HOT_FOR && gl_thread_does(w->tid) == GL_SLEEPS))
+            *next = GL_LOOK_FAST;
         return GL_NOTHING;
     }
+    if (mode != GL_KEEP && *next > GL_LOOK_HOT)
+        *next = GL_LOOK_HOT;
     update_asleep(w, now);
-    if (mode == GL_REGION || (mode == GL_HANDOFF && w->asleep && is_blocked(w, now)))
-        verdict |= GL_RETAKE;
+    if (mode == GL_REGION || (mode == GL_HANDOFF && w->asleep && is_blocked(w, now))) {
+        *next = GL_LOOK_FAST;
+        verdict |= now - w->since >= GL_WORTH ? GL_RETAKE : GL_RETAKE_IF_WAITED_FOR;
+    }
     if (mode == GL_HANDOFF && !w->asleep && is_due_for_probe(w, now))
         verdict |= GL_PROBE;
     if (is_due_for_report(w, now))
@@ -178,8 +186,13 @@ static uint32_t examine(gl_stall *w, int64_t now) {
     return verdict;
 }
 
+static int64_t pace(int64_t since_handoff) {
+    return since_handoff < GL_FAST_FOR ? GL_LOOK_FAST : since_handoff < GL_HOT_FOR ? GL_LOOK_HOT : GL_LOOK_BASE;
+}
+
 int64_t gl_stall_look(uint32_t *verdicts) {
-    int64_t now = gl_monotonic_ns(), next = GL_LOOK_BASE;
+    int64_t now = gl_monotonic_ns(), since_handoff = now - __atomic_load_n(&last_handoff, __ATOMIC_RELAXED);
+    int64_t next = pace(since_handoff);
     int all_idle = 1;
     *verdicts = 0;
     pthread_mutex_lock(&lock);
@@ -196,10 +209,7 @@ int64_t gl_stall_look(uint32_t *verdicts) {
             w->seen = UINT64_MAX; /* what it runs next is new */
         } else {
             all_idle = 0;
-            if (__atomic_load_n(&w->beat, __ATOMIC_RELAXED) == w->seen &&
-                __atomic_load_n(&w->mode, __ATOMIC_RELAXED) != GL_KEEP)
-                next = GL_LOOK_HOT;
-            w->verdict = examine(w, now);
+            w->verdict = examine(w, now, since_handoff, &next);
         }
         if (w->due) {
             all_idle = 0;
@@ -209,11 +219,6 @@ int64_t gl_stall_look(uint32_t *verdicts) {
         *verdicts |= w->verdict;
     }
     pthread_mutex_unlock(&lock);
-    if (!all_idle) {
-        idle_looks = 0;
-        if (now < __atomic_load_n(&hot_until, __ATOMIC_RELAXED))
-            next = GL_LOOK_HOT;
-        return next;
-    }
-    return ++idle_looks >= GL_LOOK_IDLE ? 0 : GL_LOOK_BASE;
+    idle_looks = all_idle && next == GL_LOOK_BASE ? idle_looks + 1 : 0;
+    return idle_looks >= GL_LOOK_IDLE ? 0 : next;
 }

@@ -14,13 +14,23 @@
 #define GL_LOOK_BASE 10000000  /* ns between two looks while callbacks come and go: the monitor's own tick */
 #define GL_LOOK_HOT 1000000    /* while one seems stuck, and for GL_HOT_FOR after a handoff */
 #define GL_HOT_FOR 2000000000  /* ns; bursts of blocking calls come again */
+#define GL_LOOK_FAST 100000    /* while one sleeps in a call, and for GL_FAST_FOR after a handoff */
+#define GL_FAST_FOR 3000000    /* ns; what waited behind a call that blocks often blocks as well */
+#define GL_WORTH 1000000       /* ns in a call after which a handoff is worth it though nothing waits */
 #define GL_LOOK_IDLE 100       /* looks at parked loops after which the monitor need not look any more */
 #define GL_ASLEEP_FOR 10000000 /* ns without processor time that tell, where the kernel does not say what for */
 #endif
 
-enum { GL_KEEP = 0, GL_HANDOFF = 1, GL_REGION = 2 };                              /* may it be taken over? */
-enum { GL_NOTHING = 0, GL_RETAKE = 1, GL_PROBE = 2, GL_SLOW = 4, GL_VACANT = 8 }; /* verdicts, or-ed together */
-enum { GL_UNKNOWN = 0, GL_ON_CPU = 1, GL_FOR_GIL = 2, GL_SLEEPS = 3 };            /* what a thread is doing */
+enum { GL_KEEP = 0, GL_HANDOFF = 1, GL_REGION = 2 }; /* may it be taken over? */
+enum {
+    GL_NOTHING = 0,
+    GL_RETAKE = 1,
+    GL_PROBE = 2,
+    GL_SLOW = 4,
+    GL_VACANT = 8,
+    GL_RETAKE_IF_WAITED_FOR = 16
+};                                                                     /* verdicts, or-ed together */
+enum { GL_UNKNOWN = 0, GL_ON_CPU = 1, GL_FOR_GIL = 2, GL_SLEEPS = 3 }; /* what a thread is doing */
 
 typedef struct gl_stall {
     uint64_t beat;   /* atomic, relaxed: the loop's thread counts each callback that begins */
@@ -43,11 +53,11 @@ typedef struct gl_stall {
     struct gl_stall *next, *before; /* guarded by the list's mutex */
 } gl_stall;
 
-void gl_stall_add(gl_stall *w);    /* any thread; wakes the monitor */
-void gl_stall_remove(gl_stall *w); /* any thread */
-void gl_stall_forget(void);        /* in a forked child */
-void gl_stall_awake(gl_stall *w);  /* idle no more; the loop's thread, which then pokes the monitor */
-void gl_stall_hot(int64_t now);    /* a handoff happened: look often for a while */
+void gl_stall_add(gl_stall *w);        /* any thread; wakes the monitor */
+void gl_stall_remove(gl_stall *w);     /* any thread */
+void gl_stall_forget(void);            /* in a forked child */
+void gl_stall_awake(gl_stall *w);      /* idle no more; the loop's thread, which then pokes the monitor */
+void gl_stall_handed_off(int64_t now); /* a handoff happened: look often for a while */
 
 /* One look at every loop; the monitor's thread, without the GIL. Returns the ns until the next one, 0: none is
  * wanted before the monitor is woken. `*verdicts` gets all verdicts or-ed together. */

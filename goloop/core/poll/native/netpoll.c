@@ -686,10 +686,12 @@ int gl_poll(gl_pollset *ps, int64_t deadline, struct epoll_event *events, int ro
 }
 
 void gl_get_stats(gl_stats *out) {
+    clockid_t clock;
     out->fires = __atomic_load_n(&count_fires, __ATOMIC_RELAXED);
     out->stale = __atomic_load_n(&count_stale, __ATOMIC_RELAXED);
     pthread_mutex_lock(&table_lock);
     out->pollsets = open_count;
     out->running = netpoller_running;
+    out->cpu = netpoller_running && !pthread_getcpuclockid(netpoller, &clock) ? gl_clock_ns(clock) : 0;
     pthread_mutex_unlock(&table_lock);
 }

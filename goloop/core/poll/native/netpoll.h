@@ -135,6 +135,7 @@ typedef struct gl_stats {
     uint64_t stale;    /* of these, dropped for their generation */
     uint32_t pollsets; /* open now */
     uint32_t running;  /* 1 while the netpoller thread exists */
+    int64_t cpu;       /* ns of processor time that this thread has used; 0 without one */
 } gl_stats;
 
 void gl_get_stats(gl_stats *out);

@@ -56,7 +56,7 @@ static void wake(void) {
 
 /* Nap for one tick, with looks in between. Returns whether there will be something to look at afterwards. */
 static int tick(long ns) {
-    static int64_t next; /* when to look; the monitor's */
+    static int64_t next, early; /* when to look, and how much before; the monitor's */
     int64_t end = gl_monotonic_ns() + ns, now;
     gl_look see = __atomic_load_n(&look, __ATOMIC_ACQUIRE);
     if (see == NULL) {
@@ -64,7 +64,7 @@ static int tick(long ns) {
         return 0;
     }
     while ((now = gl_monotonic_ns()) < end && !__atomic_load_n(&stopping, __ATOMIC_ACQUIRE)) {
-        if (now < next - GL_EARLY) {
+        if (now < next - early) {
             nap((long)(next < end ? next - now : end - now));
             continue;
         }
@@ -74,6 +74,7 @@ static int tick(long ns) {
             return 0;
         }
         next = gl_monotonic_ns() + wait;
+        early = wait < GL_FAST_TICK ? 0 : GL_EARLY;
     }
     return 1;
 }

@@ -6,6 +6,7 @@
    patch/native/hook.c          calls read the C function from the table each time                 no patches
    patch/cpython_layout.pyx     the first field of a poll object                                   a thread waits for it
                                 the timeout in a socket object: found out, or no patch_ssl()
+   loop/native/context_vars.h   that a Context has its variables as a mapping of their own         copies of contexts
    loop/handles.pxd             what the collector makes of an untracked object                    tracked
 
    To look at a version: build with it, run all tests, read the places above in its sources, and raise the number.
