@@ -93,7 +93,8 @@ def test_a_parked_goroutine_has_a_reason_and_a_time_and_a_stack(kind):
 def test_what_is_waited_for_stands_there_with_its_waiters():
     chan = goloop.Chan(3)
     chan.send(1)
-    waiting = [goloop.go(lambda: goloop.select(goloop.recv(other))) for other in [goloop.Chan()] * 3]
+    other = goloop.Chan()
+    waiting = [goloop.go(lambda: goloop.select(goloop.recv(other))) for _ in range(3)]
     full = goloop.go(lambda: [chan.send(n) for n in range(3)])
     until_parked(full, *waiting)
     found = debug.snapshot()
