@@ -105,8 +105,9 @@ wheel: $(VENV)/release
 sbom: $(VENV)/release
 	rm -rf build/sbom
 	$(PYTHON) -m venv --without-pip build/sbom
-	$(BIN)/python -m pip --python build/sbom install -qq --disable-pip-version-check --find-links dist --pre goloop \
-		--only-binary goloop
+	$(BIN)/python -m pip --python build/sbom install -qq --disable-pip-version-check --no-index --no-deps \
+		--find-links dist goloop
+	$(BIN)/python -m pip --python build/sbom install -qq --disable-pip-version-check goloop  # what it depends on
 	$(BIN)/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml --output-file build/sbom.cdx.json \
 		build/sbom
 

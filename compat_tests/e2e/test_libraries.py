@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import subprocess
 import sys
 
@@ -177,6 +178,42 @@ def test_runner(tmp_path, runner):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
     assert "1 failed, 2 passed" in done.stdout, done.stdout + done.stderr
     assert "KeyError: 'on purpose'" in done.stdout
+
+
+UNITTEST = """
+import asyncio
+import unittest
+
+import loops
+
+class Tests(unittest.IsolatedAsyncioTestCase):
+    loop_factory = LOOP
+
+    async def asyncSetUp(self):
+        self.server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+
+    async def asyncTearDown(self):
+        self.server.close()
+        await self.server.wait_closed()
+
+    async def test_the_loop(self):
+        assert loops.class_name() == loops.CLASS
+        reader, writer = await asyncio.open_connection(*self.server.sockets[0].getsockname())
+        assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+"""
+
+
+def test_unittest(tmp_path):
+    """By the class attribute, which Python 3.13 came with; before it by the command."""
+    (tmp_path / "test_it.py").write_text(UNITTEST.replace("LOOP", "staticmethod(loops.factory())"))
+    start = [sys.executable, "-m", "unittest"] if sys.version_info >= (3, 13) else loops.module("unittest")
+    env = {**os.environ, "PYTHONPATH": f"{HERE}:{tmp_path}"}
+    command = [*start, "-v", "test_it"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Ran 1 test" in done.stderr
 
 
 # ------------------------------------------------------------------------- Kafka
