@@ -704,7 +704,7 @@ def all_goroutines():
     return all_alive()
 
 
-def goroutines():
+def goroutines() -> list[Goroutine[Any]]:
     """Return the goroutines that are not done, oldest first (Go: the goroutine profile); a list of their handles.
 
     From any thread. goloop.debug.dump() says what they wait for.
