@@ -37,7 +37,7 @@ def test_like_goroutines_are_told_once():
     until_parked(*waiting)
     shown = text()
     first, second, third = (g.id for g in waiting[:3])
-    assert re.search(rf"200 × goroutine {first}, {second}, {third} … .*receive \[chan receive: chan A, ", shown)
+    assert re.search(rf"200 . goroutine {first}, {second}, {third} … .*receive \[chan receive: chan A, ", shown)
     assert shown.count("chan receive") == 1
     assert len(shown.splitlines()) < 40
     chan.close()
