@@ -5,15 +5,19 @@ A family is one name for ONLY=. `full` adds the whole grid of connections and si
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import processes
-from harness import Case, Sample, Unavailable
+from harness import Case, Sample
+from loops import NATIVE
 
-NATIVE = "C"  # the contestant that is native/server.c
+BLOCK = 1 << 16  # bytes that are one operation where megabytes are counted
+MEGABYTE = 1e6
+BURST = 200_000  # callbacks scheduled before the first one runs
 SIZES = {100: "100 B", 1024: "1 KiB", 16384: "16 KiB", 262144: "256 KiB"}
 STYLES = {
     "tcp_echo": "protocol",
@@ -37,21 +41,34 @@ def grid(settings: Settings) -> list[tuple[int, int]]:
         return [(1, 1024), (100, 1024), (10, 16384)]
     if settings.full:
         return list(itertools.product((1, 10, 100, 1000), SIZES))
-    return [(1, 1024), (10, 1024), (100, 1024), (1000, 1024), (100, 100), (10, 16384), (10, 262144)]
+    return [(1, 1024), (10, 1024), (50, 1024), (100, 1024), (1000, 1024), (100, 100), (10, 16384), (10, 262144)]
 
 
-def work(s: Settings, family: str, name: str, unit: str, body: str, target: float = 1.1, **parameters: object) -> Case:
+def work(
+    s: Settings,
+    family: str,
+    name: str,
+    unit: str,
+    body: str,
+    target: float = 1.1,
+    part: float = 1,
+    **parameters: object,
+) -> Case:
+    """A workload that times itself. part: how many units are one of its operations."""
+
     def run(loop: str) -> Sample:
-        if loop == NATIVE:
-            raise Unavailable("no C counterpart")
-        return processes.work(loop, body, parameters, s.warmup, s.seconds)
+        return processes.work(loop, body, parameters, s.warmup, s.seconds).per(part)
 
-    return Case(family, name, unit, run, contestants=("asyncio", "uvloop", "goloop"), target=target)
+    return Case(family, name, unit, run, without=(NATIVE,), target=target)
 
 
 def scheduling(s: Settings) -> Iterator[Case]:
     yield work(s, "call_soon", "chain", "callback", "scheduling:call_soon")
     yield work(s, "call_soon", "1,000 at a time", "callback", "scheduling:call_soon_batch")
+    for arguments, name in ((0, "no argument"), (1, "one argument"), (3, "three arguments")):
+        name = f"{BURST:,} at once, {name}"
+        parameters = {"arguments": arguments, "count": BURST}
+        yield work(s, "call_soon", name, "callback", "scheduling:call_soon_burst", part=BURST, **parameters)
     for threads in (1, 4):
         name = f"from {threads} thread{'s' * (threads > 1)}"
         yield work(s, "threadsafe", name, "callback", "scheduling:call_soon_threadsafe", threads=threads)
@@ -61,6 +78,7 @@ def scheduling(s: Settings) -> Iterator[Case]:
             name = f"{operation}, {pending:,} pending"
             yield work(s, "timers", name, "timer", "scheduling:timer", operation=operation, pending=pending)
     yield work(s, "tasks", "create and finish", "task", "scheduling:task")
+    yield work(s, "tasks", "sleep(0)", "turn", "scheduling:sleep_zero")
     yield work(s, "tasks", "gather of 100", "gather", "scheduling:gather", count=100)
     yield work(s, "tasks", "future ping-pong", "round trip", "scheduling:future_ping_pong")
 
@@ -82,8 +100,7 @@ def echo(
 
     def run(contestant: str) -> Sample:
         if contestant == NATIVE:
-            if native is None:
-                raise Unavailable("no C counterpart")
+            assert native is not None
             arguments = [str(socket_path())] if native == "unix" else []
             command = processes.native_command(native, *arguments)
         else:
@@ -94,8 +111,8 @@ def echo(
             finally:
                 socket_path().unlink(missing_ok=True)
 
-    contestants = ("asyncio", "uvloop", "goloop", *((NATIVE,) if native else ()))
-    return Case(family, name, "round trip", run, contestants=contestants, target=target, figure=figure)
+    without = () if native else (NATIVE,)
+    return Case(family, name, "round trip", run, without=without, target=target, figure=figure)
 
 
 def socket_path() -> Path:
@@ -120,11 +137,14 @@ def tcp(s: Settings, family: str, style: str, name: str, connections: int, size:
 def streams(s: Settings) -> Iterator[Case]:
     for family, style in STYLES.items():
         for connections, size in grid(s):
+            if connections == 50 and family not in ("tcp_echo", "tcp_echo_streams"):
+                continue
             yield tcp(s, family, style, title(connections, size), connections, size)
     for connections in (10, 100):
         for style in ("writelines", "writes"):
             name = f"16 pieces by {style}, {title(connections, 1024)}"
             yield tcp(s, "writelines", style, name, connections, 1024)
+        yield tcp(s, "two_writes", "two", f"echo, {title(connections, 1024)}", connections, 1024)
     yield tcp(s, "connect", "once", "connect, echo, close; 10 at a time", 10, 100, "churn")
 
 
@@ -157,21 +177,41 @@ def tls(s: Settings) -> Iterator[Case]:
         yield echo(s, "tls_echo", title(connections, size), "tls", connections, size, target, serve, None)
 
 
+def bulk(s: Settings) -> Iterator[Case]:
+    def one_way(what: str, streams: bool) -> Case:
+        kind = {"sends": "source", "receives": "sink"}[what]
+
+        def run(loop: str) -> Sample:
+            with processes.Server(processes.child_command(loop, f"bulk:{kind}", {"streams": streams})) as server:
+                return processes.drive(server, kind, 1, BLOCK, s.warmup, s.seconds).per(BLOCK / MEGABYTE)
+
+        style = "streams" if streams else "protocol"
+        return Case(f"bulk_{style}", f"MB that a server {what}", "MB", run, without=(NATIVE,), target=1.0)
+
+    for streams in (False, True):
+        for what in ("sends", "receives"):
+            yield one_way(what, streams)
+
+
+def request(
+    s: Settings, family: str, name: str, body: str, path: str, connections: int, target: float, busy: bool = False
+) -> Case:
+    """A web server driven by wrk; busy: while every core has something else to do."""
+
+    def run(loop: str) -> Sample:
+        command = processes.child_command(loop, body, {})
+        with processes.busy() if busy else contextlib.nullcontext(), processes.Server(command) as server:
+            return processes.wrk([server], path, connections, s.warmup, s.seconds)
+
+    name = f"{name}, {connections} connections"
+    return Case(family, name, "request", run, without=(NATIVE,), target=target)
+
+
 def serve_web(loop: str) -> list[str]:
     return processes.child_command(loop, "web:serve", {})
 
 
 def web(s: Settings) -> Iterator[Case]:
-    def request(path: str, name: str, connections: int) -> Case:
-        def run(loop: str) -> Sample:
-            with processes.Server(serve_web(loop)) as server:
-                return processes.wrk(server, path, connections, s.warmup, s.seconds)
-
-        goals = {"/hello": 1.25, "/json": 1.25}
-        target = goals.get(path, 1.05) if connections == 50 else 1.05
-        name = f"{name}, {connections} connections"
-        return Case("http", name, "request", run, contestants=("asyncio", "uvloop", "goloop"), target=target)
-
     plan = {"hello": (10, 50, 500), "json": (50,), "64k": (50,)}
     if s.full:
         plan = dict.fromkeys(plan, (10, 50, 500))
@@ -180,15 +220,19 @@ def web(s: Settings) -> Iterator[Case]:
     names = {"hello": "aiohttp hello", "json": "aiohttp JSON", "64k": "aiohttp 64 KiB"}
     for path, counts in plan.items():
         for connections in counts:
-            yield request(f"/{path}", names[path], connections)
+            target = 1.25 if connections == 50 and path != "64k" else 1.05
+            yield request(s, "http", names[path], "web:serve", f"/{path}", connections, target)
+    for path, name, connections in (("hello", "plain", 50), ("hello", "plain", 10), ("10k", "10 KiB", 50)):
+        if connections == 50 or not s.quick:
+            yield request(s, "uvicorn", f"uvicorn {name}", "asgi:serve", f"/{path}", connections, 1.05)
+    yield request(s, "uvicorn", "uvicorn, body in two writes", "asgi:serve", "/two", 50, 1.05)
 
     def client(loop: str) -> Sample:
         with processes.Server(processes.native_command("http", "13")) as server:
             parameters = {"port": int(server.address), "concurrency": 10}
             return processes.work(loop, "web:client", parameters, s.warmup, s.seconds)
 
-    loops = ("asyncio", "uvloop", "goloop")
-    yield Case("http_client", "aiohttp GET, 10 at a time", "request", client, contestants=loops, target=1.05)
+    yield Case("http_client", "aiohttp GET, 10 at a time", "request", client, without=(NATIVE,), target=1.05)
     for connections in (1, 50):
         name = f"aiohttp WebSocket, {title(connections, 1024)}"
         yield echo(s, "websocket", name, "websocket", connections, 1024, goal(connections), serve_web, None)
@@ -197,6 +241,11 @@ def web(s: Settings) -> Iterator[Case]:
 def others(s: Settings) -> Iterator[Case]:
     yield work(s, "subprocess", "spawn /bin/true, 1 at a time", "process", "process:spawn", 1.0, concurrency=1)
     yield work(s, "subprocess", "spawn /bin/true, 10 at a time", "process", "process:spawn", 1.0, concurrency=10)
+    yield work(s, "subprocess", "MB through cat, streams", "MB", "process:cat", 1.0, BLOCK / MEGABYTE)
+    for host, concurrency in (("127.0.0.1", 1), ("localhost", 1), ("localhost", 10)):
+        name = f"{host}, {concurrency} at a time"
+        parameters = {"host": host, "concurrency": concurrency}
+        yield work(s, "getaddrinfo", name, "call", "names:getaddrinfo", 1.0, 1, **parameters)
 
     def serve(loop: str) -> list[str]:
         return processes.child_command(loop, "echo:tcp", {"style": "protocol"})
@@ -210,6 +259,43 @@ def others(s: Settings) -> Iterator[Case]:
         yield echo(s, "idle", label, "tcp", 100, 1024, target, serve, native, idle, figure)
 
 
+def loaded(s: Settings) -> Iterator[Case]:
+    """The machine has something else to do: on each core a process computes."""
+    posts = work(s, "busy_threadsafe", "from 1 thread", "callback", "scheduling:call_soon_threadsafe", 1.0, threads=1)
+    echoes = tcp(s, "busy_echo", "protocol", title(50, 1024), 50, 1024)
+    for case in (posts, echoes):
+
+        def run(contestant: str, run: Callable[[str], Sample] = case.run) -> Sample:
+            with processes.busy():
+                return run(contestant)
+
+        yield replace(case, run=run)
+    yield request(s, "busy_http", "aiohttp hello", "web:serve", "/hello", 50, 1.0, busy=True)
+
+
+def every_core(s: Settings) -> Iterator[Case]:
+    """As many servers as cores, each on its own, all on one port; on the same cores the load, one wrk each."""
+
+    def servers(family: str, name: str, body: str, busy: bool) -> Case:
+        def run(loop: str) -> Sample:
+            with contextlib.ExitStack() as stack:
+                if busy:
+                    stack.enter_context(processes.busy())
+                started: list[processes.Server] = []
+                for core in processes.cores():
+                    port = int(started[0].address) if started else 0
+                    command = processes.child_command(loop, body, {"port": port, "shared": True})
+                    started.append(stack.enter_context(processes.Server(command, core)))
+                return processes.wrk(started, "/hello", 50, s.warmup, s.seconds)
+
+        name = f"one process a core{', busy cores' if busy else ''}, {name}, 50 connections each"
+        return Case(family, name, "request", run, without=(NATIVE,), target=1.0)
+
+    for family, name, body in (("cores_http", "aiohttp hello", "web:serve"), ("cores_uvicorn", "plain", "asgi:serve")):
+        for busy in (False, True):
+            yield servers(family, name, body, busy)
+
+
 def all_cases(settings: Settings) -> list[Case]:
-    makers = (scheduling, streams, local, datagrams, tls, web, others)
+    makers = (scheduling, streams, local, datagrams, tls, bulk, web, others, loaded, every_core)
     return [case for make in makers for case in make(settings)]

@@ -54,14 +54,12 @@ def command(contestant: str, workload: str, warmup: float, seconds: float) -> li
 
 def operations(workload: str, warmup: float, seconds: float, contestant: str) -> Sample:
     line = command(contestant, workload, warmup, seconds)
-    done = subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True, timeout=seconds + processes.PATIENCE)
-    got = json.loads(done.stdout)
+    got = json.loads(processes.output_of(line, seconds + processes.PATIENCE))
     return Sample(got["operations"] / got["seconds"], got["cpu"] / got["operations"])
 
 
 def memory(contestant: str) -> Sample:
-    done = subprocess.run(command(contestant, "park", 0, 0), stdout=subprocess.PIPE, text=True, check=True, timeout=120)
-    return Sample(rate=0, memory=json.loads(done.stdout)["memory"])
+    return Sample(rate=0, memory=json.loads(processes.output_of(command(contestant, "park", 0, 0), 120))["memory"])
 
 
 def echo(warmup: float, seconds: float, contestant: str) -> Sample:

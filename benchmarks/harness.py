@@ -3,6 +3,9 @@
 A case is measured for several contestants (loops, or whatever a benchmark compares) in turns: within a repeat each
 contestant runs once, in a fresh process, so that the drift of a shared machine meets all of them. Ratios are taken
 pair by pair within a repeat. The spread of a control that does not change says how noisy the machine was.
+
+A contestant that is a guest here is dropped from a family once it fails in it, with the reason, and its samples of
+that case with it: figures of something that does not work count for nothing. Any other failure ends the run.
 """
 
 from __future__ import annotations
@@ -13,8 +16,8 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,12 +31,22 @@ class Sample:
     """One run of one contestant."""
 
     rate: float  # operations per second
-    cpu: float | None = None  # processor seconds per operation, of what is measured
+    cpu: float | None = None  # processor seconds per operation, user and system, of all threads of what is measured
+    system: float | None = None  # the kernel's part of cpu
+    switches: float | None = None  # context switches per operation, voluntary and not, of the same threads
     client_cpu: float | None = None  # the same of the load generator
     p50: float | None = None  # microseconds
     p99: float | None = None
     memory: float | None = None  # bytes per idle connection
     lost: int = 0
+
+    def per(self, part: float) -> Sample:
+        """The same with another unit: an operation was so many of them."""
+        scaled = replace(self, rate=self.rate * part)
+        for name in ("cpu", "system", "switches", "client_cpu"):
+            value = getattr(self, name)
+            setattr(scaled, name, None if value is None else value / part)
+        return scaled
 
 
 @dataclass(frozen=True)
@@ -44,13 +57,20 @@ class Case:
     name: str
     unit: str  # what one operation is
     run: Callable[[str], Sample]
-    contestants: tuple[str, ...] = ()  # empty: all that were asked for
+    without: tuple[str, ...] = ()  # contestants that have nothing of the kind
     target: float | None = None  # what goloop / uvloop should be at least
     figure: str = "rate"  # the field of Sample that is compared; less is better for all but rate
 
 
 class Unavailable(Exception):
     """A run is not possible here, for the reason given."""
+
+
+class Failed(Exception):
+    """What was measured gave a wrong answer, none in time, or crashed."""
+
+
+Dropped = dict[tuple[str, str], str]  # by family and contestant: why
 
 
 @dataclass
@@ -64,6 +84,7 @@ class Result:
     figure: str = "rate"
     samples: dict[str, list[Sample]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    dropped: dict[str, str] = field(default_factory=dict)  # contestants that failed in this family: how
 
     def values(self, contestant: str, figure: str = "") -> list[float]:
         got = (getattr(sample, figure or self.figure) for sample in self.samples.get(contestant, ()))
@@ -73,27 +94,67 @@ class Result:
         values = self.values(contestant, figure)
         return statistics.median(values) if values else None
 
-    def spread(self, contestant: str) -> float | None:
+    def spread(self, contestant: str, figure: str = "") -> float | None:
         """(maximum - minimum) / median."""
-        values = self.values(contestant)
+        values = self.values(contestant, figure)
         return (max(values) - min(values)) / statistics.median(values) if len(values) > 1 else None
 
-    def ratios(self, one: str, other: str) -> list[float]:
+    def ratios(self, one: str, other: str, figure: str = "") -> list[float]:
         """one / other, pair by pair: the runs of one repeat met the same weather."""
-        pairs = zip(self.values(one), self.values(other), strict=False)
+        pairs = zip(self.values(one, figure), self.values(other, figure), strict=False)
         return [a / b for a, b in pairs if b]
 
-    def ratio(self, one: str, other: str) -> float | None:
-        ratios = self.ratios(one, other)
+    def ratio(self, one: str, other: str, figure: str = "") -> float | None:
+        ratios = self.ratios(one, other, figure)
         return statistics.median(ratios) if ratios else None
 
+    def best(self, contestants: Iterable[str], figure: str = "") -> str | None:
+        """Of these the one with the best median; None if none has a figure."""
+        medians = {who: value for who in contestants if (value := self.median(who, figure)) is not None}
+        choose = max if (figure or self.figure) == "rate" else min
+        return choose(medians, key=medians.__getitem__) if medians else None
 
-def interleave(cases: Sequence[Case], contestants: Sequence[str], repeats: int, console: Console) -> list[Result]:
-    """Measure every case `repeats` times, contestants in turns, with a progress bar."""
-    plan = [
-        (case, [c for c in contestants if not case.contestants or c.partition("+")[0] in case.contestants])
-        for case in cases
-    ]
+
+def turns(case: Case, contestants: Sequence[str], repeats: int) -> Iterator[str]:
+    """Who runs, in which order: everyone has each place once in a while."""
+    who = [contestant for contestant in contestants if contestant.partition("+")[0] not in case.without]
+    for repeat in range(repeats if who else 0):
+        first = repeat % len(who)
+        yield from who[first:] + who[:first]
+
+
+def measure(case: Case, result: Result, contestant: str, is_guest: Callable[[str], bool], dropped: Dropped) -> str:
+    """Add one sample to the result, and return what should be said: nothing, or why there is none."""
+    try:
+        result.samples.setdefault(contestant, []).append(case.run(contestant))
+        return ""
+    except Unavailable as exc:
+        result.samples.pop(contestant)
+        result.notes.append(f"{contestant}: {exc}")
+        return str(exc)
+    except Exception as exc:  # a fault of the benchmark itself meets the others as well, and ends the run
+        if not is_guest(contestant):
+            exc.add_note(f"{contestant} fails in {case.family}: {case.name}")
+            raise
+        reason = dropped[case.family, contestant] = f"{case.name}: {exc}"
+        result.samples.pop(contestant)
+        return reason
+
+
+def interleave(
+    cases: Sequence[Case],
+    contestants: Sequence[str],
+    repeats: int,
+    console: Console,
+    is_guest: Callable[[str], bool] = lambda contestant: False,
+    dropped: Dropped | None = None,
+) -> list[Result]:
+    """Measure every case `repeats` times, contestants in turns, with a progress bar.
+
+    is_guest: is this one dropped if it fails? dropped: those that are already, more are added.
+    """
+    dropped = {} if dropped is None else dropped
+    plan = [list(turns(case, contestants, repeats)) for case in cases]
     results = [Result(case.family, case.name, case.unit, case.target, case.figure) for case in cases]
     columns = (
         TextColumn("{task.description}"),
@@ -103,22 +164,19 @@ def interleave(cases: Sequence[Case], contestants: Sequence[str], repeats: int, 
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("measuring", total=repeats * sum(len(who) for _, who in plan))
-        for (case, who), result in zip(plan, results, strict=True):
-            missing: set[str] = set()
-            for repeat in range(repeats):
-                # Everyone has each place in the order once in a while.
-                turns = who[repeat % len(who) :] + who[: repeat % len(who)] if who else []
-                for contestant in turns:
-                    progress.update(task, description=f"{case.family}: {case.name} [{contestant}]")
-                    if contestant not in missing:
-                        try:
-                            result.samples.setdefault(contestant, []).append(case.run(contestant))
-                        except Unavailable as exc:
-                            missing.add(contestant)
-                            result.notes.append(f"{contestant}: {exc}")
-                            console.print(f"[yellow]{case.family}: {case.name}, {contestant}: {exc}")
-                    progress.advance(task)
+        task = progress.add_task("measuring", total=sum(map(len, plan)))
+        for case, who, result in zip(cases, plan, results, strict=True):
+            missing = {contestant for contestant in who if (case.family, contestant) in dropped}
+            for contestant in who:
+                progress.update(task, description=f"{case.family}: {case.name} \\[{contestant}]")
+                if contestant not in missing:
+                    complaint = measure(case, result, contestant, is_guest, dropped)
+                    if complaint:
+                        missing.add(contestant)
+                        console.print(f"{case.family}: {case.name}, {contestant}: {complaint}", style="yellow")
+                progress.advance(task)
+    for result in results:
+        result.dropped = {who: why for (family, who), why in dropped.items() if family == result.family}
     return results
 
 

@@ -1,9 +1,11 @@
-"""goloop side by side with asyncio, uvloop and a C server: make bench.
+"""goloop side by side with asyncio, other event loops and a C server: make bench.
 
     python benchmarks/run.py [--only tcp_echo,timers] [--loops uvloop,goloop] [--repeats 5] [--seconds 0.5]
 
-A whole run takes about half an hour, --quick about five minutes; --full measures every combination of connections
-and sizes. Results are written to benchmarks/results/ as JSON, Markdown and a chart; --from draws them again.
+Every loop of loops.py that is installed takes part; one that answers wrong is dropped, and the results say so. With
+asyncio, uvloop, goloop and C a whole run takes about three quarters of an hour, --quick a quarter of that; each further
+loop adds a quarter. --full measures every combination of connections and sizes. Results are written to
+benchmarks/results/ as JSON, Markdown and a chart; --from draws them again.
 """
 
 from __future__ import annotations
@@ -16,20 +18,25 @@ from pathlib import Path
 
 import cases
 import harness
+import loops
+import qualify
 import report
 from rich.console import Console
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("goloop", "uvloop", "aiohttp")
+PACKAGES = (loops.SUBJECT, *loops.PEERS, "aiohttp", "uvicorn", "httptools")
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="families, or parts of 'family: case', separated by commas")
+    parser.add_argument(
+        "--only", default="", help="families, beginnings of 'family: case', or parts of names, with commas"
+    )
     parser.add_argument(
         "--loops",
         default="",
-        help="e.g. uvloop,goloop,goloop+GOLOOP_IO=auto; default: asyncio,uvloop,goloop,C",
+        help="e.g. uvloop,goloop,goloop+GOLOOP_IO=auto; default: asyncio, goloop, C and every installed one of "
+        + ", ".join(loops.PEERS),
     )
     parser.add_argument("--repeats", type=int, help="runs of each; default: 5, with --quick 3")
     parser.add_argument("--seconds", type=float, help="length of a run; default: 0.5, with --quick 0.3")
@@ -42,16 +49,34 @@ def arguments() -> argparse.Namespace:
 
 
 def chosen(settings: cases.Settings, only: str) -> list[harness.Case]:
-    wanted = [word for word in re.split(r",(?! )", only) if word]  # a name of a case may have a comma, with a space
+    # A name of a case may have commas, before a space and in numbers.
+    wanted = [word for word in re.split(r",(?! |\d{3}\b)", only) if word]
     every = cases.all_cases(settings)
     if not wanted:
         return every
     families = {case.family for case in every}
-    return [
-        case
-        for case in every
-        if any(case.family == word if word in families else word in f"{case.family}: {case.name}" for word in wanted)
-    ]
+
+    def meets(case: harness.Case, word: str) -> bool:
+        if word in families:
+            return case.family == word
+        title = f"{case.family}: {case.name}"
+        return title.startswith(word) if ": " in word else word in title
+
+    return [case for case in every if any(meets(case, word) for word in wanted)]
+
+
+def participants(asked: str, console: Console) -> list[str]:
+    """Who takes part. Whoever is asked for and not installed is left out aloud, the others in silence."""
+    if not asked:
+        return loops.default_contestants()
+    names = asked.split(",")
+    unknown = [name for name in names if loops.base(name) not in loops.KNOWN]
+    if unknown:
+        raise SystemExit(f"run.py: {', '.join(unknown)}: known are {', '.join(loops.KNOWN)}")
+    missing = [name for name in names if not loops.installed(loops.base(name))]
+    if missing:
+        console.print(f"not installed, and left out: {', '.join(missing)}", style="yellow")
+    return [name for name in names if name not in missing]
 
 
 def publish(path: Path, console: Console) -> None:
@@ -59,12 +84,12 @@ def publish(path: Path, console: Console) -> None:
     env, settings, results = harness.load(path)
     contestants = settings["contestants"]
     report.show(results, contestants, console)
-    if report.CONTROL not in contestants:
+    if loops.CONTROL not in contestants:
         console.print("[red]without asyncio as a control this run says nothing about the noise: it does not count")
     elif settings["repeats"] < 5:
         console.print("[red]fewer than five repeats: this run does not count")
     path.with_suffix(".md").write_text(report.markdown(results, contestants, env, settings))
-    report.draw(results, path.with_suffix(".svg"))
+    report.draw(results, contestants, path.with_suffix(".svg"))
     console.print(
         f"load average {env['load_before']:.1f} before, {env['load_after']:.1f} after; written: {path}, .md, .svg"
     )
@@ -83,10 +108,12 @@ def main() -> int:
         for case in selection or cases.all_cases(settings):
             console.print(f"{case.family}: {case.name}")
         return 0 if args.list else 2
-    contestants = args.loops.split(",") if args.loops else ["asyncio", "uvloop", "goloop", cases.NATIVE]
+    contestants = participants(args.loops, console)
+    families = list(dict.fromkeys(case.family for case in selection))
     repeats = args.repeats or (3 if args.quick else 5)
     env = harness.environment(PACKAGES)
-    results = harness.interleave(selection, contestants, repeats, console)
+    dropped = qualify.qualify(contestants, families, qualify.checks(), console)
+    results = harness.interleave(selection, contestants, repeats, console, loops.is_peer, dropped)
     env["load_after"] = os.getloadavg()[0]
     used = {"repeats": repeats, "seconds": seconds, "warmup": settings.warmup, "contestants": contestants}
     harness.save(args.out, env, used, results)

@@ -1,4 +1,4 @@
-"""The results of a run: a table for people, JSON for tools, Markdown for the README."""
+"""The results of a run: a table for people, JSON for tools, Markdown for the documentation."""
 
 from __future__ import annotations
 

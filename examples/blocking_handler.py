@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib.metadata
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -110,7 +111,9 @@ async def serve(port: int) -> None:
     print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
     print(f"/fetch asks by {CLIENT}", flush=True)
     try:
-        await asyncio.Event().wait()
+        stop = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+        await stop.wait()
     finally:
         await runner.cleanup()
         other.shutdown()

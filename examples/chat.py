@@ -4,6 +4,7 @@ No locks: the room is a goroutine, and channels are the way to talk to it. Run: 
 then `nc 127.0.0.1 8000` from several terminals.
 """
 
+import argparse
 import sys
 
 from goloop import Chan, go, net, recv, select
@@ -58,12 +59,18 @@ def client(conn: net.Conn, join: Joins, leave: Chan[str], said: Said) -> None:
 
 
 def main() -> None:
-    address = sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:8000"
+    parser = argparse.ArgumentParser(description="A chat server: connect with `nc 127.0.0.1 8000`. Ctrl-C ends it.")
+    parser.add_argument("address", nargs="?", default="127.0.0.1:8000", help="HOST:PORT (default: %(default)s)")
+    address = parser.parse_args().address
+    try:
+        listener = net.listen("tcp", address)
+    except (OSError, ValueError) as error:
+        sys.exit(f"chat.py: cannot listen on {address}: {error}")
     join: Joins = Chan()
     leave: Chan[str] = Chan()
     said: Said = Chan()
     go(room, join, leave, said)
-    with net.listen("tcp", address) as listener:
+    with listener:
         print(f"listening on {listener.addr}", flush=True)
         try:
             for conn in listener:

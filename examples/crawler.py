@@ -3,8 +3,8 @@
 Run: python examples/crawler.py [pages]
 """
 
+import argparse
 import re
-import sys
 import time
 
 from goloop import Chan, go, net, sleep
@@ -69,7 +69,11 @@ def crawl(address: str, at_once: int = 20) -> dict[str, str]:
 
 
 def main() -> None:
-    pages = int(sys.argv[1]) if len(sys.argv) > 1 else 100
+    parser = argparse.ArgumentParser(description="Crawl a site that the program serves itself.")
+    parser.add_argument("pages", nargs="?", type=int, default=100, help="how many it has (default: %(default)s)")
+    pages = parser.parse_args().pages
+    if pages < 1:
+        parser.error(f"a site has at least one page, not {pages}")
     with net.listen("tcp", "127.0.0.1:0") as listener:
         go(serve, listener, pages)
         start = time.perf_counter()

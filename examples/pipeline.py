@@ -3,7 +3,7 @@
 Run: python examples/pipeline.py [up to]
 """
 
-import sys
+import argparse
 
 from goloop import Chan, go
 
@@ -53,7 +53,11 @@ def merge(*channels: Chan[int]) -> Chan[int]:
 
 
 def main() -> None:
-    limit = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    parser = argparse.ArgumentParser(description="Look for primes in a pipeline of goroutines.")
+    parser.add_argument("limit", nargs="?", type=int, default=10_000, help="below which (default: %(default)s)")
+    limit = parser.parse_args().limit
+    if limit < 3:
+        parser.error(f"there is no prime below {limit}: take at least 3")
     numbers = count(limit)
     found = sorted(merge(*[primes(numbers) for _ in range(3)]))  # three workers share one input
     print(f"{len(found)} primes below {limit}, the last one is {found[-1]}")

@@ -4,6 +4,7 @@ The goroutines block in time.sleep() as plain threads would; the coroutine count
 to show that nothing holds it up. Run: python examples/shared_channel.py
 """
 
+import argparse
 import asyncio
 import time
 
@@ -43,4 +44,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description="One channel between goroutines and a coroutine.").parse_args()
     goloop.run(main())

@@ -3,6 +3,7 @@
 Run: python examples/virtual_time.py
 """
 
+import argparse
 import asyncio
 import contextlib
 import io
@@ -65,6 +66,7 @@ def test_deposits() -> None:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description="Tests in virtual time, and a race that a seed finds.").parse_args()
     run(test_the_client_tries_for_an_hour)
 
     with contextlib.redirect_stderr(io.StringIO()) as line:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         map,
         map_unordered,
     )
-    from goloop.policy import EventLoopPolicy
+    from goloop.policy import EventLoopPolicy as EventLoopPolicy
 
 
 def _nothing_moves(found: Any) -> tuple[BaseException | None, Any]:
@@ -59,7 +59,6 @@ __version__ = "0.1.0"
 __all__ = [
     "Chan",
     "ChannelClosed",
-    "EventLoopPolicy",
     "GoloopError",
     "Goroutine",
     "Loop",
@@ -107,7 +106,8 @@ __all__ = [
     "wait",
 ]
 
-# Imported at the first use.
+# Imported at the first use. EventLoopPolicy is not in __all__, for `from goloop import *` asks for all that is, and
+# policies are deprecated.
 _SUBMODULES = {"context", "debug", "errgroup", "monkey", "net", "rate", "singleflight", "sync", "testing", "timer"}
 _TOGETHER = {
     *("async_first", "async_join_all", "async_map", "async_map_unordered"),
@@ -137,6 +137,9 @@ if _environment.get("GOLOOP_MONKEY"):
 if _environment.get("GOLOOP_DUMP"):
     importlib.import_module("goloop.debug").dump_on_signal(_environment.get("GOLOOP_DUMP"))
 
+if _environment.get("GOLOOP_SCHEDTRACE"):
+    importlib.import_module("goloop.debug._schedtrace").start()
+
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "EventLoopPolicy"})

@@ -92,6 +92,13 @@ VARIABLES = {
         "What becomes of an exception in a goroutine that no join() or await receives: the loop's exception handler "
         "is told (report, the default), or the process ends with status 2 (crash). Read at the import.",
     ),
+    "GOLOOP_SCHEDTRACE": Variable(
+        _count,
+        None,
+        "is a number of milliseconds, at least 1",
+        "Print a line about workers, goroutines and loops to stderr every so many milliseconds (Go: schedtrace). "
+        "Default: none. Read at the import.",
+    ),
     "GOLOOP_SHUTDOWN_TIMEOUT": Variable(
         _seconds,
         5.0,

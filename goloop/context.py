@@ -119,7 +119,7 @@ class _Scope(_Node):
 
     def __init__(self) -> None:
         super().__init__()
-        self.done = _Done()
+        self.done: _Done = _Done()
         self.children: dict[_Node, None] = {}
         self.entry: CallbackTimer | None = None  # the deadline's
         self._outcome: dict[str, tuple[_Err, BaseException | None]] = {}

@@ -61,4 +61,4 @@ class LeakError(GoloopError, AssertionError):
 
     def __init__(self, text: str, leaks: Iterable[Any] = ()) -> None:
         super().__init__(text)
-        self.leaks = list(leaks)
+        self.leaks: list[Any] = list(leaks)

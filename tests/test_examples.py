@@ -14,8 +14,6 @@ from pathlib import Path
 
 import pytest
 
-import goloop
-
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -206,11 +204,52 @@ def test_the_threaded_server_before_and_after(name):
         assert results == [["-", f"v{n}"] for n in range(50)]
 
 
-def test_the_tables_of_coming_from_name_things_that_there_are():
-    rows = [line for line in (COMING / "README.md").read_text().splitlines() if line.startswith("| `")]
-    text = "\n".join(row.split(" | ")[1] for row in rows)
-    assert len(rows) > 20
-    for module, name in re.findall(r"`(?:goloop\.)?(sync|net|context|timer|monkey)\.(\w+)", text):
-        assert hasattr(getattr(goloop, module), name), f"{module}.{name}"
-    for name in re.findall(r"goloop\.(\w+)\(", text):
-        assert hasattr(goloop, name), name
+# ------------------------------------------------------------------ all of them
+NEEDS = {"gevent_before.py": ["gevent"], "cluster.py": ["distributed"]}
+PROGRAMS = [*sorted(EXAMPLES.glob("*.py")), *sorted(COMING.glob("*.py"))]
+
+
+def start(program, *args):
+    for needed in NEEDS.get(program.name, ()):
+        pytest.importorskip(needed)
+    return subprocess.run([sys.executable, program, *args], capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
+def test_an_example_says_what_it_does(program):
+    done = start(program, "-h")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: {program.name}") and len(done.stdout.splitlines()) > 4
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
+def test_an_example_takes_wrong_arguments_without_a_traceback(program):
+    done = start(program, "--coffee")
+    assert done.returncode == 2 and f"{program.name}: error: " in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("chat.py", ["nowhere"]),
+        ("chat.py", ["192.0.2.1:80"]),
+        ("crawler.py", ["0"]),
+        ("pipeline.py", ["2"]),
+        ("coming_from/gevent_after.py", ["http://127.0.0.1:9/"]),
+        ("coming_from/gevent_before.py", ["http://127.0.0.1:9/"]),
+        ("coming_from/go_after.py", ["nowhere"]),
+        ("coming_from/threads_after.py", ["127.0.0.1", "99999"]),
+        ("coming_from/threads_before.py", ["127.0.0.1", "99999"]),
+    ],
+)
+def test_what_an_example_cannot_do_is_an_error_and_no_traceback(name, args):
+    done = start(EXAMPLES / name, *args)
+    assert done.returncode in (1, 2) and done.stderr.strip() and not done.stdout
+    if "before" not in name:  # gevent prints what its greenlets raise
+        assert "Traceback" not in done.stderr
+
+
+def test_the_index_has_every_example():
+    index = (EXAMPLES.parent / "docs" / "start" / "examples.md").read_text()
+    shown = [f"[`{each.name}`]" for each in EXAMPLES.glob("*.py")] + ["[`coming_from/`]"]
+    assert [each for each in shown if each not in index] == []

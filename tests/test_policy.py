@@ -65,6 +65,26 @@ def test_run_sets_debug_mode(debug):
     assert goloop.run(look(), debug=debug) is (default if debug is None else debug)
 
 
+def test_run_takes_a_loop_factory():
+    made = []
+
+    def factory():
+        made.append(goloop.Loop(watch=True))
+        return made[-1]
+
+    assert goloop.run(which(), loop_factory=factory) is made[0]
+    assert len(made) == 1 and made[0].is_closed()
+    assert type(goloop.run(which(), loop_factory=asyncio.SelectorEventLoop)) is asyncio.SelectorEventLoop
+
+
+@pytest.mark.parametrize("switch", ["handoff", "watch"])
+def test_run_with_a_loop_factory_refuses_what_only_the_factory_could_pass_on(switch):
+    coroutine = which()
+    with pytest.raises(TypeError, match="loop_factory has to pass them on itself"):
+        goloop.run(coroutine, loop_factory=goloop.Loop, **{switch: True})
+    coroutine.close()
+
+
 def test_run_wants_a_coroutine():
     with pytest.raises((ValueError, TypeError)):
         goloop.run(which)

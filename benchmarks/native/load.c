@@ -4,6 +4,8 @@
  *
  * KIND: tcp, tls, websocket, udp, churn (connect, one message, until the server closes): ADDRESS is a port of
  * 127.0.0.1. unix: ADDRESS is a path. SIZE: bytes a message. IDLE: further connections that stay silent.
+ * Two more kinds have no round trips: source reads what the server sends, sink sends to it, as fast as it goes; an
+ * operation is SIZE bytes.
  * Prints "measuring" when the warm-up is over, a line of JSON at the end, and keeps the connections open until
  * its standard input ends, so that the server's processor time and memory can be read in both moments.
  */
@@ -28,9 +30,9 @@ static SSL_CTX *tls_context;
 typedef void SSL;
 #endif
 
-enum kind { TCP, TLS, WEBSOCKET, UDP, CHURN, UNIX, KINDS };
-static const char *const KIND_NAMES[KINDS] = {"tcp", "tls", "websocket", "udp", "churn", "unix"};
-enum { RESEND_MS = 50, EVENTS = 256, BUCKETS = 64 * 32 };
+enum kind { TCP, TLS, WEBSOCKET, UDP, CHURN, UNIX, SOURCE, SINK, KINDS };
+static const char *const KIND_NAMES[KINDS] = {"tcp", "tls", "websocket", "udp", "churn", "unix", "source", "sink"};
+enum { RESEND_MS = 50, EVENTS = 256, BUCKETS = 64 * 32, BULK_CALLS = 16 };
 
 struct connection {
     int fd;
@@ -113,7 +115,8 @@ static void upgrade(int fd) { /* to a WebSocket */
 }
 
 static void watch(struct connection *c, int op) {
-    struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data = {.ptr = c}};
+    uint32_t events = kind == SOURCE ? EPOLLIN : kind == SINK ? EPOLLOUT : EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
+    struct epoll_event event = {.events = events, .data = {.ptr = c}};
     if (epoll_ctl(epfd, op, c->fd, &event) < 0)
         die("epoll_ctl");
 }
@@ -215,9 +218,26 @@ static void churn(struct connection *c) {
     }
 }
 
+static void bulk(struct connection *c) { /* level-triggered: it may leave something for the next turn */
+    for (int i = 0; i < BULK_CALLS; i++) {
+        ssize_t n = kind == SINK ? transmit(c, message, message_size) : receive(c);
+        if (n < 0)
+            return;
+        if (n == 0)
+            die("the server closed");
+        c->got += (size_t)n;
+        trips += c->got / message_size;
+        c->got %= message_size;
+    }
+}
+
 static void step(struct connection *c) {
     if (kind == CHURN) {
         churn(c);
+        return;
+    }
+    if (kind == SOURCE || kind == SINK) {
+        bulk(c);
         return;
     }
     push(c);
@@ -330,7 +350,7 @@ int main(int argc, char **argv) {
     struct connection *connections = calloc((size_t)count, sizeof *connections);
     for (int i = 0; i < count; i++)
         open_connection(&connections[i]);
-    if (kind != CHURN)
+    if (kind != CHURN && kind != SOURCE && kind != SINK)
         for (int i = 0; i < count; i++)
             begin(&connections[i]);
 

@@ -7,6 +7,7 @@ import socket
 import ssl
 from typing import Any
 
+from workloads import keep
 from workloads.listening import listener
 
 
@@ -33,6 +34,14 @@ class EchoWrites(Echo):
     def data_received(self, data: bytes) -> None:
         for at in range(0, len(data), 64):
             self.transport.write(data[at : at + 64])
+
+
+class EchoTwice(Echo):
+    """Answers in two writes, as a head and a body are written."""
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data[:100])
+        self.transport.write(data[100:])
 
 
 class EchoOnce(Echo):
@@ -81,6 +90,7 @@ PROTOCOLS: dict[str, Any] = {
     "buffered": EchoBuffered,
     "writelines": EchoPieces,
     "writes": EchoWrites,
+    "two": EchoTwice,
     "once": EchoOnce,
 }
 
@@ -98,7 +108,7 @@ async def tcp(loop: Any, style: str) -> int:
         server = await asyncio.start_server(echo_stream, sock=listener(), backlog=1024)
     else:
         server = await loop.create_server(PROTOCOLS[style], sock=listener(), backlog=1024)
-    loop.benchmark_server = server
+    keep(server)
     return port_of(server)
 
 
@@ -119,13 +129,13 @@ async def tcp_sock(loop: Any) -> int:
             clients.add(client)
             client.add_done_callback(clients.discard)
 
-    loop.benchmark_server = loop.create_task(accept())
+    keep(loop.create_task(accept()))
     port: int = server.getsockname()[1]
     return port
 
 
 async def unix(loop: Any, path: str) -> str:
-    loop.benchmark_server = await loop.create_unix_server(Echo, path, backlog=1024)
+    keep(await loop.create_unix_server(Echo, path, backlog=1024))
     return path
 
 
@@ -139,5 +149,5 @@ async def tls(loop: Any, certificate: str, key: str) -> int:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     server = await loop.create_server(Echo, sock=listener(), ssl=context, backlog=1024)
-    loop.benchmark_server = server
+    keep(server)
     return port_of(server)

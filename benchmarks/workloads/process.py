@@ -1,4 +1,4 @@
-"""Subprocesses: spawn, wait for the exit."""
+"""Subprocesses: spawn, wait for the exit; bytes through one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import asyncio.subprocess
 from typing import Any
 
 from child import Operate, Watch
+
+BLOCK = bytes(1 << 16)
 
 
 async def spawn(loop: Any, concurrency: int) -> Operate:
@@ -22,5 +24,36 @@ async def spawn(loop: Any, concurrency: int) -> Operate:
 
         with watch:
             await asyncio.gather(*(start() for _ in range(concurrency)))
+
+    return operate
+
+
+async def cat(loop: Any) -> Operate:
+    """Blocks go into a running cat and come back, by streams."""
+
+    async def operate(n: int, watch: Watch) -> None:
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec("cat", stdin=pipe, stdout=pipe)
+        stdin, stdout = process.stdin, process.stdout
+        assert stdin is not None
+        assert stdout is not None
+
+        async def feed() -> None:
+            for _ in range(n):
+                stdin.write(BLOCK)
+                await stdin.drain()
+
+        async def read() -> None:
+            left = n * len(BLOCK)
+            while left:
+                data = await stdout.read(1 << 18)
+                if not data:
+                    raise EOFError(f"{left} bytes did not come back")
+                left -= len(data)
+
+        with watch:
+            await asyncio.gather(feed(), read())
+        stdin.close()
+        await process.wait()
 
     return operate

@@ -8,6 +8,8 @@ from typing import Any
 
 from child import Operate, Watch
 
+from workloads import keep
+
 
 def nothing() -> None:
     pass
@@ -50,6 +52,24 @@ async def call_soon_batch(loop: Any) -> Operate:
                 for _ in range(min(1000, n - seen)):
                     loop.call_soon(count, 1)
                 await asyncio.sleep(0)
+
+    return operate
+
+
+async def call_soon_burst(loop: Any, arguments: int, count: int) -> Operate:
+    """Bursts: `count` callbacks are scheduled at once, and then run. A burst is the operation."""
+
+    bodies: dict[int, Any] = {0: nothing, 1: lambda a: None, 3: lambda a, b, c: None}
+    body, args = bodies[arguments], (1, 2, 3)[:arguments]
+
+    async def operate(n: int, watch: Watch) -> None:
+        for _ in range(n):
+            done = loop.create_future()
+            with watch:
+                for _ in range(count):
+                    loop.call_soon(body, *args)
+                loop.call_soon(done.set_result, None)
+                await done
 
     return operate
 
@@ -108,7 +128,7 @@ async def threadsafe_wake(loop: Any) -> Operate:
 async def timer(loop: Any, operation: str, pending: int) -> Operate:
     """call_later beside `pending` timers that are not due: set, cancel or fire."""
     # On the loop for as long as the process lives; spread, so that a heap has something to order.
-    loop.benchmark_timers = [loop.call_later(1000 + i * 7919 % 1000, nothing) for i in range(pending)]
+    keep([loop.call_later(1000 + i * 7919 % 1000, nothing) for i in range(pending)])
     chunk = 1000
 
     async def set_timers(n: int, watch: Watch) -> None:
@@ -156,6 +176,17 @@ async def task(loop: Any) -> Operate:
         with watch:
             for _ in range(n):
                 await loop.create_task(work())
+
+    return operate
+
+
+async def sleep_zero(loop: Any) -> Operate:
+    """A task gives way, again and again."""
+
+    async def operate(n: int, watch: Watch) -> None:
+        with watch:
+            for _ in range(n):
+                await asyncio.sleep(0)
 
     return operate
 

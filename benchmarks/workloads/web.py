@@ -36,7 +36,7 @@ async def websocket(request: web.Request) -> web.WebSocketResponse:
     return socket
 
 
-async def serve(loop: Any) -> int:
+async def serve(loop: Any, port: int = 0, shared: bool = False) -> int:
     app = web.Application()
     app.add_routes(
         [
@@ -48,10 +48,10 @@ async def serve(loop: Any) -> int:
     )
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    site = web.SockSite(runner, listener(), backlog=1024)
+    site = web.SockSite(runner, listener(port, shared), backlog=1024)
     await site.start()
-    port: int = runner.addresses[0][1]
-    return port
+    bound: int = runner.addresses[0][1]
+    return bound
 
 
 async def client(loop: Any, port: int, concurrency: int) -> Operate:

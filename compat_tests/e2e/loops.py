@@ -10,6 +10,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 # name -> what class_name() of a loop must say
@@ -54,6 +55,14 @@ def install() -> None:
         import uvloop
 
         asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+
+
+def module(*args: str) -> list[str]:
+    """Return the command that runs a module with args on the loop under test, if it makes its loop as asyncio says."""
+    if NAME == "uvloop":
+        launcher = Path(__file__).with_name("apps") / "on_uvloop.py"
+        return [sys.executable, "-X", "faulthandler", str(launcher), "-m", *args]
+    return python("-m", *args)
 
 
 def python(*args: str) -> list[str]:

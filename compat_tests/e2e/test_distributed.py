@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ pytest.importorskip("distributed", reason="distributed is not installed: pip ins
 import loops
 from commands import APPS, Command
 
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "cluster.py"
 SQUARES = [n * n for n in range(1000)]
 
 
@@ -44,3 +46,17 @@ def test_a_cluster_in_processes(tmp_path, authority, certificate_files, protocol
             "loops after restart": [loops.CLASS] * 2,
         }
         assert "Traceback (most" not in program.output()
+
+
+@pytest.mark.skipif(loops.NAME != "goloop", reason="the example is one of goroutines")
+@pytest.mark.timeout(180)
+def test_the_example_survives_the_death_of_a_worker(tmp_path):
+    args = [sys.executable, "-X", "faulthandler", "-W", "error", str(EXAMPLE), "100000"]
+    with Command(args, tmp_path, env={"DASK_TEMPORARY_DIRECTORY": str(tmp_path)}) as program:
+        program.wait_for("new worker", limit=120)
+        assert program.end() == 0
+        assert program.output().splitlines() == [
+            "2 workers, whose loops are goloop's",
+            "one of them was killed",
+            "9592 primes below 100000, in 100 blocks; 1 new worker",
+        ]

@@ -25,7 +25,9 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = ROOT / "compat_tests" / "e2e"
 # The packages that the tests are about, of all that the group brings
 STACK = ["aiohttp", "uvicorn", "starlette", "gunicorn", "hypercorn", "tornado", "asyncpg", "psycopg", "redis"]
-STACK += ["distributed", "pyzmq"]
+STACK += ["distributed", "pyzmq", "fastapi", "litestar", "quart", "django", "sanic", "granian", "daphne", "twisted"]
+STACK += ["grpcio", "sqlalchemy", "anyio", "pytest-asyncio", "ipython", "ipykernel", "jupyterlab", "textual"]
+STACK += ["prompt-toolkit", "aiokafka"]
 
 
 def _postgres() -> str | None:

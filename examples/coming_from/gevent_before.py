@@ -7,6 +7,7 @@ from gevent import monkey
 
 monkey.patch_all()
 
+import argparse
 import re
 import sys
 import urllib.parse
@@ -40,5 +41,11 @@ def crawl(start: str, at_once: int = 20) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    titles = crawl(sys.argv[1])
+    parser = argparse.ArgumentParser(description="Crawl every page of a site, twenty at a time.")
+    parser.add_argument("url", help="the first page, such as http://127.0.0.1:8000/")
+    options = parser.parse_args()
+    try:
+        titles = crawl(options.url)
+    except (OSError, ValueError) as error:
+        sys.exit(f"cannot crawl {options.url}: {error}")
     print(f"{len(titles)} pages, from {min(titles.values())!r} to {max(titles.values())!r}")

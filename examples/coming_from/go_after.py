@@ -3,6 +3,7 @@
 Run: python go_after.py 127.0.0.1:0
 """
 
+import argparse
 import signal
 import sys
 from typing import NamedTuple
@@ -52,8 +53,14 @@ def serve(ctx: context.Context, conn: net.Conn, jobs: SendChan[Job]) -> None:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description="Factors of numbers, one a line, by a pool of workers.")
+    parser.add_argument("address", nargs="?", default="127.0.0.1:0", help="HOST:PORT (default: %(default)s)")
+    options = parser.parse_args()
     with context.notify(context.background(), signal.SIGINT, signal.SIGTERM) as ctx:
-        listener = net.listen("tcp", sys.argv[1])
+        try:
+            listener = net.listen("tcp", options.address)
+        except (OSError, ValueError) as error:
+            sys.exit(f"cannot listen on {options.address}: {error}")
         print("listening on", listener.addr, flush=True)
         context.after_func(ctx, listener.close)
 

@@ -3,6 +3,7 @@
 Run: python threads_after.py 127.0.0.1 0
 """
 
+import argparse
 import sys
 
 from goloop import go, net, sync
@@ -37,11 +38,27 @@ def answer(words: list[str]) -> str:
             return "set KEY VALUE, or get KEY"
 
 
-if __name__ == "__main__":
-    with net.listen("tcp", f"{sys.argv[1]}:{sys.argv[2]}") as listener:
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="A table of words that clients set and get, a line each.")
+    parser.add_argument("host", nargs="?", default="127.0.0.1", help="(default: %(default)s)")
+    parser.add_argument("port", nargs="?", type=int, default=0, help="0: a free one (default: %(default)s)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse()
+    try:
+        listener = net.listen("tcp", f"{options.host}:{options.port}")
+    except (OSError, ValueError) as error:
+        sys.exit(f"cannot listen on {options.host}:{options.port}: {error}")
+    with listener:
         print("listening on", listener.addr, flush=True)
         try:
             for conn in listener:
                 go(serve, conn)
         except KeyboardInterrupt:
             print("bye")
+
+
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,7 @@
 Run: python threads_before.py 127.0.0.1 0
 """
 
+import argparse
 import socketserver
 import sys
 import threading
@@ -42,10 +43,26 @@ class Server(socketserver.ThreadingTCPServer):
     request_queue_size = 1000
 
 
-if __name__ == "__main__":
-    with Server((sys.argv[1], int(sys.argv[2])), Client) as server:
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="A table of words that clients set and get, a line each.")
+    parser.add_argument("host", nargs="?", default="127.0.0.1", help="(default: %(default)s)")
+    parser.add_argument("port", nargs="?", type=int, default=0, help="0: a free one (default: %(default)s)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse()
+    try:
+        server = Server((options.host, options.port), Client)
+    except (OSError, OverflowError) as error:
+        sys.exit(f"cannot listen on {options.host}:{options.port}: {error}")
+    with server:
         print("listening on", ":".join(map(str, server.server_address)), flush=True)
         try:
             server.serve_forever()
         except KeyboardInterrupt:
             print("bye")
+
+
+if __name__ == "__main__":
+    main()

@@ -16,6 +16,7 @@ from goloop.context import Context
 from goloop.core.net.conn import Conn
 from goloop.core.net.packet_conn import PacketConn
 from goloop.core.net.polldesc import PollDesc, may_wait
+from goloop.core.sched.bubble import refuse_in_bubble
 from goloop.core.sched.goroutine import Goroutine, go
 from goloop.core.sched.goroutine_api import sleep
 from goloop.errors import Canceled, DeadlineExceeded
@@ -71,6 +72,7 @@ class DialOptions(NamedTuple):
 
 
 def dial_with(how: DialOptions, network: str, address: str | os.PathLike[str], until: Limit) -> Any:
+    refuse_in_bubble("dial()")
     in_goroutine = may_wait("dial()", "asyncio.open_connection()")
     wanted = parse(network, address, passive=False)
     what = f"dial {network} {os.fspath(address)}"

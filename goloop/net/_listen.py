@@ -10,6 +10,7 @@ from functools import partial
 from goloop.core.net.listener import Listener
 from goloop.core.net.packet_conn import PacketConn
 from goloop.core.net.polldesc import may_wait
+from goloop.core.sched.bubble import refuse_in_bubble
 from goloop.core.system.socket_file import SocketFile
 from goloop.net._address import ResolvedAddress, pack, parse, resolve, unix_path
 from goloop.net._limit import Limit
@@ -20,6 +21,7 @@ _BACKLOG = 65535  # the kernel cuts it down to net.core.somaxconn, as Go asks fo
 
 def _targets(network: str, address: str | os.PathLike[str], kind: int, reuse_port: bool) -> list[ResolvedAddress]:
     """The addresses that a name has, in the order in which they are tried: IPv4 before IPv6, as in Go."""
+    refuse_in_bubble("listen()")
     wanted = parse(network, address, passive=True)
     if wanted.kind != kind:
         other = "listen" if wanted.kind == socket.SOCK_STREAM else "listen_packet"

@@ -21,7 +21,7 @@ from goloop.core.patch.hook import plain
 from goloop.core.sched.handoff import StuckCallback
 from goloop.runtime import ports
 
-logger = logging.getLogger("goloop")
+logger: logging.Logger = logging.getLogger("goloop")
 
 INTERVAL = 60.0  # seconds between two lines in the log for one call site
 SITES = 4096  # call sites that are remembered

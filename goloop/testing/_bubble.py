@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 import types
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, overload
@@ -37,7 +38,9 @@ class bubble:
     At the end tasks are cancelled, as asyncio.run() does, and goroutines are waited for, as Go does; they are cancelled
     if the body raises. An exception of a goroutine that was not received is raised then. DeadlockError when all wait
     and no timer is left: the body gets asyncio.CancelledError where it waits. RuntimeError for real I/O, for a channel
-    from outside, inside of another bubble or goroutine, or where a loop runs. In a plain thread.
+    from outside, for a wait for anything else from outside (of goloop.sync, a net.pipe()), for what was made inside and
+    is used outside meanwhile, for another loop that is run inside, inside of another bubble or goroutine, or where a
+    loop runs. In a plain thread.
     """
 
     def __init__(self, seed: Seed = None, start: Start = None) -> None:
@@ -55,11 +58,13 @@ class bubble:
             raise RuntimeError("a bubble is entered once: make another one")
         loop = self._loop = _make_loop(self._choices, self._start)
         self._root = loop.worker.adopt(greenlet.getcurrent(), "bubble")
+        loop._body, loop._entered = self._root, sys._getframe(1)
         self._hub = greenlet.greenlet(self._run)
         try:
             self._hub.switch()  # until the loop switches to the new goroutine, which is this greenlet
         except BaseException:
             loop.worker.disown(self._root)
+            loop._body = loop._entered = None
             loop.close()
             raise
         return loop
@@ -80,6 +85,7 @@ class bubble:
             loop.worker.release(self._root)
             loop.stop()
             self._hub.switch()  # until it ends
+        loop._body = loop._entered = None
         failure = self._fatal or report(loop, raised, self._deadlock)
         loop.close()
         if failure is not None and failure is not raised:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import functools
 import os
 import sys
 import threading
@@ -14,6 +15,7 @@ from typing import Any, NoReturn
 from goloop._eventloop.loop import Loop
 from goloop.core.sched import goroutine
 from goloop.core.sched.bubble import BubbleCore, Choices
+from goloop.core.sched.bubble import bubble as here
 from goloop.errors import DeadlockError
 
 Seed = int | str | Callable[[int], int] | None
@@ -21,6 +23,7 @@ Start = float | datetime.datetime | None
 
 MIDNIGHT_2000 = 946684800.0  # Go synctest's start, in seconds of time.time()
 _HERE = os.path.dirname(__file__) + os.sep
+_refusing = False  # other loops, see _refuse_other_loops()
 _ROUNDS = 100  # cancellations that a goroutine may swallow before it is left behind
 
 
@@ -72,6 +75,27 @@ def _refused(name: str) -> Callable[..., NoReturn]:
     return method
 
 
+def _refuse_other_loops() -> None:
+    """From now on asyncio's own loops look where they are run: one that waits in a bubble would wait in real time."""
+    global _refusing
+    if _refusing:
+        return
+    _refusing = True
+    base: Any = asyncio.BaseEventLoop
+    base._check_running = _outside(base._check_running)
+    asyncio.Runner.__init__ = _outside(asyncio.Runner.__init__)  # type: ignore[method-assign]
+
+
+def _outside(method: Any) -> Any:
+    @functools.wraps(method)
+    def checked(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if here() not in (None, self):  # goloop's loops look themselves
+            raise RuntimeError("a bubble has one loop, whose time is virtual: no other one can run in it")
+        return method(self, *args, **kwargs)
+
+    return checked
+
+
 class BubbleLoop(BubbleCore, Loop):
     """An asyncio event loop whose clock is virtual; bubble() and run() make one, and event_loop() returns one.
 
@@ -80,8 +104,11 @@ class BubbleLoop(BubbleCore, Loop):
     """
 
     _is_bubble = True
+    _body: Any = None  # of `with bubble()`: its goroutine,
+    _entered: Any = None  # and the frame that has the block
 
     def __init__(self, seed: Seed | Choices = None, start: Start = None) -> None:
+        _refuse_other_loops()
         made = choices(seed)
         begin = epoch(start)
         monkey = sys.modules.get("goloop.monkey")
@@ -192,13 +219,24 @@ class BubbleLoop(BubbleCore, Loop):
 
     def _who_waits(self) -> Iterator[tuple[str, list[str]]]:
         for g in goroutine.goroutines_of(self):
+            stack = self._within(g.stack()) if g is self._body else g.stack()
             made = [frame for frame in g.spawn_stack if not frame.filename.startswith(_HERE)]
             where = f", started at {made[-1].filename}:{made[-1].lineno} in {made[-1].name}" if made else ""
-            yield f"{g!r}{where}", traceback.format_list(g.stack())
+            yield f"{g!r}{where}", traceback.format_list(stack)
         own = self._goroutine_tasks()
         for task in sorted(asyncio.all_tasks(self), key=lambda task: task.get_name()):
             if task not in own:
                 yield repr(task), traceback.format_list(_awaits(task.get_coro()))
+
+    def _within(self, stack: traceback.StackSummary) -> traceback.StackSummary:
+        """Return the body's part of its thread's stack."""
+        outside = self._entered and self._entered.f_back
+        while outside is not None:
+            del stack[0]
+            outside = outside.f_back
+        while stack and stack[0].filename.startswith(_HERE):
+            del stack[0]
+        return stack
 
 
 _REFUSED = """

@@ -1,9 +1,9 @@
 """Where things were made: the stacks of what a no_leaks() block makes, as far as Python tells.
 
 While a block is open, an audit hook notes the stack that opens a file, makes a socket, or starts a child process;
-Thread.start() notes its caller; the coroutines of the block's thread keep their origin; its loop notes what sets a
-timer. There is no way to take an audit hook out: it stays, as does the other Thread.start(), and both do nothing while
-no block is open.
+Thread.start(), os.pipe() and its like note their callers, goloop.net who makes or accepts a connection; the coroutines
+of the block's thread keep their origin; its loop notes what sets a timer. There is no way to take an audit hook out: it
+stays, as does the other Thread.start(), and both do nothing while no block is open.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import weakref
 from types import FrameType
 from typing import Any
 
+from goloop.core.net import polldesc
 from goloop.core.sync import timer_thread
 
 DEPTH = 12  # frames of a stack
@@ -24,7 +25,7 @@ DEPTH = 12  # frames of a stack
 _open = 0  # blocks. Guard: the GIL, as for all here
 _installed = False
 _paths: dict[str, traceback.StackSummary] = {}
-_descriptors: dict[int, traceback.StackSummary] = {}
+_descriptors: dict[int, tuple[str, traceback.StackSummary]] = {}  # with what /proc says that they are
 _sockets: list[tuple[weakref.ref[Any], traceback.StackSummary]] = []  # whose descriptors are not known yet
 _threads: weakref.WeakKeyDictionary[threading.Thread, traceback.StackSummary] = weakref.WeakKeyDictionary()
 _commands: dict[tuple[str, ...], traceback.StackSummary] = {}
@@ -59,7 +60,18 @@ def _settle_sockets() -> None:
         if sock is None or sock.fileno() >= 0:
             _sockets.remove((reference, made))
             if sock is not None:
-                _descriptors[sock.fileno()] = made
+                _note(sock.fileno(), made)
+
+
+def _note(number: int, made: traceback.StackSummary) -> None:
+    try:
+        _descriptors[number] = os.readlink(f"/proc/self/fd/{number}"), made
+    except FileNotFoundError:
+        pass  # it is closed already
+
+
+def _connection(number: int) -> None:
+    _note(number, stack(sys._getframe(1)))
 
 
 def _opened(args: tuple[Any, ...], made: traceback.StackSummary) -> None:
@@ -83,6 +95,33 @@ def _noting_start(start: Any) -> Any:
     return note
 
 
+def _noting_descriptors(make: Any) -> Any:
+    """Return a function that notes where it is called, and the descriptors that it returns: one, or a tuple of them."""
+
+    @functools.wraps(make)
+    def note(*args: Any, **kwargs: Any) -> Any:
+        made = make(*args, **kwargs)
+        for number in made if isinstance(made, tuple) else (made,):
+            _note(number, stack(sys._getframe(1)))
+        return made
+
+    return note
+
+
+# What makes descriptors without an audit event, and what stands there in the meantime.
+_SILENT = {
+    name: (getattr(os, name), _noting_descriptors(getattr(os, name)))
+    for name in ("dup", "eventfd", "memfd_create", "openpty", "pipe", "pipe2")
+    if hasattr(os, name)
+}
+
+
+def _exchange(now: int, then: int) -> None:
+    for name, functions in _SILENT.items():
+        if getattr(os, name) is functions[now]:  # else it is somebody else's by now
+            setattr(os, name, functions[then])
+
+
 def _process(args: tuple[Any, ...], made: traceback.StackSummary) -> None:
     command = args[1]
     words = [command] if isinstance(command, (str, bytes, os.PathLike)) else command
@@ -101,7 +140,8 @@ _EVENTS = {
 def of_descriptor(number: int, target: str) -> traceback.StackSummary | None:
     """Return where a descriptor was made. target: what /proc says that it is."""
     _settle_sockets()
-    return _descriptors.get(number) if target.startswith("socket:") else _paths.get(target)
+    then, made = _descriptors.get(number, (None, None))
+    return made if then == target else _paths.get(target)
 
 
 def of_thread(thread: threading.Thread) -> traceback.StackSummary | None:
@@ -138,6 +178,9 @@ class Watch:
             _installed = True
             sys.addaudithook(_hook)
             threading.Thread.start = _noting_start(threading.Thread.start)  # type: ignore[method-assign]
+        if not _open:
+            _exchange(0, 1)
+            polldesc.trace(_connection)
         _open += 1
         self._depth = sys.get_coroutine_origin_tracking_depth()
         sys.set_coroutine_origin_tracking_depth(max(self._depth, DEPTH))
@@ -157,6 +200,8 @@ class Watch:
         if self._loop is not None:
             del self._loop.call_at, self._loop.call_later
         if not _open:
+            _exchange(1, 0)
+            polldesc.trace(None)
             for notes in (_paths, _descriptors, _sockets, _commands):
                 notes.clear()
 

@@ -11,7 +11,6 @@ import functools
 import gc
 import inspect
 import os
-import warnings
 
 import pytest
 
@@ -59,9 +58,7 @@ def run_on(name, scenario, *, debug=False):
                 loop.run_until_complete(loop.shutdown_asyncgens())
                 loop.run_until_complete(loop.shutdown_default_executor())
             loop.close()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)
-            gc.collect()
+        gc.collect()
     return outcome
 
 

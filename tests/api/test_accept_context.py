@@ -10,6 +10,7 @@ import pytest
 
 from tests.helpers.certificates import client_context, server_context
 from tests.helpers.recorders import Recorder
+from tests.helpers.servers import ending
 from tests.helpers.sockets import socket_pair
 from tests.helpers.waiting import async_until
 
@@ -33,7 +34,7 @@ async def server_of(loop, kind, path, serve):
         address = server.sockets[0].getsockname()
         secure = {"ssl": client_context()} if kind == "tls" else {}
         connect = lambda: asyncio.open_connection(*address, **secure)  # noqa: E731
-    async with server:
+    async with ending(server):
         yield connect
 
 

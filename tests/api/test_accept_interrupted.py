@@ -10,7 +10,7 @@ import pytest
 from tests.helpers.certificates import client_context, server_context
 from tests.helpers.outcomes import reports
 from tests.helpers.recorders import Echo, Recorder, decreed, stock
-from tests.helpers.servers import talks
+from tests.helpers.servers import serving, talks
 from tests.helpers.waiting import async_until, settle
 
 KINDS = ["tcp", "tls"]
@@ -97,10 +97,8 @@ def test_a_server_that_its_first_connection_closes_goes_on_with_that_one(both):
                 super().connection_made(transport)
                 server.close()
 
-        server = await loop.create_server(First, "127.0.0.1", 0)
-        answered = await talks(loop, server.sockets[0].getsockname())
-        await server.wait_closed()
-        return answered
+        async with serving(loop, First) as (server, address):
+            return await talks(loop, address)
 
     assert both(scenario) is True
 
@@ -129,17 +127,19 @@ def test_connections_that_were_told_of_are_left_alone_when_the_server_closes(bot
 def test_a_tls_connection_whose_task_is_cancelled_before_it_begins_is_closed(both):
     @decreed(b"", because="asyncio leaves the accepted socket to the garbage collector")
     async def scenario(loop):
+        cancelling = asyncio.Event()
+
         def cancelled(loop, coro, **options):
             task = asyncio.Task(coro, loop=loop, **options)
             task.cancel()
+            cancelling.set()
             return task
 
         server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0, ssl=server_context())
         with socket.create_connection(server.sockets[0].getsockname()) as peer:
             peer.setblocking(False)
             loop.set_task_factory(cancelled)
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
+            await cancelling.wait()
             loop.set_task_factory(None)
             received = await loop.sock_recv(peer, 10)
         server.close()
@@ -204,6 +204,8 @@ def test_what_a_server_accepts_while_it_closes_is_closed(both, kind, close):
         with socket.create_connection(server.sockets[0].getsockname()) as peer:
             await accepted.wait()
             await asyncio.wait_for(server.wait_closed(), 10)
+            if kind == "tcp":
+                await recorder.until("lost")
             await settle()
             assert recorder.events == ([] if kind == "tls" else ["made", ("lost", None)])
             peer.setblocking(False)
@@ -236,15 +238,14 @@ def test_a_silent_tls_client_is_closed_with_the_server(both):
 
 def test_a_tls_connection_that_is_made_for_the_client_goes_on_when_the_server_closes(both):
     async def scenario(loop):
-        server = await loop.create_server(Echo, "127.0.0.1", 0, ssl=server_context())
-        address = server.sockets[0].getsockname()
-        reader, writer = await asyncio.open_connection(*address, ssl=client_context(), server_hostname="goloop.test")
-        server.close()  # the end of the handshake is on its way to the server
-        writer.write(b"there")
-        received = await reader.readexactly(5)
-        writer.close()
-        await server.wait_closed()
-        return received
+        async with serving(loop, Echo, ssl=server_context()) as (server, address):
+            secure = {"ssl": client_context(), "server_hostname": "goloop.test"}
+            reader, writer = await asyncio.open_connection(*address, **secure)
+            server.close()  # the end of the handshake is on its way to the server
+            writer.write(b"there")
+            received = await reader.readexactly(5)
+            writer.close()
+            return received
 
     assert both(scenario) == b"there"
 
@@ -283,19 +284,18 @@ def test_the_connections_behind_the_one_that_closes_the_server_are_closed(both):
                 if len(recorders) == 1:
                     server.close()
 
-        server = await loop.create_server(First, "127.0.0.1", 0)
-        peers = [socket.create_connection(server.sockets[0].getsockname()) for _ in range(3)]  # accepted in one turn
-        for peer in peers:
-            peer.setblocking(False)
-            await loop.sock_sendall(peer, b"there?")
-        for peer in peers:
-            with contextlib.suppress(ConnectionError):
-                answers.append(await loop.sock_recv(peer, 10) == b"there?")
-                continue
-            answers.append(False)
-        for peer in peers:
-            peer.close()
-        await asyncio.wait_for(server.wait_closed(), 10)
+        async with serving(loop, First) as (server, address):
+            peers = [socket.create_connection(address) for _ in range(3)]  # accepted in one turn
+            for peer in peers:
+                peer.setblocking(False)
+                await loop.sock_sendall(peer, b"there?")
+            for peer in peers:
+                with contextlib.suppress(ConnectionError):
+                    answers.append(await loop.sock_recv(peer, 10) == b"there?")
+                    continue
+                answers.append(False)
+            for peer in peers:
+                peer.close()
         return answers, len(recorders)
 
     assert both(scenario) == ([True, False, False], 3)

@@ -9,6 +9,7 @@ import pytest
 
 from tests.helpers.endpoints import endpoint
 from tests.helpers.recorders import DatagramRecorder
+from tests.helpers.servers import ending
 
 needs_ipv6 = pytest.mark.skipif(not os.path.exists("/proc/net/if_inet6"), reason="no IPv6 here")
 INET = (socket.AF_INET, "127.0.0.1")
@@ -116,7 +117,7 @@ def test_both_ends_of_a_tcp_connection_know_the_addresses(both, family):
     async def scenario(loop):
         made = loop.create_future()
         server = await loop.create_server(lambda: Keep(made), family[1], 0)
-        async with server:
+        async with ending(server):
             name = server.sockets[0].getsockname()
             client, _ = await loop.create_connection(asyncio.Protocol, *name[:2])
             accepted = await asyncio.wait_for(made, 30)
@@ -131,8 +132,7 @@ def test_both_ends_of_a_tcp_connection_know_the_addresses(both, family):
             )
             client.close()
             accepted.close()
-            await asyncio.sleep(0)
-            return outcome
+        return outcome
 
     assert both(scenario)[:2] == (True, True)
 
@@ -146,7 +146,7 @@ def test_the_name_of_a_unix_client(both, name, tmp_path):
         address = {"path": str(tmp_path / f"c{loop.time()}"), "abstract": b"\0goloop-c%d" % os.getpid(), "none": ""}[
             name
         ]
-        async with server:
+        async with ending(server):
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
                 client.setblocking(False)
                 if address:
@@ -155,7 +155,6 @@ def test_the_name_of_a_unix_client(both, name, tmp_path):
                 accepted = await asyncio.wait_for(made, 30)
                 outcome = accepted.get_extra_info("peername") == address, accepted.get_extra_info("sockname") == path
                 accepted.close()
-                await asyncio.sleep(0)
-                return outcome
+        return outcome
 
     assert both(scenario) == (True, True)

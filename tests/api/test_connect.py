@@ -13,6 +13,7 @@ import pytest
 
 from tests.helpers.outcomes import async_outcome_of, outcome_of
 from tests.helpers.recorders import Echo, Recorder, decreed
+from tests.helpers.servers import ending
 from tests.helpers.sockets import receive, socket_pair
 from tests.helpers.waiting import async_until, settle
 
@@ -23,14 +24,8 @@ needs_ipv6 = pytest.mark.skipif(not os.path.exists("/proc/net/if_inet6"), reason
 @contextlib.asynccontextmanager
 async def echo_server(loop, host="127.0.0.1"):
     """The port of a server on that host."""
-    server = await loop.create_server(Echo, host, 0)
-    try:
+    async with ending(await loop.create_server(Echo, host, 0)) as server:
         yield server.sockets[0].getsockname()[1]
-    except BaseException:
-        server.close()  # no waiting for connections that a failed scenario left open
-        raise
-    server.close()
-    await server.wait_closed()
 
 
 async def echoes(transport, protocol):
@@ -305,12 +300,10 @@ def test_unix_connection(both, tmp_path, kind):
     path = tmp_path / "sock"
 
     async def scenario(loop):
-        server = await loop.create_unix_server(Echo, path)
-        transport, protocol = await loop.create_unix_connection(Recorder, kind(path))
-        peer = transport.get_extra_info("peername") == str(path)
-        outcome = peer, transport.get_extra_info("sockname"), await echoes(transport, protocol)
-        server.close()
-        await server.wait_closed()
+        async with ending(await loop.create_unix_server(Echo, path)):
+            transport, protocol = await loop.create_unix_connection(Recorder, kind(path))
+            peer = transport.get_extra_info("peername") == str(path)
+            outcome = peer, transport.get_extra_info("sockname"), await echoes(transport, protocol)
         path.unlink(missing_ok=True)
         return outcome
 

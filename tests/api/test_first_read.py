@@ -11,6 +11,7 @@ import pytest
 from tests.helpers.certificates import HOST, client_context, server_context, tls_server
 from tests.helpers.pipetools import pipe_files
 from tests.helpers.recorders import DatagramRecorder, Recorder, decreed
+from tests.helpers.servers import ending, serving
 from tests.helpers.sockets import listening, socket_pair
 from tests.helpers.waiting import async_until, settle
 
@@ -63,17 +64,13 @@ def test_over_a_given_socket(both, kind, how):
 
 def test_over_tcp_to_a_server_that_speaks_first(both):
     async def scenario(loop):
-        server = await loop.create_server(lambda: Recorder(made=lambda p: p.transport.write(b"banner")), "127.0.0.1", 0)
+        async with serving(loop, lambda: Recorder(made=lambda p: p.transport.write(b"banner"))) as (_, address):
 
-        @contextlib.asynccontextmanager
-        async def connect(protocol):
-            yield (await loop.create_connection(lambda: protocol, *server.sockets[0].getsockname()))[0]
+            @contextlib.asynccontextmanager
+            async def connect(protocol):
+                yield (await loop.create_connection(lambda: protocol, *address))[0]
 
-        try:
             return await rounds(connect)
-        finally:
-            server.close()
-            await server.wait_closed()
 
     assert both(scenario) == [ORDER]
 
@@ -132,13 +129,10 @@ def test_a_servers_handler_begins_before_its_reader_gets_data(both):
                 seen.set_result(bytes(reader._buffer))
             writer.close()
 
-        server = await asyncio.start_server(handle, "127.0.0.1", 0)
-        with socket.create_connection(server.sockets[0].getsockname()) as client:
-            client.send(b"request")
-            before = await seen
-            server.close()
-            await server.wait_closed()
-        return before
+        async with ending(await asyncio.start_server(handle, "127.0.0.1", 0)) as server:
+            with socket.create_connection(server.sockets[0].getsockname()) as client:
+                client.send(b"request")
+                return await seen
 
     assert both(scenario) == b""
 
@@ -358,10 +352,8 @@ def test_accepting_while_data_waits_loses_nothing(both):
                 if len(got) == 8:
                     done.set_result(None)
 
-            server = await loop.create_server(lambda: Recorder(lost=lost), sock=listener.dup())
-            await done
-            server.close()
-            await server.wait_closed()
+            async with ending(await loop.create_server(lambda: Recorder(lost=lost), sock=listener.dup())):
+                await done
             for client in clients:
                 client.close()
             return sorted(got)

@@ -16,6 +16,7 @@ from goloop.core.system.addrinfo import literal_addrinfo
 from tests.helpers.outcomes import async_outcome_of, logged
 from tests.helpers.recorders import Recorder
 from tests.helpers.scripts import run_script
+from tests.helpers.servers import ending
 from tests.helpers.sockets import client, listening
 
 LITERALS = [
@@ -359,19 +360,18 @@ def test_connections_and_servers_at_literals_need_no_thread(loop, offloaded, hos
         family = socket.AF_INET6 if ":" in connect_to else socket.AF_INET
         sockets = [sock for sock in server.sockets if sock.family == family]
         port = sockets[0].getsockname()[1]
-        transport, _ = await loop.create_connection(asyncio.Protocol, connect_to, port, local_addr=(connect_to, 0))
-        peer = transport.get_extra_info("peername")
-        transport.close()
-        with client(family) as sock:
-            await loop.sock_connect(sock, (connect_to, port))
-            peers = [peer, sock.getpeername()]
+        async with ending(server):
+            transport, _ = await loop.create_connection(asyncio.Protocol, connect_to, port, local_addr=(connect_to, 0))
+            peers = [transport.get_extra_info("peername")]
+            transport.close()
+            with client(family) as sock:
+                await loop.sock_connect(sock, (connect_to, port))
+                peers.append(sock.getpeername())
         datagrams, _ = await loop.create_datagram_endpoint(
             asyncio.DatagramProtocol, (connect_to, 0), (connect_to, port)
         )
         peers.append(datagrams.get_extra_info("peername"))
         datagrams.close()
-        server.close()
-        await server.wait_closed()
         return peers, port
 
     peers, port = loop.run_until_complete(scenario())

@@ -10,7 +10,7 @@ import pytest
 
 from tests.helpers.outcomes import async_outcome_of
 from tests.helpers.recorders import Echo, Recorder
-from tests.helpers.servers import serving, talks
+from tests.helpers.servers import ending, serving, talks
 from tests.helpers.sockets import receive
 from tests.helpers.waiting import async_until, settle
 
@@ -71,9 +71,11 @@ def test_start_serving_false_listens_later(both):
 
 def test_server_is_an_async_context_manager(both):
     async def scenario(loop):
-        async with await loop.create_server(Echo, "127.0.0.1", 0) as server:
-            served = await talks(loop, server.sockets[0].getsockname())
-        return served, server.is_serving(), server.sockets
+        server = await loop.create_server(Echo, "127.0.0.1", 0)
+        async with ending(server):
+            async with server:
+                served = await talks(loop, server.sockets[0].getsockname())
+            return served, server.is_serving(), server.sockets
 
     assert both(scenario) == (True, False, ())
 
@@ -187,7 +189,7 @@ def test_clients_closed_by_the_server(both, method):
 
 def test_several_hosts_and_repeated_ones(both):
     async def scenario(loop):
-        async with await loop.create_server(Echo, ["127.0.0.1", "127.0.0.2", "127.0.0.1"], 0) as server:
+        async with ending(await loop.create_server(Echo, ["127.0.0.1", "127.0.0.2", "127.0.0.1"], 0)) as server:
             names = sorted(sock.getsockname()[0] for sock in server.sockets)
             return names, [await talks(loop, sock.getsockname()) for sock in server.sockets]
 
@@ -197,7 +199,7 @@ def test_several_hosts_and_repeated_ones(both):
 @pytest.mark.parametrize("host", [None, ""], ids=repr)
 def test_any_host(both, host):
     async def scenario(loop):
-        async with await loop.create_server(Echo, host, 0) as server:
+        async with ending(await loop.create_server(Echo, host, 0)) as server:
             facts = sorted((sock.family.name, sock.getsockname()[0]) for sock in server.sockets)
             four = next(sock for sock in server.sockets if sock.family == socket.AF_INET)
             return facts, await talks(loop, ("127.0.0.1", four.getsockname()[1]))
@@ -209,7 +211,7 @@ def test_any_host(both, host):
 @needs_ipv6
 def test_ipv6_listens_on_ipv6_alone(both):
     async def scenario(loop):
-        async with await loop.create_server(Echo, "::1", 0) as server:
+        async with ending(await loop.create_server(Echo, "::1", 0)) as server:
             sock = server.sockets[0]
             only = sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
             return sock.family.name, only, await talks(loop, sock.getsockname(), socket.AF_INET6)
@@ -232,7 +234,7 @@ def test_link_local_address_keeps_its_scope_id(both):
     address, device = link_local()
 
     async def scenario(loop):
-        async with await loop.create_server(Echo, f"{address}%{device}", 0) as server:
+        async with ending(await loop.create_server(Echo, f"{address}%{device}", 0)) as server:
             name = server.sockets[0].getsockname()
             recorder = Recorder()
             transport, _ = await loop.create_connection(lambda: recorder, f"{address}%{device}", name[1])
@@ -250,13 +252,10 @@ def test_link_local_address_keeps_its_scope_id(both):
 def test_reuse_port_lets_two_servers_share(both):
     async def scenario(loop):
         async with serving(loop, reuse_port=True) as (first, address):
-            second = await loop.create_server(Echo, *address, reuse_port=True)
-            option = second.sockets[0].getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
-            first.close()
-            answered = await talks(loop, address)
-            second.close()
-            await second.wait_closed()
-            return option != 0, answered
+            async with ending(await loop.create_server(Echo, *address, reuse_port=True)) as second:
+                option = second.sockets[0].getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+                first.close()
+                return option != 0, await talks(loop, address)
 
     assert both(scenario) == (True, True)
 
@@ -284,10 +283,8 @@ def test_given_socket_is_served_and_closed(both):
     async def scenario(loop):
         sock = socket.create_server(("127.0.0.1", 0))
         sock.setblocking(True)
-        server = await loop.create_server(Echo, sock=sock)
-        answered = await talks(loop, sock.getsockname()), sock.getblocking()
-        server.close()
-        await server.wait_closed()
+        async with ending(await loop.create_server(Echo, sock=sock)):
+            answered = await talks(loop, sock.getsockname()), sock.getblocking()
         await settle()
         return answered, sock.fileno()
 

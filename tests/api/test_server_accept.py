@@ -15,7 +15,7 @@ import pytest
 from tests.helpers.outcomes import async_outcome_of, reports
 from tests.helpers.recorders import Echo, Recorder, decreed
 from tests.helpers.scripts import run_loop_script
-from tests.helpers.servers import serving, talks
+from tests.helpers.servers import ending, serving, talks
 from tests.helpers.sockets import receive, socket_pair
 from tests.helpers.waiting import async_until
 
@@ -32,7 +32,7 @@ def test_unix_server_at_a_path(both, tmp_path, kind):
     path = tmp_path / "sock"
 
     async def scenario(loop):
-        async with await loop.create_unix_server(Echo, kind(path)) as server:
+        async with ending(await loop.create_unix_server(Echo, kind(path))) as server:
             facts = [server.sockets[0].getsockname() == str(path), await talks(loop, str(path), socket.AF_UNIX)]
         facts.append(path.exists())
         with contextlib.suppress(FileNotFoundError):
@@ -46,7 +46,7 @@ def test_unix_server_in_the_abstract_namespace(both):
     name = f"\0goloop test {os.getpid()}"
 
     async def scenario(loop):
-        async with await loop.create_unix_server(Echo, name) as server:
+        async with ending(await loop.create_unix_server(Echo, name)) as server:
             return await talks(loop, name, socket.AF_UNIX), server.sockets[0].getsockname() == name.encode()
 
     assert both(scenario) == (True, True)
@@ -59,7 +59,7 @@ def test_unix_server_replaces_a_stale_socket_but_nothing_else(both, tmp_path):
         with socket.socket(socket.AF_UNIX) as sock:
             sock.bind(str(stale))
         file.write_text("precious")
-        async with await loop.create_unix_server(Echo, stale):
+        async with ending(await loop.create_unix_server(Echo, stale)):
             answered = await talks(loop, str(stale), socket.AF_UNIX)
         kind, text = await async_outcome_of(loop.create_unix_server(Echo, file))
         stale.unlink(missing_ok=True)
@@ -76,9 +76,8 @@ def test_unix_server_does_not_unlink_its_successors_socket(both, tmp_path):
         second = await loop.create_unix_server(Echo, path)
         first.close()
         await first.wait_closed()
-        answered = await talks(loop, str(path), socket.AF_UNIX)
-        second.close()
-        await second.wait_closed()
+        async with ending(second):
+            answered = await talks(loop, str(path), socket.AF_UNIX)
         left = path.exists()
         path.unlink(missing_ok=True)
         return answered, left

@@ -13,6 +13,7 @@ import pytest
 from tests.helpers.certificates import HOST, client_context, server_context
 from tests.helpers.outcomes import async_outcome_of, reports
 from tests.helpers.recorders import BufferedRecorder, Recorder, connected, decreed
+from tests.helpers.servers import ending
 from tests.helpers.sockets import receive, socket_pair
 from tests.helpers.waiting import async_until, settle
 
@@ -355,11 +356,9 @@ async def stream_server(handler, **options):
         with contextlib.suppress(OSError, ssl.SSLError):
             await writer.wait_closed()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0, **options)
-    yield server.sockets[0].getsockname()
-    await done
-    server.close()
-    await server.wait_closed()
+    async with ending(await asyncio.start_server(handle, "127.0.0.1", 0, **options)) as server:
+        yield server.sockets[0].getsockname()
+        await done
 
 
 async def echo_lines(reader, writer):
@@ -433,6 +432,8 @@ def test_a_transport_closed_before_gives_none(both):
         ours, theirs = Recorder(), Recorder()
         client, _ = await plain_pair(loop, ours, theirs)
         client.close()
-        return await loop.start_tls(client, asyncio.Protocol(), client_context(), server_hostname=HOST)
+        upgraded = await loop.start_tls(client, asyncio.Protocol(), client_context(), server_hostname=HOST)
+        await theirs.until("lost")
+        return upgraded
 
     assert both(scenario) is None

@@ -1,6 +1,7 @@
 """Protocols on stream transports: buffered ones, changing kinds, contexts, asyncio's streams, bulk."""
 
 import asyncio
+import contextlib
 import contextvars
 import hashlib
 import socket
@@ -10,6 +11,7 @@ import pytest
 
 from tests.helpers.outcomes import async_outcome_of, reports
 from tests.helpers.recorders import BufferedRecorder, Echo, Recorder, connected, decreed
+from tests.helpers.servers import ending, serving
 from tests.helpers.sockets import receive, socket_pair
 from tests.helpers.waiting import settle
 
@@ -255,8 +257,9 @@ def test_a_context_that_is_given_is_the_transports(both):
 # asyncio's streams
 
 
-async def serve_streams(loop, handler):
-    """A server for ``handler(reader, writer)`` and a connection to it."""
+@contextlib.asynccontextmanager
+async def served(loop, handler):
+    """A connection to a server for ``handler(reader, writer)``, and the future for what that returns."""
     done = loop.create_future()
 
     async def handle(reader, writer):
@@ -268,15 +271,11 @@ async def serve_streams(loop, handler):
         except Exception as exc:
             done.set_exception(exc)
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0, limit=1 << 10)
-    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-    server.close()
-    return reader, writer, done
-
-
-async def part(writer):
-    writer.close()
-    await writer.wait_closed()
+    async with ending(await asyncio.start_server(handle, "127.0.0.1", 0, limit=1 << 10)) as server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        yield reader, writer, done
+        writer.close()
+        await async_outcome_of(writer.wait_closed())
 
 
 def test_stream_reader_readuntil_readexactly_readline(both):
@@ -286,15 +285,13 @@ def test_stream_reader_readuntil_readexactly_readline(both):
         return [*got, reader.at_eof()]
 
     async def scenario(loop):
-        _, writer, done = await serve_streams(loop, handler)
-        for piece in (b"head", b"er|", b"|li", b"ne\nbo", b"dyrest"):
-            writer.write(piece)
-            await writer.drain()
-            await settle()
-        writer.write_eof()
-        outcome = await done
-        await part(writer)
-        return outcome
+        async with served(loop, handler) as (_, writer, done):
+            for piece in (b"head", b"er|", b"|li", b"ne\nbo", b"dyrest"):
+                writer.write(piece)
+                await writer.drain()
+                await settle()
+            writer.write_eof()
+            return await done
 
     assert both(scenario) == [
         b"header||",
@@ -311,11 +308,10 @@ def test_stream_reader_over_its_limit(both):
         return kind, text, (await reader.readexactly(5000)).count(b"x")
 
     async def scenario(loop):
-        _, writer, done = await serve_streams(loop, handler)
-        writer.write(b"x" * 5000 + b"|")
-        outcome = await done
-        await part(writer)
-        return outcome[0], outcome[2]
+        async with served(loop, handler) as (_, writer, done):
+            writer.write(b"x" * 5000 + b"|")
+            kind, _, count = await done
+            return kind, count
 
     assert both(scenario) == ("LimitOverrunError", 5000)
 
@@ -328,19 +324,17 @@ def test_stream_writer_drain_waits_for_a_slow_reader(both):
     async def scenario(loop):
         nonlocal started
         started = asyncio.Event()
-        _, writer, done = await serve_streams(loop, handler)
-        writer.transport.set_write_buffer_limits(high=1 << 16)
-        writer.write(bytes(20_000_000))
-        drain = loop.create_task(writer.drain())
-        await settle()
-        waited = not drain.done()
-        started.set()
-        await drain
-        size = writer.transport.get_write_buffer_size()
-        writer.write_eof()
-        got = await done
-        await part(writer)
-        return waited, size <= 1 << 14, got
+        async with served(loop, handler) as (_, writer, done):
+            writer.transport.set_write_buffer_limits(high=1 << 16)
+            writer.write(bytes(20_000_000))
+            drain = loop.create_task(writer.drain())
+            await settle()
+            waited = not drain.done()
+            started.set()
+            await drain
+            size = writer.transport.get_write_buffer_size()
+            writer.write_eof()
+            return waited, size <= 1 << 14, await done
 
     started = None
     assert both(scenario) == (True, True, 20_000_000)
@@ -351,17 +345,17 @@ def test_stream_writer_drain_after_a_lost_connection(both):
         writer.transport.abort()
 
     async def scenario(loop):
-        reader, writer, done = await serve_streams(loop, handler)
-        await done
-        ending = await reader.read()
-        writer.write(b"x")
-        await settle()
-        writer.transport.abort()
-        closed = await async_outcome_of(writer.wait_closed())
-        return ending, closed, await async_outcome_of(writer.drain())
+        async with served(loop, handler) as (reader, writer, done):
+            await done
+            rest = await reader.read()
+            writer.write(b"x")
+            await settle()
+            writer.transport.abort()
+            closed = await async_outcome_of(writer.wait_closed())
+            return rest, closed, await async_outcome_of(writer.drain())
 
-    ending, _, (kind, _) = both(scenario)
-    assert (ending, kind) == (b"", "ConnectionResetError")
+    rest, _, (kind, _) = both(scenario)
+    assert (rest, kind) == (b"", "ConnectionResetError")
 
 
 def test_streams_echo_lines(both):
@@ -374,15 +368,13 @@ def test_streams_echo_lines(both):
         return count
 
     async def scenario(loop):
-        reader, writer, done = await serve_streams(loop, handler)
-        answers = []
-        for i in range(200):
-            writer.write(b"line %d\n" % i)
-            answers.append(await reader.readline())
-        writer.write_eof()
-        outcome = await done, await reader.read(), answers
-        await part(writer)
-        return outcome
+        async with served(loop, handler) as (reader, writer, done):
+            answers = []
+            for i in range(200):
+                writer.write(b"line %d\n" % i)
+                answers.append(await reader.readline())
+            writer.write_eof()
+            return await done, await reader.read(), answers
 
     count, rest, answers = both(scenario)
     assert (count, rest) == (200, b"")
@@ -432,13 +424,10 @@ def test_twenty_connections_echo_three_megabytes_each(both):
     payload = hashlib.shake_256(b"seed").digest(3_000_000)
 
     async def scenario(loop):
-        server = await loop.create_server(Echo, "127.0.0.1", 0)
-        address = server.sockets[0].getsockname()
         senders = [Sender(payload) for _ in range(20)]
-        await asyncio.gather(*(loop.create_connection(lambda s=sender: s, *address) for sender in senders))
-        await asyncio.gather(*(sender.lost.wait() for sender in senders))
-        server.close()
-        await server.wait_closed()
+        async with serving(loop) as (_, address):
+            await asyncio.gather(*(loop.create_connection(lambda s=sender: s, *address) for sender in senders))
+            await asyncio.gather(*(sender.lost.wait() for sender in senders))
         return {sender.hash.hexdigest() for sender in senders}
 
     assert both(scenario) == {hashlib.blake2b(payload).hexdigest()}

@@ -13,6 +13,7 @@ import pytest
 from tests.helpers.certificates import HOST, client_context, server_context
 from tests.helpers.pipetools import pipe_files
 from tests.helpers.recorders import Recorder
+from tests.helpers.servers import serving
 from tests.helpers.sockets import socket_pair
 from tests.helpers.waiting import async_until, polled, settle
 
@@ -37,9 +38,7 @@ async def stream(loop, stack):
 
 
 async def tls(loop, stack):
-    server = await loop.create_server(Recorder, "127.0.0.1", 0, ssl=server_context())
-    stack.callback(server.close)
-    address = server.sockets[0].getsockname()
+    _, address = await stack.enter_async_context(serving(loop, Recorder, ssl=server_context()))
     transport, _ = await loop.create_connection(Recorder, *address, ssl=client_context(), server_hostname=HOST)
     stack.callback(abort_unless_closing, transport)
     return transport

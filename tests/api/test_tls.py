@@ -11,6 +11,7 @@ import pytest
 from tests.helpers.certificates import HOST, client_context, server_context, tls_pair, tls_server
 from tests.helpers.outcomes import async_outcome_of, outcome_of, reports
 from tests.helpers.recorders import BufferedRecorder, Echo, Recorder, decreed
+from tests.helpers.servers import ending
 from tests.helpers.sockets import receive, socket_pair
 from tests.helpers.waiting import async_until, settle
 
@@ -96,16 +97,14 @@ def test_over_a_unix_socket(both, tmp_path):
     path = tmp_path / "sock"
 
     async def scenario(loop):
-        server = await loop.create_unix_server(Echo, path, ssl=server_context())
         protocol = Recorder()
-        connecting = loop.create_unix_connection(lambda: protocol, path, ssl=client_context(), server_hostname=HOST)
-        transport, _ = await connecting
-        transport.write(b"ping")
-        await protocol.until(4)
-        transport.close()
-        await protocol.until("lost")
-        server.close()
-        await server.wait_closed()
+        async with ending(await loop.create_unix_server(Echo, path, ssl=server_context())):
+            connecting = loop.create_unix_connection(lambda: protocol, path, ssl=client_context(), server_hostname=HOST)
+            transport, _ = await connecting
+            transport.write(b"ping")
+            await protocol.until(4)
+            transport.close()
+            await protocol.until("lost")
         path.unlink(missing_ok=True)
         return protocol.events
 

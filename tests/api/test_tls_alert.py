@@ -9,6 +9,7 @@ import pytest
 from tests.helpers.certificates import HOST, client_context, server_context, tls_pair, tls_server
 from tests.helpers.outcomes import async_outcome_of, reports
 from tests.helpers.recorders import Recorder, decreed
+from tests.helpers.servers import ending
 from tests.helpers.sockets import socket_pair, stream_pair
 from tests.helpers.waiting import async_until
 
@@ -214,26 +215,24 @@ def test_the_hello_may_come_in_one_piece_with_the_line_before(both, limit):
             line.set_result(first)
             writer.close()
 
-        server = await asyncio.start_server(handle, "127.0.0.1", 0, limit=limit)
         client, incoming, outgoing = hello(client_context())
-        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-        writer.write(b"PROXY\r\n" + outgoing.read())
-        sent, got = False, b""
-        while len(got) < 7:
-            try:
-                if not sent:
-                    client.do_handshake()
-                    client.write(b"data")
-                    sent = True
-                got += client.read(100)
-            except ssl.SSLWantReadError:
-                writer.write(outgoing.read())
-                incoming.write(await reader.read(1 << 16))
-        first = await line
-        writer.close()
-        await writer.wait_closed()
-        server.close()
-        await server.wait_closed()
+        async with ending(await asyncio.start_server(handle, "127.0.0.1", 0, limit=limit)) as server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(b"PROXY\r\n" + outgoing.read())
+            sent, got = False, b""
+            while len(got) < 7:
+                try:
+                    if not sent:
+                        client.do_handshake()
+                        client.write(b"data")
+                        sent = True
+                    got += client.read(100)
+                except ssl.SSLWantReadError:
+                    writer.write(outgoing.read())
+                    incoming.write(await reader.read(1 << 16))
+            first = await line
+            writer.close()
+            await writer.wait_closed()
         return first, got
 
     assert both(scenario) == (b"PROXY\r\n", b"hi data")

@@ -264,7 +264,7 @@ def test_an_application_that_fails_is_answered_500_and_logged(gunicorn):
 def test_worker_connections_is_how_many_there_are_at_a_time(gunicorn, tmp_path):
     running = gunicorn("plain_app:app", "--worker-connections", "2", "--keep-alive", "0")
     held = [go(_get, running.address, "/hold") for _ in range(2)]
-    until((tmp_path / "held").exists)
+    until(lambda: (tmp_path / "held").exists() and (tmp_path / "held").read_text() == "xx")
     third = go(_get, running.address, "/")
     with pytest.raises(TimeoutError):
         third.join(timeout=0.3)

@@ -9,6 +9,7 @@ from typing import Any
 
 import trustme
 
+from tests.helpers.servers import serving
 from tests.helpers.waiting import async_until
 
 HOST = "goloop.test"
@@ -38,16 +39,8 @@ def client_context(*, trusting: bool = True) -> ssl.SSLContext:
 @contextlib.asynccontextmanager
 async def tls_server(loop: asyncio.AbstractEventLoop, factory: Callable[[], Any], **options: Any) -> AsyncIterator[Any]:
     """The address of a TLS server; closed without ado if the scenario fails."""
-    server = await loop.create_server(
-        factory, "127.0.0.1", 0, ssl=options.pop("context", None) or server_context(), **options
-    )
-    try:
-        yield server.sockets[0].getsockname()
-    except BaseException:
-        server.close()
-        raise
-    server.close()
-    await server.wait_closed()
+    async with serving(loop, factory, ssl=options.pop("context", None) or server_context(), **options) as (_, address):
+        yield address
 
 
 @contextlib.asynccontextmanager

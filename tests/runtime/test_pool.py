@@ -11,6 +11,7 @@ import goloop
 from goloop import Chan, go
 from goloop.core.sched import scheduler
 from goloop.runtime import shutdown, workers
+from goloop.testing import bubble
 from tests.helpers.scripts import run_script
 from tests.helpers.waiting import SECONDS, async_until, until
 
@@ -438,21 +439,17 @@ def test_bad_sleeps(wrong, error):
         goloop.sleep(wrong)
 
 
-def test_sleepers_wake_in_the_order_of_their_times(one_worker):
-    due, woken = [], []
+def test_sleepers_wake_in_the_order_of_their_times():
+    woken = []
 
     def body(n):
-        due.append((time.monotonic() + 0.01 * n, n))
-        goloop.sleep(0.01 * n)
+        goloop.sleep(n)
         woken.append(n)
 
-    def main():
-        gs = [go(body, n) for n in (3, 1, 2, 5, 4)]
-        for g in gs:
-            g.join()
-
-    go(main).join(timeout=20)
-    assert woken == [n for _, n in sorted(due)]
+    with bubble():
+        for n in (3, 1, 2, 5, 4):
+            go(body, n)
+    assert woken == [1, 2, 3, 4, 5]
 
 
 # ------------------------------------------------------------------------- wait
@@ -488,12 +485,12 @@ def test_wait_timeout_cancels_and_waits_for_the_cleanup():
         try:
             await asyncio.sleep(100)
         finally:
-            await asyncio.sleep(0.01)
-            cleaned.append(True)
+            await asyncio.sleep(10)
+            cleaned.append(asyncio.get_running_loop().time())
 
-    with pytest.raises(TimeoutError):
-        go(goloop.wait, slow(), 0.01).result(timeout=10)
-    assert cleaned == [True]
+    with bubble(), pytest.raises(TimeoutError):
+        goloop.wait(slow(), 20)
+    assert cleaned == [1 + 20 + 10]
 
 
 def test_cancelling_one_that_waits_cancels_what_it_waits_for_again_and_again():
@@ -579,13 +576,14 @@ def test_wait_on_another_loop_raises_times_out_and_is_cancelled_as_on_the_worker
             await go(goloop.wait, fails(), loop=loop)
         with pytest.raises(TimeoutError, match="wait: timed out"):
             await go(goloop.wait, cleans(), 0.02, loop=loop)
-        assert trace == ["cleaned up"]
+        before = len(begun)  # it may be that there was no time to begin
+        assert trace == ["cleaned up"] * before
         g = go(goloop.wait, cleans(), loop=loop)
-        await async_until(lambda: g.state == "wait" and len(begun) == 2)
+        await async_until(lambda: g.state == "wait" and len(begun) > before)
         g.cancel()
         with pytest.raises(asyncio.CancelledError):
             await g
-        assert trace == ["cleaned up"] * 2
+        assert trace == ["cleaned up"] * len(begun)
 
     goloop.run(main())
 

@@ -11,7 +11,7 @@ import time
 import pytest
 
 import goloop
-from goloop import Chan, context, errgroup, go, net, sync, timeout
+from goloop import Chan, context, errgroup, go, net, sync, testing, timeout
 from tests.helpers.actors import InThread
 from tests.helpers.waiting import SECONDS, until
 
@@ -22,6 +22,11 @@ NEVER = 1000
 def run(body, *args):
     """What a body returns in a goroutine."""
     return go(body, *args).result(timeout=SECONDS)
+
+
+def virtually(body):
+    """The same in virtual time, for what would take some."""
+    return testing.run(body)
 
 
 def _read():
@@ -102,7 +107,7 @@ def test_none_is_no_end():
             goloop.sleep(SOON)
         return limit.expired()
 
-    assert run(body) is False
+    assert virtually(body) is False
 
 
 @pytest.mark.parametrize("seconds", [0, -1, -math.inf])
@@ -142,7 +147,7 @@ def test_a_timeout_that_came_while_the_goroutine_ran_is_gone_with_its_block():
         goloop.sleep(SOON)
         return True
 
-    assert run(body)
+    assert virtually(body)
 
 
 def test_an_exception_of_the_block_goes_through():
@@ -168,7 +173,7 @@ def test_the_outer_one_ends_the_outer_block_only():
             Chan().try_send(1)
             raise asyncio.CancelledError
 
-    run(body)
+    virtually(body)
 
 
 def test_the_inner_one_ends_the_inner_block_only():
@@ -179,7 +184,7 @@ def test_the_inner_one_ends_the_inner_block_only():
             goloop.sleep(SOON)
             return outer.expired(), inner.expired()
 
-    assert run(body) == (False, True)
+    assert virtually(body) == (False, True)
 
 
 def test_both_at_once_are_the_outer_ones():
@@ -195,7 +200,7 @@ def test_both_at_once_are_the_outer_ones():
         return outer.expired() and inner.expired()
 
     ended = []
-    assert run(body)
+    assert virtually(body)
     assert ended == [1]
 
 
@@ -210,7 +215,7 @@ def test_an_inner_one_works_in_the_clean_up_of_an_outer_one():
                 cleaned.append(1)
 
     cleaned = []
-    run(body)
+    virtually(body)
     assert cleaned == [1]
 
 
@@ -225,7 +230,7 @@ def test_nested_calls_get_one_block_each():
         goloop.sleep(SOON)
         return True
 
-    assert run(body)
+    assert virtually(body)
 
 
 # ------------------------------------------------------------------- rescheduling
@@ -238,7 +243,7 @@ def test_a_later_time_lets_the_block_go_on():
             goloop.sleep(SOON)
             return limit.when()
 
-    assert run(body) is None
+    assert virtually(body) is None
 
 
 def test_an_earlier_time_from_another_goroutine_or_thread_ends_it():

@@ -308,6 +308,23 @@ def test_a_task_that_waits_for_ever_is_a_deadlock_and_the_dump_says_where():
         run(main)
 
 
+@pytest.mark.parametrize("how", ["bubble", "run"])
+def test_the_dump_of_a_deadlocked_body_begins_where_the_bubble_does(how):
+    def body():
+        goloop.Chan().recv()
+
+    def begin():
+        if how == "run":
+            run(body)
+        with bubble():
+            body()
+
+    with pytest.raises(DeadlockError) as caught:
+        begin()
+    frames = [line.split(" in ")[1] for line in str(caught.value).splitlines() if " in " in line and "File" in line]
+    assert frames == (["body"] if how == "run" else ["begin", "body"])
+
+
 def test_goroutines_that_the_body_leaves_waiting_for_ever_are_a_deadlock():
     with pytest.raises(DeadlockError, match="chan receive"), bubble():
         goloop.go(goloop.Chan().recv)
@@ -579,6 +596,8 @@ def test_sockets_of_goloop_net_in_a_bubble_are_an_error_and_leave_no_descriptor(
 
     with bubble(), pytest.raises(RuntimeError, match="not possible in a bubble"):
         net.listen("tcp", "127.0.0.1:0")
+    with bubble(), pytest.raises(RuntimeError, match=r"dial\(\) is real I/O"):
+        net.dial("tcp", "127.0.0.1:1")
 
 
 def test_every_method_that_asyncio_has_for_io_is_refused():

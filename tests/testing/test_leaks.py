@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import threading
 import pytest
 
 import goloop
-from goloop import context, testing, timer
+from goloop import context, net, testing, timer
 from goloop.testing import LeakError, bubble, no_leaks, run
 from tests.helpers.waiting import until
 
@@ -139,14 +140,13 @@ def test_a_file_is_found():
     file.close()
 
 
-def test_a_pipe_is_found():
+def test_a_descriptor_of_which_nothing_tells_is_found():
     with pytest.raises(LeakError) as caught:
         with no_leaks(patience=0):
-            ends = os.pipe()
-    assert kinds(caught) == ["descriptor", "descriptor"]
+            left = select.epoll()
+    assert kinds(caught) == ["descriptor"]
     assert "where it was made is not known" in str(caught.value)
-    for end in ends:
-        os.close(end)
+    left.close()
 
 
 def test_a_connection_is_found_with_its_addresses():
@@ -160,6 +160,62 @@ def test_a_connection_is_found_with_its_addresses():
     assert str(server.getsockname()) in str(caught.value)
     assert made_here(caught, "make_it")
     server.close()
+
+
+def test_a_connection_that_goloop_net_accepts_is_found_with_who_accepted_it():
+    def make_it(listener):
+        return listener.accept()
+
+    with net.listen("tcp", "127.0.0.1:0") as listener, net.dial("tcp", str(listener.addr)):
+        with pytest.raises(LeakError) as caught:
+            with no_leaks(patience=0):
+                conn = make_it(listener)
+        assert kinds(caught) == ["connection"]
+        assert made_here(caught, "make_it")
+        conn.close()
+
+
+def test_a_connection_that_goloop_net_dials_is_found_with_who_dialed_it():
+    def make_it(address):
+        return net.dial("tcp", address)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        with pytest.raises(LeakError) as caught:
+            with no_leaks(patience=0):
+                conn = make_it(f"127.0.0.1:{server.getsockname()[1]}")
+        assert made_here(caught, "make_it")
+        conn.close()
+
+
+@pytest.mark.parametrize("make", ["pipe", "eventfd", "memfd_create", "openpty", "dup"])
+def test_descriptors_of_which_python_tells_nothing_are_found_with_their_makers(make):
+    def make_it():
+        arguments = {"eventfd": (0,), "memfd_create": ("left",), "dup": (0,)}.get(make, ())
+        made = getattr(os, make)(*arguments)
+        return made if isinstance(made, tuple) else (made,)
+
+    function = getattr(os, make)
+    with pytest.raises(LeakError) as caught:
+        with no_leaks(patience=0):
+            numbers = make_it()
+    assert len(caught.value.leaks) == len(numbers)
+    for leak in caught.value.leaks:
+        assert any(frame.name == "make_it" for frame in leak.stack or ()), leak
+    assert getattr(os, make) is function
+    for number in numbers:
+        os.close(number)
+
+
+def test_a_number_that_was_used_before_is_not_taken_for_the_thing_before():
+    def first():
+        os.close(os.dup(0))
+
+    with pytest.raises(LeakError) as caught:
+        with no_leaks(patience=0):
+            first()
+            leaked = os.open(__file__, os.O_RDONLY)
+    assert not made_here(caught, "first")
+    os.close(leaked)
 
 
 def test_a_loop_that_is_not_closed_is_found():

@@ -13,6 +13,7 @@ cdef class Pollable:
     cdef unsigned int collected              # the place of what it has written in the loop's outbox, from 1; 0: nothing
     cdef bint slow                           # may take its time: goroutines, which may block their thread
     cdef object run(self)                    # lets only SystemExit and KeyboardInterrupt through
+    cdef object runs(self)                   # whose time that is, a class or code; None: it keeps its own account
     cdef object loop_closed(self)            # the poll set that it owned a descriptor of is closed
     cdef int not_sent(self, gl_write *w) except -1  # the kernel did not take all that was collected
     cdef int take_back_conn(self) except -1  # the loop closes: take back from the netpoller what it has of this
@@ -74,11 +75,11 @@ cdef class SharedHandle(Handle):
     cdef int wait_for_the_run(self) except -1
 
 
-# A handle that a running loop has in its ready queue or among its timers is of no interest to the garbage collector:
-# everything that it refers to is alive. It costs a collection about as much as all else in a deep queue. So it is
-# untracked, until it has run or was cancelled and is still held elsewhere, or the loop stops and may be garbage itself.
-# To the collector an untracked object is a reference from outside, so tracking too late could only keep something for
-# too long.
+# hide() and show(): a handle that a running loop has in its ready queue or among its timers is of no interest to the
+# garbage collector: everything that it refers to is alive. It costs a collection about as much as all else in a deep
+# queue. So it is untracked, until it has run or was cancelled and is still held elsewhere, or the loop stops and may be
+# garbage itself. To the collector an untracked object is a reference from outside, so tracking too late could only keep
+# something for too long.
 cdef extern from *:
     """
     #include "../system/native/known_python.h"
@@ -95,6 +96,25 @@ cdef extern from *:
     """
     void gl_untrack(object o)
     void gl_track(object o)
+
+
+cdef extern from "Python.h":
+    Py_ssize_t Py_REFCNT(object o)
+
+
+cdef inline int hide(Handle handle) except -1:
+    """Tell the collector to pass over a handle, and over its arguments if they are nothing else's."""
+    gl_untrack(handle)
+    if not handle.single and Py_REFCNT(handle.args) == 1:     # not the empty tuple
+        gl_untrack(handle.args)
+    return 0
+
+
+cdef inline int show(Handle handle) except -1:
+    gl_track(handle)
+    if not handle.single and type(handle.args) is tuple and <tuple>handle.args:
+        gl_track(handle.args)
+    return 0
 
 
 cdef bint is_handle(object item) noexcept

@@ -92,6 +92,9 @@ cdef class Pollable:
     cdef object run(self):
         raise SystemError("Pollable.run() is abstract")
 
+    cdef object runs(self):
+        return type(self)
+
     cdef object loop_closed(self):
         return None
 
@@ -138,7 +141,10 @@ cdef class Handle:
 
     @property
     def _args(self):
-        return (self.args,) if self.single else self.args
+        if self.single:
+            return (self.args,)
+        show(self)
+        return self.args
 
     @property
     def _source_traceback(self):
@@ -217,7 +223,7 @@ cdef class Handle:
             finally:
                 PyContext_Exit(context)
         except (SystemExit, KeyboardInterrupt):
-            gl_track(self)
+            show(self)
             raise
         except BaseException as exc:
             self.report(exc)
@@ -332,7 +338,7 @@ cdef class TimerHandle(Handle):
         """The loop runs, and has this among its timers: tell the collector to pass over it."""
         cdef TimerHeap heap = <TimerHeap>self.annex.heap
         cdef void *first = heap.untracked
-        gl_untrack(self)
+        hide(self)
         self.annex.older = first
         self.annex.newer = NULL
         if first != NULL:
@@ -364,7 +370,7 @@ cdef class TimerHandle(Handle):
     cdef int release(self) except -1:
         if self.annex.heap_index >= 0:
             self.unlink_untracked()
-            gl_track(self)
+            show(self)
             (<TimerHeap>self.annex.heap).remove(self.annex.heap_index)
         self.annex.heap = NULL
         return 0
@@ -476,7 +482,7 @@ cdef int track_timers(TimerHeap heap) except -1:
     while heap.untracked != NULL:
         timer = <TimerHandle>heap.untracked
         timer.unlink_untracked()
-        gl_track(timer)
+        show(timer)
     return 0
 
 

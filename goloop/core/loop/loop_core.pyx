@@ -11,15 +11,17 @@ cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.math cimport isnan
+from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, malloc
 
 from goloop.core.loop.handles cimport (
-    SharedHandle, TimerHandle, gl_untrack, new_handle, new_handle_of, new_shared_handle, new_timer, trace_source,
+    SharedHandle, TimerHandle, hide, new_handle, new_handle_of, new_shared_handle, new_timer, trace_source,
 )
 from goloop.core.loop.ready_queue cimport ReadyQueue, push
 from goloop.core.loop.steps cimport note_step
 from goloop.core.poll.pollset cimport READ, WRITE, PollSet, gl_node
 from goloop.core.system.posix cimport fd_of
+from goloop.core.system.trace cimport GL_TRACE_READY, gl_tracer, the_tracer, trace
 
 
 cdef extern from "Python.h":
@@ -39,6 +41,7 @@ cdef extern from "Python.h":
     int PyDict_SetItemString(PyObject *dict, const char *key, object value) except -1
     void PyType_Modified(PyTypeObject *type)
 
+cdef gl_tracer *tracer = the_tracer()
 cdef object _Future = asyncio.Future
 cdef object _tasks = asyncio.tasks      # by its name there: tests put other classes in its place
 cdef object _create_task = asyncio.BaseEventLoop.create_task
@@ -114,10 +117,12 @@ cdef class LoopCore(LoopIteration):
 
     cdef Handle enqueue_handle(self, Handle handle):
         if self.gc_untracks_handles:
-            gl_untrack(handle)
+            hide(handle)
         if not self.pollset.inbox_empty():
             self.drain()      # a callback that another thread posted before this call also runs before it
         push(self.ready, handle)
+        if tracer.session:
+            trace(tracer, GL_TRACE_READY, self.number, 0, <uint64_t><void *>handle)
         return handle
 
     cdef Handle call_soon_of(self, object callback, PyObject **args, Py_ssize_t nargs, object context):
@@ -149,9 +154,11 @@ cdef class LoopCore(LoopIteration):
         if self._ownership.owner_ident == PyThread_get_thread_ident():
             return self.enqueue_handle(handle)
         if self.gc_untracks_handles:
-            gl_untrack(handle)
+            hide(handle)
         handle.annex.node.item = <void *>handle
         Py_INCREF(handle)         # the inbox's reference; drain() drops it
+        if tracer.session:
+            trace(tracer, GL_TRACE_READY, self.number, 0, <uint64_t><void *>handle)
         if not self.pollset.post(&handle.annex.node):
             Py_DECREF(handle)
             raise RuntimeError("Event loop is closed")
@@ -187,7 +194,7 @@ cdef class LoopCore(LoopIteration):
             trace_source(timer)
         self.timers.push(when, &timer.annex.heap_index, timer)
         if when * 1e9 < self.looked + self._look_ns:
-            self.pollset.changed = True        # due already, or before the next look: as with asyncio, the next iteration
+            self.pollset.changed = True        # due before the next look: then the next iteration is to see it
         if self.gc_untracks_handles:
             timer.untrack()
         return timer
@@ -384,6 +391,13 @@ cdef class LoopCore(LoopIteration):
                 "parks": self.pollset.parks, "handoffs": self._ownership.handoffs, "away": len(self._ownership.away),
                 "offloaded": self.offload_policy.offloaded, "offloads": self.offload_policy.offloads,
                 "io_switches": self.offload_policy.switches}
+
+    def _account(self):
+        """What _eventloop/stats.py makes a LoopStats of. From any thread."""
+        return self._stats() | self.accounts.read(self._ownership.stall.idle) | {
+            "iterations": self._ownership.iteration, "callbacks": self._ownership.stall.beat,
+            "worker": bool(self._ownership.worker),
+        }
 
 
 # call_soon() in the form in which the interpreter calls without making a tuple of the arguments: Cython's own entry for

@@ -138,6 +138,7 @@ cdef class OffloadPolicy:
         """
         cdef bint busy = slept < BUSY and turns >= TURNS_MIN
         cdef double price = cpu / turns if cpu > 0 and turns > 0 else 0
+        cdef double gain
         if self.state == WATCH:
             self.streak = self.streak + 1 if busy and spare >= max(SPARE, kernel) and now >= self.not_before else 0
             if self.streak >= 2:
@@ -148,7 +149,8 @@ cdef class OffloadPolicy:
             self.streak += 1
             if self.streak > 1:        # the first window is that of the change
                 self.best = max(self.best, turns / seconds)
-                if self.best >= (GAIN if busy else 1) * self.base and not self.is_dear(price, NOISE * self.best / self.base):
+                gain = self.best / self.base
+                if gain >= (GAIN if busy else 1) and not self.is_dear(price, NOISE * gain):
                     self.backoff = SECOND
                     self.set_state(HOLD, now)
                 elif self.streak > 3 or self.best < LOSS * self.base:

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3, boundscheck=False, wraparound=False, annotation_typing=False
 """Conn: a stream connection with blocking-style reads and writes, for goroutines and plain threads (Go: net.Conn).
 
 Reads and writes try first and wait on the connection's PollDesc; the system calls keep the GIL, as they never wait. A
@@ -15,7 +15,7 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdlib cimport malloc
 from libc.string cimport memchr, memcpy
 
-from goloop.core.net.net_handle cimport DuplexHandle
+from goloop.core.net.net_handle cimport DuplexHandle, count_received, count_written
 from goloop.core.net.polldesc cimport Direction, PollDesc, closed_error, never_opened, new_polldesc, outside_of_bubbles
 from goloop.core.system.posix cimport os_error
 from goloop.core.system.sockaddr cimport MSG_NOSIGNAL, format_go, sockaddr_of
@@ -97,6 +97,7 @@ cdef class Conn(DuplexHandle):
                 side.ready = False
                 n = recv(desc.fd, room, most, 0)
                 if n >= 0:
+                    count_received(n)
                     # After a short read of TCP there is nothing, and what comes has an edge; the end is there for good.
                     side.ready = n == most or n == 0 or not desc.short_read_drains
                     return n
@@ -115,6 +116,7 @@ cdef class Conn(DuplexHandle):
             if side.ready:
                 n = send(desc.fd, data + sent[0], min(length - sent[0], LARGEST), MSG_NOSIGNAL)
                 if n >= 0:
+                    count_written(n)
                     sent[0] += n
                     continue
                 if errno == EAGAIN:
@@ -152,7 +154,7 @@ cdef class Conn(DuplexHandle):
         return PyBytes_GET_SIZE(more)
 
     # ------------------------------------------------------------------ reading
-    def read(self, Py_ssize_t n=65536):
+    def read(self, Py_ssize_t n=65536) -> bytes:
         """Return the bytes that are there, waiting for the first one; b"" at the end of the stream (Go: Read).
 
         n: the most bytes to return, 64 KiB unless given; ValueError for a negative number. Raises TimeoutError when the
@@ -172,7 +174,7 @@ cdef class Conn(DuplexHandle):
         finally:
             self.desc.end(side)
 
-    def readinto(self, buffer):
+    def readinto(self, buffer: Buffer) -> int:
         """Read into a buffer the bytes that are there, waiting for the first one (Go: Read).
 
         buffer: a writable bytes-like object; TypeError for anything else. Returns the number of bytes, 0 at the end of
@@ -204,7 +206,7 @@ cdef class Conn(DuplexHandle):
         finally:
             PyBuffer_Release(&view)
 
-    def read_exactly(self, Py_ssize_t n):
+    def read_exactly(self, Py_ssize_t n) -> bytes:
         """Return exactly n bytes (Go: io.ReadFull).
 
         n: a number of bytes; ValueError if negative. asyncio.IncompleteReadError, which is an EOFError, if the stream
@@ -257,7 +259,7 @@ cdef class Conn(DuplexHandle):
             raise
         return whole
 
-    def readline(self, Py_ssize_t limit=65536):
+    def readline(self, Py_ssize_t limit=65536) -> bytes:
         """Return the next line with its b"\\n"; at the end of the stream the rest, which may be b"" (Go: ReadBytes).
 
         limit: the most bytes of a line with its end, at least 1; ValueError for a longer line, which is left to be read
@@ -299,7 +301,7 @@ cdef class Conn(DuplexHandle):
         return line
 
     # ------------------------------------------------------------------ writing
-    def write(self, data):
+    def write(self, data: Buffer) -> int:
         """Send all of the data, waiting while the peer is slow (Go: Write); writes of several goroutines do not mix.
 
         data: a bytes-like object. Returns the number of bytes. Raises TimeoutError when the deadline passes,
@@ -325,7 +327,7 @@ cdef class Conn(DuplexHandle):
             PyBuffer_Release(&view)
         return sent
 
-    def close_write(self):
+    def close_write(self) -> None:
         """Send the end of the stream after the written bytes; reading goes on (Go: TCPConn.CloseWrite).
 
         Raises ClosedError on a closed connection, another OSError if the peer is gone. From any thread, goroutine or
@@ -337,7 +339,7 @@ cdef class Conn(DuplexHandle):
             raise os_error(errno)
 
     # -------------------------------------------------------------------- rest
-    def close(self):
+    def close(self) -> None:
         """Close the connection; reads and writes under way raise ClosedError (Go: Close). Twice is harmless.
 
         From any thread, goroutine or coroutine: it does not wait. Written bytes are still sent.

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3, boundscheck=False, wraparound=False, annotation_typing=False
 """Listener: accepts connections in blocking style, for goroutines and plain threads (Go: net.Listener)."""
 
 import socket as _socket
@@ -7,7 +7,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, errno
 
 from goloop.core.net.conn cimport new_conn
-from goloop.core.net.net_handle cimport NetHandle
+from goloop.core.net.net_handle cimport NetHandle, count_accepted
 from goloop.core.net.polldesc cimport Direction, PollDesc, never_opened, new_polldesc, outside_of_bubbles
 from goloop.core.system.posix cimport os_error
 from goloop.core.system.sockaddr cimport format_go, sockaddr_of
@@ -62,7 +62,7 @@ cdef class Listener(NetHandle):
     cdef str ends(self):
         return self.addr
 
-    def accept(self):
+    def accept(self) -> Conn:
         """Wait for the next connection and return its Conn (Go: Accept).
 
         ClosedError when the listener is closed, also during the call; TimeoutError when its deadline passes; other
@@ -82,6 +82,7 @@ cdef class Listener(NetHandle):
                     length = sizeof(address)
                     fd = accept4(desc.fd, <sockaddr *>&address, &length, SOCK_NONBLOCK | SOCK_CLOEXEC)
                     if fd >= 0:
+                        count_accepted()
                         return new_conn(fd, PyBytes_FromStringAndSize(<char *>&address, length), self.short_read_drains)
                     if errno == EINTR or errno == ECONNABORTED:
                         continue      # Go: a connection that was gone before it was accepted is no error
@@ -102,7 +103,7 @@ cdef class Listener(NetHandle):
         except ClosedError:
             raise StopIteration from None
 
-    def close(self):
+    def close(self) -> None:
         """Stop listening; accept() calls under way raise ClosedError (Go: Close). Twice is harmless.
 
         From any thread, goroutine or coroutine: it does not wait.
@@ -123,7 +124,7 @@ cdef class Listener(NetHandle):
         """The address on which it listens (str), "127.0.0.1:8080" or a path; also when it is closed (Go: Addr)."""
         return format_go(self.local)
 
-    def set_deadline(self, deadline):
+    def set_deadline(self, deadline: float | Context | None) -> None:
         """End all accept() calls, under way and to come, at a time (Go: TCPListener.SetDeadline).
 
         deadline: a number of seconds from now, after which they raise TimeoutError (0: at once); a

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3, boundscheck=False, wraparound=False, annotation_typing=False
 """What listeners, connections and packet connections have in common: closing, deadlines, socket options.
 
 A subclass has close(), and is made by __init__() or by a function of its module, which sets `desc`.
@@ -9,6 +9,30 @@ import warnings
 
 from goloop.core.net.polldesc cimport PollDesc, never_opened
 from goloop.core.system.sockaddr cimport format_go, sockaddr_of
+
+
+# Guard: the GIL.
+cdef unsigned long long received = 0, written = 0, accepts = 0
+
+
+cdef void count_received(Py_ssize_t n) noexcept:
+    global received
+    received += n
+
+
+cdef void count_written(Py_ssize_t n) noexcept:
+    global written
+    written += n
+
+
+cdef void count_accepted() noexcept:
+    global accepts
+    accepts += 1
+
+
+def counts():
+    """Return the bytes that all connections have received and sent, and how many were accepted."""
+    return received, written, accepts
 
 
 cdef class NetHandle:
@@ -47,12 +71,12 @@ cdef class NetHandle:
         """Whether close() was called (bool)."""
         return self.desc.closed
 
-    def fileno(self):
+    def fileno(self) -> int:
         """Return the descriptor, which stays this object's; -1 once closed. From any thread, goroutine or coroutine.
         """
         return self.desc.fd
 
-    def setsockopt(self, *args):
+    def setsockopt(self, *args) -> None:
         """Set an option of the socket. From any thread, goroutine or coroutine.
 
         args: level, option and value, as socket.socket.setsockopt() takes them. ClosedError on a closed one,
@@ -60,7 +84,7 @@ cdef class NetHandle:
         """
         return with_socket(self.desc, "setsockopt", args)
 
-    def getsockopt(self, *args):
+    def getsockopt(self, *args) -> bytes:
         """Return an option of the socket. From any thread, goroutine or coroutine.
 
         args: level, option and, for bytes, their number, as socket.socket.getsockopt() takes them. ClosedError on a
@@ -72,7 +96,7 @@ cdef class NetHandle:
 cdef class DuplexHandle(NetHandle):
     """A handle that is read from and written to, with a deadline for each."""
 
-    def set_deadline(self, deadline):
+    def set_deadline(self, deadline: float | Context | None) -> None:
         """End all reads and writes, under way and to come, at a time (Go: SetDeadline).
 
         deadline: a number of seconds from now, after which they raise TimeoutError (0: at once); a
@@ -83,7 +107,7 @@ cdef class DuplexHandle(NetHandle):
         self.desc.set_deadline(self.desc.reading, deadline)
         self.desc.set_deadline(self.desc.writing, deadline)
 
-    def set_read_deadline(self, deadline):
+    def set_read_deadline(self, deadline: float | Context | None) -> None:
         """End all reads, under way and to come, at a time (Go: SetReadDeadline).
 
         deadline: a number of seconds from now, after which they raise TimeoutError (0: at once); a
@@ -93,7 +117,7 @@ cdef class DuplexHandle(NetHandle):
         """
         self.desc.set_deadline(self.desc.reading, deadline)
 
-    def set_write_deadline(self, deadline):
+    def set_write_deadline(self, deadline: float | Context | None) -> None:
         """End all writes, under way and to come, at a time (Go: SetWriteDeadline).
 
         deadline: a number of seconds from now, after which they raise TimeoutError (0: at once); a

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3, boundscheck=False, wraparound=False, annotation_typing=False
 """PacketConn: datagrams in blocking style, for goroutines and plain threads (Go: net.PacketConn and net.UDPConn)."""
 
 import socket as _socket
@@ -9,7 +9,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdlib cimport malloc
 
-from goloop.core.net.net_handle cimport DuplexHandle
+from goloop.core.net.net_handle cimport DuplexHandle, count_received, count_written
 from goloop.core.net.polldesc cimport Direction, PollDesc, closed_error, never_opened, new_polldesc, outside_of_bubbles
 from goloop.core.system.posix cimport os_error
 from goloop.core.system.sockaddr cimport format_go, sockaddr_of
@@ -80,6 +80,7 @@ cdef class PacketConn(DuplexHandle):
                     length = sizeof(address)
                     n = recvfrom(desc.fd, scratch, min(most, LARGEST), 0, <sockaddr *>&address, &length)
                     if n >= 0:
+                        count_received(n)
                         return (PyBytes_FromStringAndSize(scratch, n),
                                 PyBytes_FromStringAndSize(<char *>&address, length))
                     if errno == EAGAIN:
@@ -106,6 +107,7 @@ cdef class PacketConn(DuplexHandle):
                     if side.ready:
                         n = sendto(desc.fd, view.buf, view.len, MSG_NOSIGNAL, address, length)
                         if n >= 0:
+                            count_written(n)
                             return n
                         if errno == EAGAIN:
                             side.ready = False
@@ -118,7 +120,7 @@ cdef class PacketConn(DuplexHandle):
         finally:
             PyBuffer_Release(&view)
 
-    def read_from(self, Py_ssize_t n=65536):
+    def read_from(self, Py_ssize_t n=65536) -> tuple[bytes, str]:
         """Wait for a datagram; return it and its sender's address (Go: ReadFrom).
 
         n: the most bytes of it, beyond which it is cut off; ValueError for a negative number. Returns (bytes, str), the
@@ -129,7 +131,7 @@ cdef class PacketConn(DuplexHandle):
         data, raw = self.receive(n)
         return data, format_go(raw)
 
-    def read(self, Py_ssize_t n=65536):
+    def read(self, Py_ssize_t n=65536) -> bytes:
         """Wait for a datagram and return it (Go: UDPConn.Read). A datagram without content is b"", too.
 
         n: the most bytes of it, beyond which it is cut off; ValueError for a negative number. Raises TimeoutError when
@@ -139,7 +141,7 @@ cdef class PacketConn(DuplexHandle):
         """
         return self.receive(n)[0]
 
-    def write_to(self, data, address):
+    def write_to(self, data: Buffer, address: str) -> int:
         """Send a datagram to an address, waiting for room to send (Go: WriteTo).
 
         data: a bytes-like object. address: a str such as "127.0.0.1:53", or a path; ValueError for a str that is none.
@@ -151,7 +153,7 @@ cdef class PacketConn(DuplexHandle):
             raise closed_error()
         return self.send(data, self.pack(address))
 
-    def write(self, data):
+    def write(self, data: Buffer) -> int:
         """Send a datagram to the peer of the dial(), waiting for room to send (Go: UDPConn.Write).
 
         data: a bytes-like object. Returns the number of bytes. Raises TimeoutError when the deadline passes,
@@ -160,7 +162,7 @@ cdef class PacketConn(DuplexHandle):
         """
         return self.send(data, None)
 
-    def close(self):
+    def close(self) -> None:
         """Close it; reads and writes under way raise ClosedError (Go: Close). Twice is harmless.
 
         From any thread, goroutine or coroutine: it does not wait.

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3, boundscheck=False, wraparound=False, annotation_typing=False
 """pipe(): two ends of a connection inside of the process, without a descriptor and without a buffer (Go: net.Pipe).
 
 A Stream is one of the two directions. Its writer leaves its data where it is and parks; readers copy from there, and
@@ -14,6 +14,7 @@ from libc.string cimport memcpy
 from goloop.core.net.conn cimport Conn
 from goloop.core.net.polldesc cimport Direction, PollDesc, closed_error, new_memory_desc
 from goloop.core.poll.pollset cimport fork_epoch
+from goloop.core.sched.scheduler cimport bubbles
 
 
 cdef extern from "../system/native/sealed.h":
@@ -116,6 +117,8 @@ cdef class PipeConn(Conn):
 
     # --------------------------------------------------------------- the methods
     def close_write(self):
+        if bubbles:
+            self.desc.check_edge()
         if self.desc.closed:
             raise closed_error()
         self.end_writing()
@@ -128,16 +131,18 @@ cdef class PipeConn(Conn):
         return 0
 
     def close(self):
+        if bubbles:
+            self.desc.check_edge()
+        self.abandon()
+
+    cdef int abandon(self) except -1:
         cdef Stream stream = self.into
         if self.desc.closed:
-            return
+            return 0
         stream.unread = True
         self.desc.close()
         self.end_writing()
         look_again(stream.writer, stream.writer.writing)
-
-    cdef int abandon(self) except -1:
-        self.close()
         return 0
 
     def setsockopt(self, *args):
@@ -175,7 +180,7 @@ cdef Stream new_stream(PollDesc writer, PollDesc reader):
     return stream
 
 
-def pipe():
+def pipe() -> tuple[Conn, Conn]:
     """Return the two ends of a connection inside of this process, as a pair of Conns (Go: net.Pipe).
 
     Nothing is buffered: a write waits until reads of the other end have taken all of it. An empty write does not wait.

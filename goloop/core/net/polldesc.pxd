@@ -30,6 +30,7 @@ cdef class PollDesc(Pollable):
     cdef bint short_read_drains   # a short read leaves nothing behind: see short_read_drains in transports/stream.pyx
     cdef int uses                 # system calls on `fd` under way without the GIL
     cdef uint32_t epoch           # of forks, in which the state above is true
+    cdef object bubble            # that it was made in, or None
     cdef int owned                # closed with it, when no system call is under way; -1: another object closes it
 
     # an operation: begin, then (try while `ready`, else park), at last end
@@ -37,6 +38,7 @@ cdef class PollDesc(Pollable):
     cdef int park(self, Direction side, double until=*) except -1
     cdef int end(self, Direction side) except -1
     cdef int check(self, Direction side) except -1
+    cdef int check_edge(self) except -1
     cdef int begin_use(self) except -1  # around a system call that gives up the GIL
     cdef int end_use(self) except -1
     cdef int set_deadline(self, Direction side, object deadline) except -1

@@ -115,6 +115,9 @@ cdef double seconds_left(double deadline) noexcept:
     return -1 if deadline == 0 else max(deadline - clock_s(), 0)
 
 
+cdef object tracer = None              # of trace()
+
+
 cdef object closed_error():
     return ClosedError(EBADF, "use of a closed connection or descriptor")
 
@@ -142,13 +145,23 @@ cdef PollDesc new_polldesc(int fd, bint short_read_drains, str read_what, str wr
     desc.short_read_drains = short_read_drains
     desc.reading.what = read_what
     desc.writing.what = write_what
+    if tracer is not None:
+        tracer(fd)
     return desc
 
 
 cdef PollDesc new_memory_desc(str read_what, str write_what):
-    cdef PollDesc desc = new_polldesc(0, False, read_what, write_what)
-    desc.fd = desc.owned = -1
+    cdef PollDesc desc = PollDesc(0)
+    desc.reading.what = read_what
+    desc.writing.what = write_what
+    desc.fd = -1
     return desc
+
+
+def trace(function):
+    """Call function(descriptor) for each socket that goloop.net makes or takes over, from its maker; None: no more."""
+    global tracer
+    tracer = function
 
 
 @cython.final
@@ -174,6 +187,8 @@ cdef class PollDesc(Pollable):
         self.writing = new_direction("wait_write()")
         self.prompt = True
         self.epoch = fork_epoch()
+        if bubbles:
+            self.bubble = bubble_here()
         self.closed = False
         live += 1
 
@@ -195,6 +210,15 @@ cdef class PollDesc(Pollable):
             self.raise_passed(side)
         return 0
 
+    cdef int check_edge(self) except -1:
+        """RuntimeError for a use across the edge of a bubble. To be called while there are bubbles."""
+        if self.bubble is not bubble_here():
+            raise RuntimeError(
+                "this connection was made outside of the bubble that uses it: make a net.pipe() inside"
+                if self.bubble is None else "this connection was made in a bubble, and is used outside of it"
+            )
+        return 0
+
     cdef int raise_passed(self, Direction side) except -1:
         cdef object context = side.context, err
         if context is None:
@@ -206,6 +230,8 @@ cdef class PollDesc(Pollable):
     cdef int begin(self, Direction side) except -1:
         """Take the turn for an operation, waiting for it; end() passes it on. First come, first served."""
         cdef G g = current_g()
+        if bubbles:
+            self.check_edge()
         if g is None:
             may_block(side.what, INSTEAD)
         elif side.streak >= STREAK:
@@ -440,6 +466,8 @@ cdef class PollDesc(Pollable):
         set again."""
         cdef double before = side.deadline, wanted = 0
         cdef object bind = None
+        if bubbles:
+            self.check_edge()
         if deadline is not None and type(deadline) is not float and type(deadline) is not int:
             bind = getattr(deadline, "_on_cancel", None)      # only a Context has that
         if bind is not None:
@@ -538,6 +566,8 @@ cdef class PollDesc(Pollable):
     cdef int wait_for(self, Direction side, double seconds) except -1:
         cdef double until = 0 if seconds < 0 else clock_s() + seconds
         cdef pollfd look
+        if bubbles:
+            self.check_edge()
         may_block(side.what, "add_reader() or add_writer()")
         while True:
             self.check(side)

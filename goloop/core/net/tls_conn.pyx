@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3, boundscheck=False, wraparound=False, annotation_typing=False
 """TLSConn: TLS over a Conn, by way of ssl.SSLObject and two memory buffers (Go: crypto/tls.Conn).
 
 `lock` guards the SSLObject and its buffers, which a reader and a writer use at once on two threads; it is held for one
@@ -210,7 +210,7 @@ cdef class TLSConn(Conn):
         return 0
 
     # --------------------------------------------------------------- the methods
-    def handshake(self):
+    def handshake(self) -> None:
         """Do the handshake now, if it was not done (Go: tls.Conn.Handshake).
 
         ssl.SSLError if it fails, also from every read and write then; TimeoutError when the deadline of reads or writes
@@ -219,7 +219,7 @@ cdef class TLSConn(Conn):
         """
         self.prepare()
 
-    def close_write(self):
+    def close_write(self) -> None:
         """Send TLS's end of the stream after the written bytes; reading goes on (Go: tls.Conn.CloseWrite).
 
         It does the handshake before if that was not done, and raises as a write does: TimeoutError, ClosedError,

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3, boundscheck=False, wraparound=False, annotation_typing=False
 """The functions that a goroutine calls for itself: sleep, yield, end, wait for an awaitable, and mark blocking calls.
 
 Each says which function to use instead where there is no goroutine. Guard: the GIL, as in scheduler.pyx.
@@ -24,7 +24,7 @@ cdef extern from "../system/native/sealed.h":
     int gl_seal(object type, const char *reason) except -1
 
 
-def goexit():
+def goexit() -> None:
     """End the goroutine that calls, running its finally blocks; that is no error (Go: runtime.Goexit).
 
     RuntimeError outside of a goroutine.
@@ -34,7 +34,7 @@ def goexit():
     raise GoExit
 
 
-def gosched():
+def gosched() -> None:
     """Let other goroutines run first (Go: runtime.Gosched); in a plain thread, give up the processor.
 
     asyncio.CancelledError in a goroutine that was cancelled. RuntimeError on the thread of a running loop outside of a
@@ -50,7 +50,7 @@ def gosched():
         _time.sleep(0)
 
 
-def sleep(seconds):
+def sleep(seconds: float) -> None:
     """Park the goroutine for that many seconds (Go: time.Sleep); a plain thread sleeps.
 
     seconds: a number (else TypeError; ValueError for NaN); 0 or less lets others run first, as gosched() does.
@@ -217,7 +217,12 @@ cdef Outcome cancel_and_wait(object future, Outcome how) except *:
     return how
 
 
-def wait(awaitable, timeout=None, *, loop=None):
+def wait(
+    awaitable: Awaitable[Any] | Callable[[], Awaitable[Any]],
+    timeout: float | None = None,
+    *,
+    loop: asyncio.AbstractEventLoop | None = None,
+) -> Any:
     """Park the goroutine until an awaitable is done; return the result, or raise its exception.
 
     awaitable: a coroutine, which runs on the loop of the goroutine's worker; a future of any loop that runs; or a
@@ -332,7 +337,7 @@ class lock_os_thread:
         if backlog.count:
             wake_one()
 
-    def unlock(self):
+    def unlock(self) -> None:
         """Let others start here again (Go: runtime.UnlockOSThread); once for each lock. From any thread."""
         cdef G g = self._g
         if g is not None:

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3, boundscheck=False, wraparound=False, annotation_typing=False
 """timeout: ends the body of a `with` block when its time is over (asyncio.timeout, for goroutines as well).
 
 In a goroutine it cancels what the goroutine is parked on, or its next park, and turns the CancelledError that comes
@@ -66,20 +66,20 @@ cdef class timeout:
         when = "" if self.state != ACTIVE else f" when={self.deadline}"
         return f"<timeout [{_STATES[self.state]}]{when}>"
 
-    def when(self):
+    def when(self) -> float | None:
         """Return the time at which it ends its block (asyncio.Timeout.when), None for never. From any thread.
 
         It is in seconds of time.monotonic(), in a coroutine of its loop's time(). None before the block begins, too.
         """
         return self.deadline if self.inner is None else self.inner.when()
 
-    def expired(self):
+    def expired(self) -> bool:
         """Return whether the time was over before the block ended (asyncio.Timeout.expired). From any thread."""
         if self.inner is not None:
             return self.inner.expired()
         return self.state == EXPIRING or self.state == EXPIRED
 
-    def reschedule(self, when):
+    def reschedule(self, when: float | None) -> None:
         """Let it end its block at another time (asyncio.Timeout.reschedule).
 
         when: in seconds of time.monotonic(), in a coroutine of its loop's time(); one that has passed: as soon as

@@ -80,6 +80,9 @@ cdef class WaitQueue:
 cdef WaitLink waits                    # of the ring; its own `waiter` is NULL
 
 cdef WaitNode new_wait_node(Waiter waiter, Py_ssize_t index, object value)
+# The edge of a bubble. `bubble`: the one that the thing was made in, None: none.
+cdef int check_edge(object bubble, object thing) except -1
+cdef int check_wait(object bubble, object thing) except -1
 cdef int may_block(str what, str instead) except -1
 cdef Waiter blocking_waiter(str what, str instead)
 cdef Waiter async_waiter(str reason, object on)       # as Waiter has them

@@ -230,6 +230,23 @@ cdef class Waiter:
                 timer.cancel()
 
 
+cdef int check_edge(object bubble, object thing) except -1:
+    """RuntimeError for the use of what was made in a bubble, outside of it. To be called while there are bubbles."""
+    if bubble is not None and bubble is not bubble_here():
+        raise RuntimeError(f"this {type(thing).__name__} was made in a bubble, and is used outside of it")
+    return 0
+
+
+cdef int check_wait(object bubble, object thing) except -1:
+    """The same, and for a wait in a bubble for what was made outside of it: nothing in the bubble could end that."""
+    check_edge(bubble, thing)
+    if bubble is not bubble_here():
+        raise RuntimeError(
+            f"this {type(thing).__name__} was made outside of the bubble that has to wait for it: make it inside"
+        )
+    return 0
+
+
 cdef int may_block(str what, str instead) except -1:
     """RuntimeError on the thread of a running loop outside of a goroutine, where waiting would stop the loop."""
     if in_goroutine():

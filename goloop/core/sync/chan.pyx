@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3, boundscheck=False, wraparound=False, annotation_typing=False
 """Channels and select, for goroutines, coroutines and plain threads alike.
 
 A value goes straight from a sender to a receiver that waits, else through the buffer, and always in the order of
@@ -232,7 +232,7 @@ cdef class Chan:
         return 0
 
     # ------------------------------------------------------------- the methods
-    def close(self):
+    def close(self) -> None:
         """Close the channel (Go: close). From any thread, goroutine or coroutine: it does not wait.
 
         Values in the buffer can still be received. Sends raise ChannelClosed from now on, also those that wait.
@@ -247,7 +247,7 @@ cdef class Chan:
             self.receivers.complete_all()  # waiter.success stays False
         self.senders.complete_all()
 
-    def try_send(self, value):
+    def try_send(self, value: Any) -> bool:
         """Send a value if that needs no waiting (Go: select with a default).
 
         From any thread, goroutine or coroutine. value: any object. Returns whether it was sent; ChannelClosed on a
@@ -255,7 +255,7 @@ cdef class Chan:
         """
         return self.send_now(value)
 
-    def try_recv(self):
+    def try_recv(self) -> tuple[Any | None, bool]:
         """Receive a value if that needs no waiting (Go: select with a default).
 
         From any thread, goroutine or coroutine. Returns (value, True), or (None, False) when it would have to wait;
@@ -266,7 +266,7 @@ cdef class Chan:
             raise ChannelClosed("receive from a closed channel")
         return (None, False) if value is NOTHING else (value, True)
 
-    def send(self, value, timeout=None):
+    def send(self, value: Any, timeout: float | None = None) -> None:
         """Send a value, waiting for a receiver or for room in the buffer (Go: ch <- v).
 
         value: any object. timeout: seconds, None for no end; TimeoutError when it is over, and nothing was sent.
@@ -293,7 +293,7 @@ cdef class Chan:
             node.unlink()
         self.sent(waiter)
 
-    def recv(self, timeout=None):
+    def recv(self, timeout: float | None = None) -> Any:
         """Receive the next value, waiting for it (Go: <-ch).
 
         timeout: seconds, None for no end; TimeoutError when it is over. ChannelClosed when the channel is closed and
@@ -325,7 +325,7 @@ cdef class Chan:
             raise ChannelClosed("receive from a closed channel")
         return value
 
-    async def async_send(self, value, timeout=None):
+    async def async_send(self, value: Any, timeout: float | None = None) -> None:
         """Send a value, waiting in a coroutine on any loop for a receiver or for room in the buffer (Go: ch <- v).
 
         value: any object. timeout: seconds, None for no end; TimeoutError when it is over, and nothing was sent.
@@ -349,7 +349,7 @@ cdef class Chan:
             node.unlink()
         self.sent(waiter)
 
-    async def async_recv(self, timeout=None):
+    async def async_recv(self, timeout: float | None = None) -> Any:
         """Receive the next value, waiting for it in a coroutine on any loop (Go: <-ch).
 
         timeout: seconds, None for no end; TimeoutError when it is over. ChannelClosed when the channel is closed and
@@ -446,7 +446,7 @@ cdef Case new_case(object chan, bint sends, object value):
     return case
 
 
-def recv(chan):
+def recv(chan: RecvChan[Any]) -> Case:
     """Return a case of select(): receive from a channel (Go: case v := <-ch). From any thread, goroutine or coroutine.
 
     chan: a Chan; TypeError for anything else. Nothing is received here, and a case may be used again.
@@ -454,7 +454,7 @@ def recv(chan):
     return new_case(chan, False, None)
 
 
-def send(chan, value):
+def send(chan: SendChan[Any], value: Any) -> Case:
     """Return a case of select(): send a value on a channel (Go: case ch <- v). From any thread, goroutine or coroutine.
 
     chan: a Chan; TypeError for anything else. value: any object. Nothing is sent here, and a case may be used again.
@@ -549,7 +549,7 @@ cdef object selected(tuple cases, Waiter waiter):
     return waiter.index, case.chan.received(waiter), True
 
 
-def select(*cases, default=False, timeout=None):
+def select(*cases: Case | None, default: bool = False, timeout: float | None = None) -> tuple[int, Any, bool]:
     """Wait until one of several channel operations can go on, and do it (Go: select).
 
     cases: recv(chan), send(chan, value), or None, which never is ready; TypeError for anything else. Among several that
@@ -588,7 +588,9 @@ def select(*cases, default=False, timeout=None):
     return selected(cases, waiter)
 
 
-async def async_select(*cases, default=False, timeout=None):
+async def async_select(
+    *cases: Case | None, default: bool = False, timeout: float | None = None
+) -> tuple[int, Any, bool]:
     """Wait in a coroutine, on any loop, until one of several channel operations can go on, and do it (Go: select).
 
     cases: recv(chan), send(chan, value), or None, which never is ready; TypeError for anything else. Among several that

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3, boundscheck=False, wraparound=False, annotation_typing=False
 """Cond, WaitGroup and Once: how goroutines, coroutines and plain threads wait for each other's acts.
 
 As with the locks (locks.pyx), a woken waiter was claimed first, and a waiter that is cancelled at that very moment
@@ -13,10 +13,10 @@ from sys import maxsize as _maxsize
 from goloop.core.sched.goroutine cimport Goroutine
 from goloop.core.sync.locks cimport EXCLUSIVE, SHARED, RLocker
 from goloop.core.sync.orphans cimport awaiting_frames
-from goloop.core.sched.scheduler cimport current_g
+from goloop.core.sched.scheduler cimport bubble_here, bubbles, current_g
 from goloop.core.sched.waiter cimport (
-    CANCELLED, COMPLETED, WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, new_wait_node, raise_outcome,
-    seconds_of,
+    CANCELLED, COMPLETED, WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, check_edge, check_wait,
+    new_wait_node, raise_outcome, seconds_of,
 )
 from goloop.core.sched.bubble cimport clock_s
 
@@ -51,11 +51,16 @@ cdef class Cond:
             raise TypeError(f"a Cond's lock is a Mutex, an RWMutex or its rlocker(), got {locker!r}")
         self.locker = locker
         self.waiters = WaitQueue()
+        if bubbles:
+            self.bubble = bubble_here()
 
     def __repr__(self):
         return f"<Cond of {self.locker!r}, {self.waiters.count} waiting>"
 
     cdef int check_held(self) except -1:
+        if bubbles:
+            check_wait(self.bubble, self)
+            check_wait(self.of.bubble, self.of)
         if not self.of.is_held(self.n):
             raise RuntimeError("waiting on a Cond takes its lock: lock it first, as `with cond:` does")
         return 0
@@ -102,7 +107,7 @@ cdef class Cond:
             if node is None or node.waiter.wake():
                 return 0
 
-    def wait(self, timeout=None):
+    def wait(self, timeout: float | None = None) -> None:
         """Unlock, wait for signal() or broadcast(), and lock again (Go: Wait).
 
         The awaited condition may have changed again when it returns: see wait_for(). timeout: seconds, None for no end;
@@ -128,7 +133,7 @@ cdef class Cond:
         self.relock()
         raise_outcome(waiter.outcome, "Cond.wait()")
 
-    async def async_wait(self, timeout=None):
+    async def async_wait(self, timeout: float | None = None) -> None:
         """Unlock, wait in a coroutine for signal() or broadcast(), and lock again (Go: Wait).
 
         The awaited condition may have changed again when it returns: see async_wait_for(). timeout: seconds, None for
@@ -158,7 +163,7 @@ cdef class Cond:
         await self._relock(frames)
         raise_outcome(waiter.outcome, "Cond.async_wait()")
 
-    def wait_for(self, predicate, timeout=None):
+    def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
         """Wait until predicate() is true, and return the true value (Python: threading.Condition.wait_for).
 
         predicate: a plain function without arguments, called with the lock held. timeout: seconds for all of it, None
@@ -180,7 +185,7 @@ cdef class Cond:
             result = predicate()
         return result
 
-    async def async_wait_for(self, predicate, timeout=None):
+    async def async_wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
         """Wait in a coroutine until predicate() is true, and return the true value (asyncio: Condition.wait_for).
 
         predicate: a plain function without arguments, called with the lock held. timeout: seconds for all of it, None
@@ -201,18 +206,22 @@ cdef class Cond:
             result = predicate()
         return result
 
-    def signal(self):
+    def signal(self) -> None:
         """Wake the longest waiter, if there is one (Go: Signal).
 
         From any thread, goroutine or coroutine, with the lock or without.
         """
+        if bubbles:
+            check_edge(self.bubble, self)
         self.signal_one()
 
-    def broadcast(self):
+    def broadcast(self) -> None:
         """Wake all waiters (Go: Broadcast).
 
         From any thread, goroutine or coroutine, with the lock or without.
         """
+        if bubbles:
+            check_edge(self.bubble, self)
         self.waiters.complete_all()
 
     def __enter__(self):
@@ -237,6 +246,8 @@ cdef class WaitGroup:
 
     def __cinit__(self):
         self.waiters = WaitQueue()
+        if bubbles:
+            self.bubble = bubble_here()
 
     def __init__(self):
         pass                      # so that arguments are an error, which __cinit__() would ignore
@@ -272,6 +283,19 @@ cdef class WaitGroup:
                     self.returned(node)
         return 0
 
+    cdef int count_more(self, Py_ssize_t delta) except -1:
+        if bubbles:
+            check_edge(self.bubble, self)
+        return self.change(delta)
+
+    cdef int check_place(self) except -1:
+        """RuntimeError for a wait() in the wrong place."""
+        if bubbles:
+            if self.count:
+                check_wait(self.bubble, self)
+            check_edge(self.bubble, self)
+        return 0
+
     cdef int returned(self, WaitNode node) noexcept:
         node.unlink()
         if node.waiter.success:
@@ -279,7 +303,7 @@ cdef class WaitGroup:
             self.returning -= 1
         return 0
 
-    def add(self, delta=1):
+    def add(self, delta: int = 1) -> None:
         """Count delta more things to wait for (Go: Add). From any thread, goroutine or coroutine.
 
         delta: an int (TypeError); negative: fewer. RuntimeError when that makes the count negative, or begins a new
@@ -290,16 +314,16 @@ cdef class WaitGroup:
             raise TypeError(f"WaitGroup.add() takes an int, got {delta!r}")
         if not -_maxsize <= delta <= _maxsize:
             raise ValueError(f"WaitGroup.add() takes at most {_maxsize}, got {delta}")
-        self.change(delta)
+        self.count_more(delta)
 
-    def done(self):
+    def done(self) -> None:
         """Count one thing less: it has ended (Go: Done). From any thread, goroutine or coroutine.
 
         RuntimeError if there is none.
         """
-        self.change(-1)
+        self.count_more(-1)
 
-    def go(self, function, /, *args, **kwargs):
+    def go(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Goroutine[Any]:
         """Start function(*args, **kwargs) as a goroutine that counts until it has ended, however (Go: WaitGroup.Go).
 
         function: a plain function or a coroutine function; TypeError for anything else. args, kwargs: its arguments.
@@ -308,7 +332,7 @@ cdef class WaitGroup:
         does not wait.
         """
         cdef Goroutine g
-        self.change(1)
+        self.count_more(1)
         try:
             g = go_then(self._ended, function, args, kwargs)
         except BaseException:
@@ -319,7 +343,7 @@ cdef class WaitGroup:
     def _ended(self, g):
         self.change(-1)
 
-    def wait(self, timeout=None):
+    def wait(self, timeout: float | None = None) -> None:
         """Wait until the count is zero (Go: Wait).
 
         timeout: seconds, None for no end; TimeoutError when it is over. Parks a goroutine, which raises
@@ -330,6 +354,7 @@ cdef class WaitGroup:
         cdef Waiter waiter = blocking_waiter("WaitGroup.wait()", "await WaitGroup.async_wait()")
         cdef WaitNode node = new_wait_node(waiter, 0, None)
         waiter.gives_back_on_cancel = True  # there is nothing to give back
+        self.check_place()
         if self.count:
             self.waiters.join(node)
             waiter.on = self
@@ -339,7 +364,7 @@ cdef class WaitGroup:
                 self.returned(node)
             raise_outcome(waiter.outcome, "WaitGroup.wait()")
 
-    async def async_wait(self, timeout=None):
+    async def async_wait(self, timeout: float | None = None) -> None:
         """Wait in a coroutine, on any loop, until the count is zero (Go: Wait).
 
         timeout: seconds, None for no end; TimeoutError when it is over.
@@ -348,6 +373,7 @@ cdef class WaitGroup:
         cdef Waiter waiter = async_waiter("waitgroup wait", self)
         cdef WaitNode node = new_wait_node(waiter, 0, None)
         waiter.gives_back_on_cancel = True
+        self.check_place()
         if self.count:
             self.waiters.join(node)
             try:
@@ -389,6 +415,8 @@ cdef class Once:
 
     def __cinit__(self):
         self.waiters = WaitQueue()
+        if bubbles:
+            self.bubble = bubble_here()
 
     def __init__(self):
         pass                      # so that arguments are an error, which __cinit__() would ignore
@@ -400,6 +428,8 @@ cdef class Once:
     cdef bint begin(self) except -1:
         """Whether the caller is to run the function. False: it runs already."""
         cdef object me = actor()
+        if bubbles:
+            check_edge(self.bubble, self)
         if self.state == NEW:
             self.state = RUNNING
             self.runner = me
@@ -413,7 +443,7 @@ cdef class Once:
         self.runner = None
         return self.waiters.complete_all()
 
-    def do(self, function, timeout=None):
+    def do(self, function: Callable[[], object], timeout: float | None = None) -> None:
         """Call function() unless some function was called before; return when that call has ended (Go: Do).
 
         function: a plain function without arguments; TypeError for anything else. timeout: seconds to wait for another
@@ -440,6 +470,8 @@ cdef class Once:
             finally:
                 self.end()
         elif self.state != DONE:
+            if bubbles:
+                check_wait(self.bubble, self)
             self.waiters.join(node)
             waiter.on = self
             try:
@@ -448,7 +480,7 @@ cdef class Once:
                 node.unlink()
             raise_outcome(waiter.outcome, "Once.do()")
 
-    async def async_do(self, function, timeout=None):
+    async def async_do(self, function: Callable[[], Awaitable[object] | object], timeout: float | None = None) -> None:
         """Call function() in a coroutine unless a function was called before; wait for the end of that call (Go: Do).
 
         On any loop. function: a coroutine function or a plain one, without arguments; its result is awaited if it can
@@ -475,6 +507,8 @@ cdef class Once:
             finally:
                 self.end()
         elif self.state != DONE:
+            if bubbles:
+                check_wait(self.bubble, self)
             self.waiters.join(node)
             try:
                 await waiter.suspend(seconds)

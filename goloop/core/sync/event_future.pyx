@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3, boundscheck=False, wraparound=False, annotation_typing=False
 """Event and Future: waits for something that happens once, for goroutines, coroutines and plain threads alike.
 
 Everything is guarded by the GIL. What may run Python code, the making of a waiter, stands before the last look.
@@ -8,8 +8,10 @@ import asyncio
 import types
 from asyncio.log import logger as _logger
 
+from goloop.core.sched.scheduler cimport bubble_here, bubbles
 from goloop.core.sched.waiter cimport (
-    WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, may_block, new_wait_node, raise_outcome, seconds_of,
+    WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, check_edge, check_wait, may_block, new_wait_node,
+    raise_outcome, seconds_of,
 )
 
 
@@ -18,16 +20,29 @@ cdef class Happening:
 
     cdef bint come
     cdef WaitQueue waiting
+    cdef object bubble            # that it was made in, or None
     cdef object __weakref__
 
     def __cinit__(self):
         self.waiting = WaitQueue()
+        if bubbles:
+            self.bubble = bubble_here()
+
+    cdef int check_place(self) except -1:
+        """RuntimeError for a wait in the wrong place."""
+        if self.come:
+            check_edge(self.bubble, self)
+        else:
+            check_wait(self.bubble, self)
+        return 0
 
     cdef int block(self, object timeout, str method, str instead) except -1:
         cdef double seconds = seconds_of(timeout)
         cdef Waiter waiter
         cdef WaitNode node
         may_block(method, instead)
+        if bubbles:
+            self.check_place()
         if self.come:
             return 0
         waiter = blocking_waiter(method, instead)
@@ -48,6 +63,8 @@ cdef class Happening:
         cdef double seconds = seconds_of(timeout)
         cdef Waiter waiter
         cdef WaitNode node
+        if bubbles:
+            self.check_place()
         if self.come:
             return
         waiter = async_waiter(method, self)
@@ -75,20 +92,24 @@ cdef class Event(Happening):
     def __repr__(self):
         return f"<Event {'set' if self.come else 'not set'}, {self.waiting.count} waiting>"
 
-    def is_set(self):
+    def is_set(self) -> bool:
         """Return whether it is set (bool). From any thread, goroutine or coroutine."""
         return self.come
 
-    def set(self):
+    def set(self) -> None:
         """Set it: all that wait go on, also if it is cleared at once. From any thread, goroutine or coroutine."""
+        if bubbles:
+            check_edge(self.bubble, self)
         self.come = True
         self.waiting.complete_all()
 
-    def clear(self):
+    def clear(self) -> None:
         """Let wait() wait again. From any thread, goroutine or coroutine."""
+        if bubbles:
+            check_edge(self.bubble, self)
         self.come = False
 
-    def wait(self, timeout=None):
+    def wait(self, timeout: float | None = None) -> None:
         """Wait until it is set.
 
         timeout: seconds, None for no end; TimeoutError when it is over. Parks a goroutine, which raises
@@ -97,7 +118,7 @@ cdef class Event(Happening):
         """
         self.block(timeout, "Event.wait()", "await Event.async_wait()")
 
-    async def async_wait(self, timeout=None):
+    async def async_wait(self, timeout: float | None = None) -> None:
         """Wait in a coroutine, on any loop, until it is set.
 
         timeout: seconds, None for no end; TimeoutError when it is over.
@@ -133,6 +154,8 @@ cdef class Future(Happening):
 
     cdef int finish(self, object outcome, bint failed) except -1:
         cdef object trace = outcome.__traceback__ if failed else None
+        if bubbles:
+            check_edge(self.bubble, self)
         if self.come:
             raise asyncio.InvalidStateError(f"the Future is done: {self!r}")
         self.outcome = outcome
@@ -148,18 +171,18 @@ cdef class Future(Happening):
             raise self.outcome.with_traceback(self.trace)
         return self.outcome
 
-    def done(self):
+    def done(self) -> bool:
         """Return whether it has its result or exception (bool). From any thread, goroutine or coroutine."""
         return self.come
 
-    def set_result(self, result):
+    def set_result(self, result: Any) -> None:
         """Make it done with a result, any object. From any thread, goroutine or coroutine.
 
         result: the object. asyncio.InvalidStateError if it is done.
         """
         self.finish(result, False)
 
-    def set_exception(self, exception):
+    def set_exception(self, exception: BaseException | type[BaseException]) -> None:
         """Make it done with an exception. From any thread, goroutine or coroutine.
 
         exception: an exception, or a class of them; TypeError for anything else, and for StopIteration, which no
@@ -173,7 +196,7 @@ cdef class Future(Happening):
             raise TypeError("StopIteration cannot be raised by a Future")
         self.finish(exception, True)
 
-    def result(self, timeout=None):
+    def result(self, timeout: float | None = None) -> Any:
         """Wait until it is done; return the result, or raise the exception.
 
         timeout: seconds, None for no end; TimeoutError when it is over. Parks a goroutine, which raises
@@ -183,7 +206,7 @@ cdef class Future(Happening):
         self.block(timeout, "Future.result()", "await future")
         return self.get()
 
-    def exception(self):
+    def exception(self) -> BaseException | None:
         """Return the exception, None if there is a result. From any thread, goroutine or coroutine.
 
         asyncio.InvalidStateError while it is not done. The exception counts as observed from now on, and is not logged.

@@ -10,6 +10,7 @@ cdef enum:
 # while a waiter could have it: the holder that gives it back hands it over. Guard of all fields here: the GIL.
 cdef class Locker:
     cdef list orphans  # what was thrown away without it and gives it back on its way out (orphans.pyx); or None
+    cdef object bubble  # that it was made in, or None
     # The one that has got it exclusively last, for those who look at the program; another one may give it back.
     cdef long long holder_g             # the id of a goroutine; 0: it is none
     cdef unsigned long holder_thread    # the ident of a thread,
@@ -22,6 +23,7 @@ cdef class Locker:
     cdef bint consume_orphaned_unlock(self) except -1                     # whether it is an orphan that gives it back
 
     cdef bint acquire_if_free(self, Py_ssize_t n) noexcept  # have it without waiting; False: it takes a wait
+    cdef bint take_if_free(self, Py_ssize_t n) except -1    # the same, for a caller that may be out of place
     cdef bint is_held(self, Py_ssize_t n) noexcept
     cdef WaitQueue queue_for(self, Py_ssize_t n)         # where to wait
     cdef int hand_on_lock(self, Py_ssize_t n) except -1  # give back a held lock, which is not checked any more

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3, boundscheck=False, wraparound=False, annotation_typing=False
 """Mutex, RWMutex and Semaphore, for goroutines, coroutines and plain threads alike.
 
 A lock that is given back goes straight to the longest waiter, and is not free in between: no caller overtakes. It is
@@ -15,9 +15,10 @@ from cpython.weakref cimport PyWeakref_NewRef
 from goloop.core.sched.goroutine cimport Goroutine
 from goloop.core.sched.scheduler cimport current_g
 from goloop.core.sched.waiter cimport (
-    CANCELLED, COMPLETED, WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, may_block, new_wait_node,
-    raise_outcome, seconds_of,
+    CANCELLED, COMPLETED, WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, check_edge, check_wait, may_block,
+    new_wait_node, raise_outcome, seconds_of,
 )
+from goloop.core.sched.scheduler cimport bubble_here, bubbles
 from goloop.core.sync.orphans cimport consume, with_orphan
 
 cdef extern from "../system/native/sealed.h":
@@ -31,6 +32,15 @@ cdef object _current_task = asyncio.current_task
 
 # --------------------------------------------------------------- standing in line
 cdef class Locker:
+    def __cinit__(self):
+        if bubbles:
+            self.bubble = bubble_here()
+
+    cdef bint take_if_free(self, Py_ssize_t n) except -1:
+        if bubbles:
+            check_edge(self.bubble, self)
+        return self.acquire_if_free(n)
+
     cdef void held_here(self) noexcept:
         """The caller has it now."""
         cdef Goroutine g = <Goroutine>current_g()
@@ -79,6 +89,8 @@ cdef class Locker:
         return 0
 
     cdef bint consume_orphaned_unlock(self) except -1:
+        if bubbles:
+            check_edge(self.bubble, self)
         if self.orphans is None or not consume(self.orphans):
             return False
         if not self.orphans:
@@ -98,8 +110,10 @@ cdef class Locker:
         cdef Waiter waiter
         cdef WaitNode node
         may_block(method, instead)
-        if self.acquire_if_free(n):
+        if self.take_if_free(n):
             return 0
+        if bubbles:
+            check_wait(self.bubble, self)
         waiter = blocking_waiter(method, instead)
         waiter.gives_back_on_cancel = True
         node = new_wait_node(waiter, n, None)
@@ -119,10 +133,12 @@ cdef class Locker:
 
 
 async def obtain_async(Locker locker not None, Py_ssize_t n, double seconds, str method, str reason):
-    """As obtain(), in a coroutine; for a caller that has tried acquire_if_free() in vain."""
+    """As obtain(), in a coroutine; for a caller that has tried take_if_free() in vain."""
     cdef Waiter waiter = async_waiter(reason, locker)
     waiter.task = _current_task(waiter.loop)
     cdef WaitNode node
+    if bubbles:
+        check_wait(locker.bubble, locker)
     waiter.gives_back_on_cancel = True
     node = new_wait_node(waiter, n, None)
     if locker.acquire_if_free(n):
@@ -180,7 +196,7 @@ cdef class Mutex(Locker):
             if node.waiter.wake():
                 return 0
 
-    def lock(self, timeout=None):
+    def lock(self, timeout: float | None = None) -> None:
         """Lock it, waiting until it is handed over (Go: Mutex.Lock).
 
         timeout: seconds, None for no end; TimeoutError when it is over. Parks a goroutine, which raises
@@ -189,20 +205,20 @@ cdef class Mutex(Locker):
         """
         self.obtain(EXCLUSIVE, seconds_of(timeout), "Mutex.lock()", "await Mutex.async_lock()", "mutex lock")
 
-    async def async_lock(self, timeout=None):
+    async def async_lock(self, timeout: float | None = None) -> None:
         """Lock it, waiting in a coroutine on any loop until it is handed over (Go: Mutex.Lock).
 
         timeout: seconds, None for no end; TimeoutError when it is over. A coroutine that is cancelled does not hold it.
         """
         cdef double seconds = seconds_of(timeout)
-        if not self.acquire_if_free(EXCLUSIVE):
+        if not self.take_if_free(EXCLUSIVE):
             await obtain_async(self, EXCLUSIVE, seconds, "Mutex.async_lock()", "mutex lock")
 
-    def try_lock(self):
+    def try_lock(self) -> bool:
         """Lock it if it is free (Go: TryLock); returns whether it did. From any thread, goroutine or coroutine."""
-        return self.acquire_if_free(EXCLUSIVE)
+        return self.take_if_free(EXCLUSIVE)
 
-    def unlock(self):
+    def unlock(self) -> None:
         """Unlock it: the longest waiter gets it (Go: Mutex.Unlock). From any thread, goroutine or coroutine.
 
         RuntimeError if it is not locked.
@@ -225,7 +241,7 @@ cdef class Mutex(Locker):
         self.unlock()
 
     async def __aenter__(self):
-        if not self.acquire_if_free(EXCLUSIVE):
+        if not self.take_if_free(EXCLUSIVE):
             await obtain_async(self, EXCLUSIVE, -1, "async with Mutex", "mutex lock")
 
     async def __aexit__(self, *exc):
@@ -328,7 +344,7 @@ cdef class RWMutex(Locker):
                 self.hand_on_lock(SHARED)  # the reader is gone
         return self.readers_ > 0 or self.writing
 
-    def lock(self, timeout=None):
+    def lock(self, timeout: float | None = None) -> None:
         """Lock it for writing, waiting until no reader and no writer holds it (Go: RWMutex.Lock).
 
         timeout: seconds, None for no end; TimeoutError when it is over. Parks a goroutine, which raises
@@ -337,24 +353,24 @@ cdef class RWMutex(Locker):
         """
         self.obtain(EXCLUSIVE, seconds_of(timeout), "RWMutex.lock()", "await RWMutex.async_lock()", "rwmutex lock")
 
-    async def async_lock(self, timeout=None):
+    async def async_lock(self, timeout: float | None = None) -> None:
         """Lock it for writing, waiting in a coroutine until no reader and no writer holds it (Go: RWMutex.Lock).
 
         timeout: seconds, None for no end; TimeoutError when it is over. On any loop. A coroutine that is cancelled does
         not hold it.
         """
         cdef double seconds = seconds_of(timeout)
-        if not self.acquire_if_free(EXCLUSIVE):
+        if not self.take_if_free(EXCLUSIVE):
             await obtain_async(self, EXCLUSIVE, seconds, "RWMutex.async_lock()", "rwmutex lock")
 
-    def try_lock(self):
+    def try_lock(self) -> bool:
         """Lock it for writing if it is free (Go: TryLock); returns whether it did.
 
         From any thread, goroutine or coroutine.
         """
-        return self.acquire_if_free(EXCLUSIVE)
+        return self.take_if_free(EXCLUSIVE)
 
-    def unlock(self):
+    def unlock(self) -> None:
         """Unlock it after lock() (Go: RWMutex.Unlock). From any thread, goroutine or coroutine.
 
         RuntimeError if no writer holds it.
@@ -366,7 +382,7 @@ cdef class RWMutex(Locker):
                                "rlock() with runlock()")
         self.hand_on_lock(EXCLUSIVE)
 
-    def rlock(self, timeout=None):
+    def rlock(self, timeout: float | None = None) -> None:
         """Lock it for reading, waiting while a writer holds it or waits for it (Go: RWMutex.RLock).
 
         timeout: seconds, None for no end; TimeoutError when it is over. Parks a goroutine, which raises
@@ -375,24 +391,24 @@ cdef class RWMutex(Locker):
         """
         self.obtain(SHARED, seconds_of(timeout), "RWMutex.rlock()", "await RWMutex.async_rlock()", "rwmutex rlock")
 
-    async def async_rlock(self, timeout=None):
+    async def async_rlock(self, timeout: float | None = None) -> None:
         """Lock it for reading, waiting in a coroutine while a writer holds it or waits for it (Go: RWMutex.RLock).
 
         timeout: seconds, None for no end; TimeoutError when it is over. On any loop. A coroutine that is cancelled does
         not hold it.
         """
         cdef double seconds = seconds_of(timeout)
-        if not self.acquire_if_free(SHARED):
+        if not self.take_if_free(SHARED):
             await obtain_async(self, SHARED, seconds, "RWMutex.async_rlock()", "rwmutex rlock")
 
-    def try_rlock(self):
+    def try_rlock(self) -> bool:
         """Lock it for reading if no writer holds it or waits for it (Go: TryRLock); returns whether it did.
 
         From any thread, goroutine or coroutine.
         """
-        return self.acquire_if_free(SHARED)
+        return self.take_if_free(SHARED)
 
-    def runlock(self):
+    def runlock(self) -> None:
         """Unlock it after rlock() (Go: RWMutex.RUnlock). From any thread, goroutine or coroutine.
 
         RuntimeError if no reader holds it.
@@ -414,7 +430,7 @@ cdef class RWMutex(Locker):
         """How many readers hold it (int)."""
         return self.readers_
 
-    def rlocker(self):
+    def rlocker(self) -> RLocker:
         """Return the readers' side as a lock of its own, for `with`, `async with` and Cond (Go: RLocker).
 
         From any thread, goroutine or coroutine.
@@ -430,7 +446,7 @@ cdef class RWMutex(Locker):
         self.unlock()
 
     async def __aenter__(self):
-        if not self.acquire_if_free(EXCLUSIVE):
+        if not self.take_if_free(EXCLUSIVE):
             await obtain_async(self, EXCLUSIVE, -1, "async with RWMutex", "rwmutex lock")
 
     async def __aexit__(self, *exc):
@@ -447,7 +463,7 @@ cdef class RLocker:
     def __repr__(self):
         return f"<RLocker of {self.of!r}>"
 
-    def lock(self, timeout=None):
+    def lock(self, timeout: float | None = None) -> None:
         """Lock the RWMutex for reading, waiting while a writer holds it or waits for it (Go: RWMutex.RLock).
 
         timeout: seconds, None for no end; TimeoutError when it is over. Parks a goroutine, which raises
@@ -456,7 +472,7 @@ cdef class RLocker:
         """
         self.of.rlock(timeout)
 
-    async def async_lock(self, timeout=None):
+    async def async_lock(self, timeout: float | None = None) -> None:
         """Lock the RWMutex for reading, waiting in a coroutine while a writer holds it or waits for it (Go: RLock).
 
         timeout: seconds, None for no end; TimeoutError when it is over. On any loop. A coroutine that is cancelled does
@@ -464,14 +480,14 @@ cdef class RLocker:
         """
         await self.of.async_rlock(timeout)
 
-    def try_lock(self):
+    def try_lock(self) -> bool:
         """Lock the RWMutex for reading if no writer holds it or waits for it (Go: TryRLock).
 
         Returns whether it did. From any thread, goroutine or coroutine.
         """
-        return self.of.acquire_if_free(SHARED)
+        return self.of.take_if_free(SHARED)
 
-    def unlock(self):
+    def unlock(self) -> None:
         """Unlock the RWMutex after lock() (Go: RWMutex.RUnlock). From any thread, goroutine or coroutine.
 
         RuntimeError if no reader holds it.
@@ -490,7 +506,7 @@ cdef class RLocker:
         self.of.runlock()
 
     async def __aenter__(self):
-        if not self.of.acquire_if_free(SHARED):
+        if not self.of.take_if_free(SHARED):
             await obtain_async(self.of, SHARED, -1, "async with RLocker", "rwmutex rlock")
 
     async def __aexit__(self, *exc):
@@ -553,7 +569,7 @@ cdef class Semaphore(Locker):
             raise ValueError(f"there are {self.size} permits, never {n}")
         return n
 
-    def acquire(self, n=1, timeout=None):
+    def acquire(self, n: int = 1, timeout: float | None = None) -> None:
         """Hold n permits, waiting until they are free (Go: Acquire).
 
         n: 0 to size (ValueError, since waiting for more would never end). timeout: seconds, None for no end;
@@ -564,7 +580,7 @@ cdef class Semaphore(Locker):
         self.obtain(self.weight(n), seconds_of(timeout), "Semaphore.acquire()", "await Semaphore.async_acquire()",
                     "semaphore acquire")
 
-    async def async_acquire(self, n=1, timeout=None):
+    async def async_acquire(self, n: int = 1, timeout: float | None = None) -> None:
         """Hold n permits, waiting in a coroutine on any loop until they are free (Go: Acquire).
 
         n: 0 to size (ValueError, since waiting for more would never end). timeout: seconds, None for no end;
@@ -572,22 +588,24 @@ cdef class Semaphore(Locker):
         """
         cdef Py_ssize_t weight = self.weight(n)
         cdef double seconds = seconds_of(timeout)
-        if not self.acquire_if_free(weight):
+        if not self.take_if_free(weight):
             await obtain_async(self, weight, seconds, "Semaphore.async_acquire()", "semaphore acquire")
 
-    def try_acquire(self, n=1):
+    def try_acquire(self, n: int = 1) -> bool:
         """Hold n permits if they are free and there is no waiter (Go: TryAcquire). From any thread.
 
         n: 0 to size (ValueError). Returns whether they are held now.
         """
-        return self.acquire_if_free(self.weight(n))
+        return self.take_if_free(self.weight(n))
 
-    def release(self, n=1):
+    def release(self, n: int = 1) -> None:
         """Give n permits back (Go: Release). From any thread, goroutine or coroutine.
 
         n: 0 to size (ValueError). RuntimeError if fewer are held.
         """
         cdef Py_ssize_t weight = self.weight(n)
+        if bubbles:
+            check_edge(self.bubble, self)
         if weight > self.used:
             raise RuntimeError(f"release of {weight} permits of a Semaphore of which {self.used} are held")
         self.hand_on_lock(weight)
@@ -609,7 +627,7 @@ cdef class Semaphore(Locker):
         self.release(1)
 
     async def __aenter__(self):
-        if not self.acquire_if_free(1):
+        if not self.take_if_free(1):
             await obtain_async(self, 1, -1, "async with Semaphore", "semaphore acquire")
 
     async def __aexit__(self, *exc):

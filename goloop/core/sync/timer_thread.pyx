@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3, boundscheck=False, wraparound=False, annotation_typing=False
 """The clock: timers and deadlines that are set from any thread, and the one thread on which they fire.
 
 It is a thread of its own, since every loop may be stuck in a user's code, and a deadline is wanted most just then;
@@ -319,14 +319,14 @@ cdef class Timer:
             active = True
         return active
 
-    def stop(self):
+    def stop(self) -> bool:
         """Stop it (Go: Timer.Stop): nothing comes from the channel any more. From any thread.
 
         Returns False if it had fired and the time was received, or it was stopped. The channel stays open.
         """
         return self.halt()
 
-    def reset(self, seconds):
+    def reset(self, seconds: float) -> bool:
         """Let it fire that many seconds from now instead (Go: Timer.Reset); only then comes something from the channel.
 
         seconds: a number (else TypeError; ValueError for NaN); 0 or less: at once. Returns False if it had fired and
@@ -362,13 +362,13 @@ cdef class Ticker:
     def __repr__(self):
         return f"<Ticker every {self.entry.period:g} s, {'running' if self.entry.is_set() else 'stopped'}>"
 
-    def stop(self):
+    def stop(self) -> None:
         """Stop it (Go: Ticker.Stop): nothing comes from the channel any more, which stays open. From any thread."""
         self.entry.disarm()
         if self.chan.count:
             self.chan.receive_now()
 
-    def reset(self, seconds):
+    def reset(self, seconds: float) -> None:
         """Tick every that many seconds from now on (Go: Ticker.Reset), also if it was stopped. From any thread.
 
         seconds: from one tick to the next; TypeError unless a number, ValueError unless positive.
@@ -394,14 +394,14 @@ cdef class FuncTimer:
     def __repr__(self):
         return f"<FuncTimer of {self.entry.function!r}, {state_of(self.entry)}>"
 
-    def stop(self):
+    def stop(self) -> bool:
         """Do not call the function (Go: Timer.Stop). From any thread.
 
         Returns False if it was called, or stopped before; the goroutine may still run then.
         """
         return self.entry.disarm()
 
-    def reset(self, seconds):
+    def reset(self, seconds: float) -> bool:
         """Call the function that many seconds from now instead, or again (Go: Timer.Reset). From any thread.
 
         seconds: a number (else TypeError; ValueError for NaN); 0 or less: at once. Returns False if the function was
@@ -427,7 +427,7 @@ cdef double period_of(object seconds) except -1:
     return max(SHORTEST, min(period, LONGEST))
 
 
-def after(seconds):
+def after(seconds: float) -> Chan[float]:
     """Return a channel that gets the time once, that many seconds from now (Go: time.After). From any thread.
 
     seconds: a number (else TypeError; ValueError for NaN); 0 or less: at once. The time is as time.monotonic() gives
@@ -439,7 +439,7 @@ def after(seconds):
     return chan
 
 
-def after_func(seconds, function, /, *args, **kwargs):
+def after_func(seconds: float, function: Callable[..., object], /, *args: Any, **kwargs: Any) -> FuncTimer:
     """Call function(*args, **kwargs) in a goroutine of its own that many seconds from now (Go: time.AfterFunc).
 
     seconds: a number (else TypeError; ValueError for NaN); 0 or less: at once. function: a plain function or a

@@ -11,7 +11,7 @@ class SocketFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = path
-        self.identity = self._identity()
+        self.identity: tuple[int, int] | None = self._identity()
 
     def _identity(self) -> tuple[int, int] | None:
         st = os.lstat(self.path)

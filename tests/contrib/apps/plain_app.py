@@ -72,7 +72,8 @@ def app(environ: dict[str, Any], start_response: Callable[..., object]) -> Itera
         gate(number)
         body = "through"
     elif kind == "hold":
-        (FOLDER / "held").touch()
+        with (FOLDER / "held").open("a") as held:
+            held.write("x")
         while not (FOLDER / "release").exists():
             sleep(0.01)
         body = "released"
