@@ -73,8 +73,8 @@ static void check_track(const gl_trace_track *t, const uint64_t *before) {
     }
     events_seen += t->kept;
     if (id > 0 && id <= THREADS)
-        CHECK(number >= before[id - 1], "thread %llu had emitted %llu, and %llu is the last one", (unsigned long long)id,
-              (unsigned long long)before[id - 1], (unsigned long long)number);
+        CHECK(number >= before[id - 1], "thread %llu had emitted %llu, and %llu is the last one",
+              (unsigned long long)id, (unsigned long long)before[id - 1], (unsigned long long)number);
 }
 
 static void end_session(void) {

@@ -32,12 +32,12 @@ typedef struct writer {
 static void emit(int64_t time, int kind, uint32_t loop, uint32_t name, uint64_t a, uint64_t b);
 
 gl_tracer gl_the_tracer = {.emit = emit};
-static writer *writers;    /* atomic head of the list; it only grows */
-static uint64_t wanted;    /* atomic; room of the rings of this session */
-static uint64_t lost;      /* atomic */
-static uint32_t sessions;  /* guard: control */
+static writer *writers;                                     /* atomic head of the list; it only grows */
+static uint64_t wanted;                                     /* atomic; room of the rings of this session */
+static uint64_t lost;                                       /* atomic */
+static uint32_t sessions;                                   /* guard: control */
 static pthread_mutex_t control = PTHREAD_MUTEX_INITIALIZER; /* starts, ends, and the making of writers */
-static pthread_key_t key;  /* tells that a thread ends */
+static pthread_key_t key;                                   /* tells that a thread ends */
 GL_THREAD_LOCAL writer *mine;
 
 static void thread_ends(void *value) {
@@ -68,8 +68,8 @@ static writer *make_writer(void) {
 }
 
 static gl_event *make_ring(uint64_t room) {
-    void *ring = mmap(NULL, room * sizeof(gl_event), PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *ring =
+        mmap(NULL, room * sizeof(gl_event), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return ring == MAP_FAILED ? NULL : ring;
 }
 

@@ -11,14 +11,14 @@
 
 /* What an event means, and what its `name`, `a` and `b` are. `loop` is the number of a loop, 0: none. */
 enum {
-    GL_TRACE_RUN = 1,   /* an item of the ready queue begins. name; a: the item; b: the task, 0: none */
-    GL_TRACE_RAN,       /* and has ended. name: what its task waits for, 0: no task, or done; b: the task, if it is done */
-    GL_TRACE_READY,     /* an item was made ready, by what runs here. a: the item, or the G */
-    GL_TRACE_SLEEP,     /* a loop has nothing to do. a: 1 in its poll set, 2 on its futex */
-    GL_TRACE_AWAKE,     /* and has again */
-    GL_TRACE_GO,        /* a goroutine goes on. name; a: its G; b: its id */
-    GL_TRACE_PARK,      /* and gives way. name: why; a: its G; b: its id; name 0: it has ended */
-    GL_TRACE_SPAN,      /* a span of the program begins. name; a: its number; b: the task, or 0 */
+    GL_TRACE_RUN = 1, /* an item of the ready queue begins. name; a: the item; b: the task, 0: none */
+    GL_TRACE_RAN,   /* and has ended. name: what its task waits for, 0: no task, or done; b: the task, if it is done */
+    GL_TRACE_READY, /* an item was made ready, by what runs here. a: the item, or the G */
+    GL_TRACE_SLEEP, /* a loop has nothing to do. a: 1 in its poll set, 2 on its futex */
+    GL_TRACE_AWAKE, /* and has again */
+    GL_TRACE_GO,    /* a goroutine goes on. name; a: its G; b: its id */
+    GL_TRACE_PARK,  /* and gives way. name: why; a: its G; b: its id; name 0: it has ended */
+    GL_TRACE_SPAN,  /* a span of the program begins. name; a: its number; b: the task, or 0 */
     GL_TRACE_SPAN_END,  /* a: its number */
     GL_TRACE_GC,        /* the garbage collector begins. a: the generation */
     GL_TRACE_GC_END,    /* a: how much it has collected */
