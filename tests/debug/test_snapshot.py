@@ -93,7 +93,8 @@ def test_a_parked_goroutine_has_a_reason_and_a_time_and_a_stack(kind):
 def test_what_is_waited_for_stands_there_with_its_waiters():
     chan = goloop.Chan(3)
     chan.send(1)
-    waiting = [goloop.go(lambda: goloop.select(goloop.recv(other))) for other in [goloop.Chan()] * 3]
+    empty = goloop.Chan()
+    waiting = [goloop.go(lambda: goloop.select(goloop.recv(empty))) for _ in range(3)]
     full = goloop.go(lambda: [chan.send(n) for n in range(3)])
     until_parked(full, *waiting)
     found = debug.snapshot()
@@ -263,9 +264,8 @@ def test_the_reasons_of_tasks_that_wait_in_asyncio():
         try:
             await asyncio.sleep(0.05)
             await async_until(lambda: "Event.wait" in reason_of("thread"))
-            found = {
-                name: reason_of(name).partition(":")[0] if name == "thread" else reason_of(name) for name in expected
-            }
+            found = {name: reason_of(name) for name in expected}
+            found["thread"] = found["thread"].partition(":")[0]
             assert found == {name: reason for name, (_, reason) in expected.items()}
             for name in expected:
                 assert 0 <= debug.snapshot().age(task_named(name).since) < 60

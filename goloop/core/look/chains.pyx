@@ -29,8 +29,8 @@ cdef object CTask = getattr(asyncio.tasks, "_CTask", None)
 cdef object CFuture = getattr(futures, "_CFuture", None)
 cdef object Gathering = getattr(tasks, "_GatheringFuture", None)
 cdef object ConcurrentFuture = __import__("concurrent.futures").futures.Future
-cdef object awaited_by = CTask.__dict__["_fut_waiter"].__get__ if CTask is not None else None
-cdef object noted_of = CTask.__dict__["_source_traceback"].__get__ if CTask is not None else None
+cdef object awaited_by = getattr(CTask, "_fut_waiter").__get__ if CTask is not None else None
+cdef object noted_of = getattr(CTask, "_source_traceback").__get__ if CTask is not None else None
 cdef enum:
     LONGEST = 200                      # coroutines in a chain that are looked at
 

@@ -387,6 +387,7 @@ cdef class LoopIteration:
 
     cdef int run_traced(self, object item, int times) except -1:
         cdef object task = task_of((<Handle>item)._callback) if isinstance(item, Handle) else None
+        cdef object _coro = None      # a reference: the task may let go of its own as it ends
         cdef Lane lane = None
         cdef FunctionTime function
         cdef int64_t start, end
@@ -398,6 +399,7 @@ cdef class LoopIteration:
             lane = lane_of(task, self.accounts)
             function = lane.function
             number = lane.number
+            _coro = <object>lane.coro
         name = name_number("goroutines") if function is None else function_number(function)
         start = now_ns()
         tracer.emit(start, GL_TRACE_RUN, self.number, name, <uint64_t><void *>item, number)
@@ -408,12 +410,12 @@ cdef class LoopIteration:
             name = 0
             if function is not None:
                 timed(self.accounts, function, end - start, times)
-            if task is not None:
-                if task.done():
-                    end_lane(task)
-                else:
-                    name = name_number(wait_of(task))
+            if lane is not None:
+                name = wait_of(lane, task)
+                if name:
                     number = 0
+                else:
+                    end_lane(task)
             tracer.emit(end, GL_TRACE_RAN, self.number, name, <uint64_t><void *>item, number)
 
     cdef int run_item(self, object item) except -1:

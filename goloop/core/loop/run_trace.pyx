@@ -19,6 +19,33 @@ cdef extern from "Python.h":
     bint PyCoro_CheckExact(object o)
     bint PyGen_CheckExact(object o)
 
+# What a coroutine awaits, and its name, without a look-up of the attributes: a trace asks after each step of each task.
+cdef extern from *:
+    """
+    #include <string.h>
+    static PyGetSetDef *gl_attribute(const char *name) {
+        PyGetSetDef *d = PyCoro_Type.tp_getset;
+        while (d != NULL && d->name != NULL && strcmp(d->name, name) != 0)
+            d++;
+        return d != NULL && d->name != NULL ? d : NULL;
+    }
+    static PyObject *gl_get(PyObject *coro, PyGetSetDef **known, const char *name) {
+        if (*known == NULL && (*known = gl_attribute(name)) == NULL)
+            return PyObject_GetAttrString(coro, name);
+        return (*known)->get(coro, (*known)->closure);
+    }
+    static PyObject *gl_get_await(PyObject *coro) {
+        static PyGetSetDef *known;
+        return gl_get(coro, &known, "cr_await");
+    }
+    static PyObject *gl_get_name(PyObject *coro) {
+        static PyGetSetDef *known;
+        return gl_get(coro, &known, "__qualname__");
+    }
+    """
+    object gl_get_await(object coro)
+    object gl_get_name(object coro)
+
 cdef enum:
     NAMED = 10_000        # tasks with names of the program's that are remembered beyond their end
 
@@ -60,7 +87,9 @@ cdef Lane add_lane(object task, object key, Accounts accounts):
     cdef object name = task.get_name()
     last_lane += 1
     lane.number = last_lane
-    lane.function = accounts.entry(code_of(task.get_coro()), "coroutine")
+    coro = task.get_coro()
+    lane.coro = <PyObject *>coro
+    lane.function = accounts.entry(code_of(coro), "coroutine")
     lanes[key] = lane
     if not (type(name) is str and name.startswith("Task-")):
         task_names[last_lane] = str(name)
@@ -86,21 +115,23 @@ cdef int end_lane(object task) except -1:
     return 0
 
 
-cdef object wait_of(object task):
-    """The name of its innermost coroutine."""
-    cdef object coro = task.get_coro(), inner
-    cdef int _depth
-    for _depth in range(64):
+cdef uint32_t wait_of(Lane lane, object task) except? 0:
+    """The number of the name of its innermost coroutine."""
+    cdef object coro = <object>lane.coro, inner
+    cdef int depth
+    for depth in range(64):
         if PyCoro_CheckExact(coro):
-            inner = coro.cr_await
+            inner = gl_get_await(coro)
         elif PyGen_CheckExact(coro):
             inner = coro.gi_yieldfrom
         else:
-            return type(coro).__qualname__     # compiled code's
+            inner = None              # compiled code's
+        if inner is None and depth == 0 and task.done():
+            return 0
         if not PyCoro_CheckExact(inner) and not PyGen_CheckExact(inner):
             break                     # a future, or how one is awaited
         coro = inner
-    return coro.__qualname__
+    return name_number(gl_get_name(coro) if PyCoro_CheckExact(coro) else getattr(coro, "__qualname__", "await"))
 
 
 def lane_of_current_task():

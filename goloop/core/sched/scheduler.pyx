@@ -713,7 +713,7 @@ cdef int wake_one() except -1:
         return 0
     try:
         start_worker()
-    except BaseException:
+    except Exception:                 # and no other: a signal's handler may want the process to end
         if not workers:
             raise
         # Otherwise it waits for one of those, as with GOLOOP_MAXTHREADS of them, or until the monitor can start one.
