@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from typing import Any
 
 from goloop._eventloop import signals
@@ -13,6 +14,7 @@ from goloop.debug._asleep import harmless
 from goloop.debug._collect import snapshot
 from goloop.debug._snapshot import Snapshot
 from goloop.debug._text import stack_lines
+from goloop.runtime import shutdown
 
 logger = logging.getLogger("goloop")
 
@@ -32,6 +34,7 @@ def start() -> None:
     if not _at_fork:
         _at_fork = True
         os.register_at_fork(before=_stop, after_in_parent=_start_again, after_in_child=_forget)
+        shutdown.add_step(_stop)
     if _thread is None:
         thread = threading.Thread(target=_keep_looking, name="goloop-lookout", daemon=True)
         harmless.add(thread)
@@ -59,6 +62,8 @@ def _keep_looking() -> None:
             logger.exception("the look-out for deadlocks failed")
     if _thread is threading.current_thread():
         _thread = None
+        if not _wake.is_set() and _watched():  # a loop that found this thread, which was on its way out
+            start()
 
 
 def _tell(found: Snapshot) -> None:
@@ -87,12 +92,15 @@ def _stacks(found: Snapshot, members: tuple[str, ...]) -> list[str]:
 
 
 # ------------------------------------------------------------------------- fork
-def _stop() -> None:
-    """Before a fork: a process with this thread alone is to look single-threaded."""
+def _stop(until: float | None = None) -> None:
+    """End the look-out. Before a fork: a process with this thread alone is to look single-threaded; at the end of all.
+
+    until: for how long, on the monotonic clock; None: a look is over in some milliseconds.
+    """
     thread = _thread
     if thread is not None and thread is not threading.current_thread():
         _wake.set()
-        thread.join()
+        thread.join(None if until is None else max(0.0, until - time.monotonic()))
 
 
 def _start_again() -> None:

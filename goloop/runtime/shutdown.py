@@ -31,6 +31,13 @@ def set_steps(*steps: Callable[[float], None], last: tuple[Callable[[], None], .
     _steps, _last = steps, last
 
 
+def add_step(step: Callable[[float], None]) -> None:
+    """Add a step after the others, once: of a part that few programs load."""
+    global _steps
+    if step not in _steps:
+        _steps = (*_steps, step)
+
+
 def shutdown(timeout: float = SHUTDOWN_TIMEOUT) -> None:
     """Cancel every goroutine, wait for their ends, and stop the workers, the monitor, the clock and the helpers. They
     start again on demand. Timers and deadlines that are pending are dropped.

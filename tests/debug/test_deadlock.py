@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import goloop
 from goloop import debug
 from goloop.debug import _circles, _lookout
+from goloop.runtime import shutdown
 from tests.helpers.scripts import run_script
 from tests.helpers.waiting import async_until, until
 
@@ -369,3 +370,13 @@ async def goroutines(plans, order):
         g.cancel()
     await asyncio.gather(*(asyncio.shield(g) for g in actors.values()), return_exceptions=True)
     return found
+
+
+def test_the_look_out_ends_with_all_else():
+    loop = goloop.new_event_loop()
+    loop.set_debug(True)
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    assert "goloop-lookout" in {thread.name for thread in threading.enumerate()}
+    shutdown.shutdown()
+    assert "goloop-lookout" not in {thread.name for thread in threading.enumerate()}
