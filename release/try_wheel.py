@@ -78,6 +78,7 @@ def try_wheel(dist: Path, options: list[str]) -> int:
     (wheel,) = (path for path in dist.glob("*.whl") if fitting.fullmatch(path.name))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
+        folder.chmod(0o755)  # database servers run as users of their own, and find their programs in bin/
         for name in ("bin", "env", "src", "empty"):
             (folder / name).mkdir()
         path = without_compilers(folder / "bin")
