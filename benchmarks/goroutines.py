@@ -16,12 +16,13 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import harness
 import processes
 import report
-from green import OPERATIONS
+from green import OPERATIONS, TOOLS
 from harness import Case, Sample, Unavailable
 from rich.console import Console
 
@@ -67,10 +68,18 @@ def echo(warmup: float, seconds: float, contestant: str) -> Sample:
         return processes.drive(server, "tcp", CONNECTIONS, SIZE, warmup, seconds)
 
 
+def without(have: Sequence[str]) -> tuple[str, ...]:
+    return tuple(contestant for contestant in CONTESTANTS if contestant not in have)
+
+
 def all_cases(warmup: float, seconds: float) -> list[Case]:
     cases = [
         Case("goroutines", title, "operation", functools.partial(operations, name, warmup, seconds))
         for name, title in OPERATIONS.items()
+    ]
+    cases += [
+        Case("tools", title, "operation", functools.partial(operations, name, warmup, seconds), without(have))
+        for name, (title, have) in TOOLS.items()
     ]
     title = f"echo in blocking style, {CONNECTIONS} connections"
     cases.append(Case("goroutines", title, "message", functools.partial(echo, warmup, seconds)))

@@ -28,7 +28,7 @@ from usage import Meter, Usage, memory_of
 HERE = Path(__file__).parent
 NATIVE = HERE / "native"
 MOST_LINES = 30  # that are shown of what a process says
-PATIENCE = 30  # seconds beyond the planned time after which a run has failed
+PATIENCE = 60  # seconds beyond the planned time after which a run has failed
 
 
 @functools.cache

@@ -29,7 +29,9 @@ PACKAGES = (loops.SUBJECT, *loops.PEERS, "aiohttp", "uvicorn", "httptools")
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="families, or parts of 'family: case', separated by commas")
+    parser.add_argument(
+        "--only", default="", help="families, beginnings of 'family: case', or parts of names, with commas"
+    )
     parser.add_argument(
         "--loops",
         default="",
@@ -47,16 +49,20 @@ def arguments() -> argparse.Namespace:
 
 
 def chosen(settings: cases.Settings, only: str) -> list[harness.Case]:
-    wanted = [word for word in re.split(r",(?! )", only) if word]  # a name of a case may have a comma, with a space
+    # A name of a case may have commas, before a space and in numbers.
+    wanted = [word for word in re.split(r",(?! |\d{3}\b)", only) if word]
     every = cases.all_cases(settings)
     if not wanted:
         return every
     families = {case.family for case in every}
-    return [
-        case
-        for case in every
-        if any(case.family == word if word in families else word in f"{case.family}: {case.name}" for word in wanted)
-    ]
+
+    def meets(case: harness.Case, word: str) -> bool:
+        if word in families:
+            return case.family == word
+        title = f"{case.family}: {case.name}"
+        return title.startswith(word) if ": " in word else word in title
+
+    return [case for case in every if any(meets(case, word) for word in wanted)]
 
 
 def participants(asked: str, console: Console) -> list[str]:

@@ -77,6 +77,16 @@ def test_every_case_has_a_check_and_every_check_belongs_to_a_case():
     assert families == checked
 
 
+def test_cases_are_chosen_by_family_and_by_parts_of_their_names_that_may_have_commas():
+    chosen = program.chosen(program.cases.Settings(0.1, 0.1), "bulk_streams,timers: set, 1,000 pending,cat")
+    assert [case.name for case in chosen] == [
+        "set, 1,000 pending",
+        "MB that a server sends",
+        "MB that a server receives",
+        "MB through cat, streams",
+    ]
+
+
 def test_the_others_are_the_peers_without_uvloop():
     assert loops.others(CONTESTANTS) == ["zuvloop", "rloop"]
 

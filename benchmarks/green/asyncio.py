@@ -67,6 +67,38 @@ async def buffered(n: int) -> None:
     await pump(asyncio.Queue(100), n)
 
 
+async def timeout(n: int) -> None:
+    for _ in range(n):
+        async with asyncio.timeout(60):
+            pass
+
+
+async def event(n: int) -> None:
+    flag = asyncio.Event()
+    for _ in range(n):
+        flag.set()
+        await flag.wait()
+        flag.clear()
+
+
+async def future(n: int) -> None:
+    loop = asyncio.get_running_loop()
+    for i in range(n):
+        result = loop.create_future()
+        result.set_result(i)
+        await result
+
+
+async def each(n: int) -> None:
+    room = asyncio.Semaphore(20)
+
+    async def one(i: int) -> int:
+        async with room:
+            return abs(i)
+
+    await asyncio.gather(*map(one, range(n)))
+
+
 async def park(n: int) -> Any:
     event = asyncio.Event()
     kept = [asyncio.create_task(event.wait()) for _ in range(n)]

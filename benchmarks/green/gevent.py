@@ -8,6 +8,7 @@ from typing import Any
 import gevent
 import gevent.event
 import gevent.lock
+import gevent.pool
 import gevent.queue
 import gevent.socket
 
@@ -62,6 +63,31 @@ def unbuffered(n: int) -> None:
 
 def buffered(n: int) -> None:
     pump(gevent.queue.Queue(100), n)
+
+
+def timeout(n: int) -> None:
+    for _ in range(n):
+        with gevent.Timeout(60):
+            pass
+
+
+def event(n: int) -> None:
+    flag = gevent.event.Event()
+    for _ in range(n):
+        flag.set()
+        flag.wait()
+        flag.clear()
+
+
+def future(n: int) -> None:
+    for i in range(n):
+        result = gevent.event.AsyncResult()
+        result.set(i)
+        result.get()
+
+
+def each(n: int) -> None:
+    gevent.pool.Pool(20).map(abs, range(n))
 
 
 def park(n: int) -> Any:

@@ -64,6 +64,62 @@ def buffered(n: int) -> None:
     pump(Chan(100), n)
 
 
+def timeout(n: int) -> None:
+    for _ in range(n):
+        with goloop.timeout(60):
+            pass
+
+
+def event(n: int) -> None:
+    flag = goloop.sync.Event()
+    for _ in range(n):
+        flag.set()
+        flag.wait()
+        flag.clear()
+
+
+def future(n: int) -> None:
+    for i in range(n):
+        result: goloop.sync.Future[int] = goloop.sync.Future()
+        result.set_result(i)
+        result.result()
+
+
+def each(n: int) -> None:
+    goloop.map(abs, range(n), limit=20)
+
+
+def atomic(n: int) -> None:
+    number = goloop.sync.AtomicInt()
+    for _ in range(n):
+        number.add(1)
+
+
+def table(n: int) -> None:
+    table: goloop.sync.Map[int, int] = goloop.sync.Map()
+    for i in range(n):
+        table.load(i & 1023)
+        table.store(i & 1023, i)
+
+
+def pool(n: int) -> None:
+    objects = goloop.sync.Pool(bytearray)
+    for _ in range(n):
+        objects.put(objects.get())
+
+
+def limiter(n: int) -> None:
+    limiter = goloop.rate.Limiter(1e9, 10**9)
+    for _ in range(n):
+        limiter.allow()
+
+
+def flight(n: int) -> None:
+    group = goloop.singleflight.Group()
+    for _ in range(n):
+        group.do("key", int)
+
+
 def park(n: int) -> Any:
     chan = Chan[int]()
     kept = [go(chan.recv) for _ in range(n)]

@@ -2,12 +2,15 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net"
 	"os"
 	"runtime"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -61,6 +64,60 @@ func pump(capacity int) func(int) {
 		for i := 0; i < n; i++ {
 			<-c
 		}
+	}
+}
+
+func timeout(n int) {
+	for i := 0; i < n; i++ {
+		_, cancel := context.WithTimeout(context.Background(), time.Minute)
+		cancel()
+	}
+}
+
+func future(n int) {
+	for i := 0; i < n; i++ {
+		c := make(chan int, 1)
+		c <- i
+		<-c
+	}
+}
+
+func each(n int) {
+	results := make([]int, n)
+	room := make(chan struct{}, 20)
+	var all sync.WaitGroup
+	for i := 0; i < n; i++ {
+		room <- struct{}{}
+		all.Add(1)
+		go func(i int) {
+			results[i] = i
+			<-room
+			all.Done()
+		}(i)
+	}
+	all.Wait()
+}
+
+var number int64
+
+func add(n int) {
+	for i := 0; i < n; i++ {
+		atomic.AddInt64(&number, 1)
+	}
+}
+
+func table(n int) {
+	var table sync.Map
+	for i := 0; i < n; i++ {
+		table.Load(i & 1023)
+		table.Store(i&1023, i)
+	}
+}
+
+func pool(n int) {
+	objects := sync.Pool{New: func() any { return new([]byte) }}
+	for i := 0; i < n; i++ {
+		objects.Put(objects.Get())
 	}
 }
 
@@ -145,6 +202,7 @@ func main() {
 	seconds, _ := strconv.ParseFloat(os.Args[3], 64)
 	operations := map[string]func(int){
 		"spawn": spawn, "yield_": yield, "pingpong": pingpong, "unbuffered": pump(0), "buffered": pump(100),
+		"timeout": timeout, "future": future, "each": each, "atomic": add, "table": table, "pool": pool,
 	}
 	switch name := os.Args[1]; name {
 	case "park":

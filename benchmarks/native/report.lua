@@ -3,5 +3,6 @@ done = function(summary, latency)
   io.write(string.format(
     '{"operations": %d, "seconds": %.6f, "p50": %.2f, "p99": %.2f, "lost": %d}\n',
     summary.requests, summary.duration / 1e6, latency:percentile(50), latency:percentile(99),
-    summary.errors.status + summary.errors.connect + summary.errors.read + summary.errors.write))
+    summary.errors.status + summary.errors.connect + summary.errors.read + summary.errors.write
+      + summary.errors.timeout))
 end

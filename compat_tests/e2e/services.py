@@ -102,7 +102,7 @@ def _certificate(authority: trustme.CA, folder: Path, account: dict[str, Any]) -
 
 
 @contextmanager
-def postgres(authority: trustme.CA) -> Iterator[Postgres]:
+def postgres(authority: trustme.CA, connections: int = 60) -> Iterator[Postgres]:
     programs, account = _postgres_bin(), _account("postgres")
     with ExitStack() as stack:
         folder = stack.enter_context(_folder("postgres"))
@@ -120,7 +120,7 @@ def postgres(authority: trustme.CA) -> Iterator[Postgres]:
             "port": server.port,
             "unix_socket_directories": folder,
             "fsync": "off",
-            "max_connections": 60,
+            "max_connections": connections,
             "ssl": "on",
             "ssl_cert_file": certificate,
             "ssl_key_file": key,

@@ -22,6 +22,7 @@ from mkdocs.utils.meta import get_data
 ROOT = Path(__file__).parents[2]
 REPOSITORY = "https://github.com/goloop-project/goloop/blob/main/"
 PICTURES = {"benchmarks/results.svg": "assets/results.svg"}
+MARK = re.compile(r"^ *<!-- (not run: .+|continues|run|output) -->\n", re.MULTILINE)  # for the tests of the blocks
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)\s#]+)(#[^)\s]*)?(?=\))")
 
 
@@ -32,6 +33,7 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
+    markdown = MARK.sub("", markdown)
     source = page.meta.get("source")
     if source is None:
         return markdown

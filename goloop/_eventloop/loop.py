@@ -21,9 +21,11 @@ from os import stat, unlink
 from typing import TYPE_CHECKING, Any
 
 from goloop import _environment
+from goloop._eventloop import unhandled
 from goloop._eventloop.nesting import Nesting, come_back, step_aside
 from goloop._eventloop.signals import SignalMethods
 from goloop._eventloop.socket_methods import SocketMethods
+from goloop._eventloop.stats import LoopStats, add_loop, of_loop, remove_loop, thread_names
 from goloop._eventloop.subprocesses import SubprocessTransport, spawn
 from goloop.core.loop.loop_core import LoopCore
 from goloop.core.sched.bubble import bubble
@@ -82,6 +84,7 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
         if selector is not None:
             _close_unused(selector)
         super().__init__()
+        self._number = add_loop(self)
         self._handoff = handoff
         self._watch = watch
         self._acceptors: dict[int, Acceptor] = {}
@@ -177,9 +180,23 @@ class Loop(LoopCore, Nesting, SignalMethods, SocketMethods, asyncio.BaseEventLoo
             child._loop_closes()
         super().close()
         self._acceptors.clear()
+        remove_loop(self._number)
         self._shutdown_core()
         if self._handoff and not sys.is_finalizing():
             ports.current.loop_closed(self)
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Report an exception, or another mishap, that has no caller to go to (asyncio: call_exception_handler).
+
+        context: a dict with the text "message", and what else is known. From any thread.
+        """
+        unhandled.tell(self, context)
+        super().call_exception_handler(context)
+
+    def stats(self) -> LoopStats:
+        """Return the numbers of this loop: what it has done, and how long that took. From any thread, also while the
+        loop is stuck. After close() they do not change any more."""
+        return of_loop(self, thread_names())
 
     # ---------------------------------------------------------------- serving
     if not TYPE_CHECKING:  # type checkers have them from asyncio.AbstractEventLoop, with their arguments

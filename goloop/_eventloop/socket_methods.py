@@ -99,17 +99,17 @@ class SocketMethods(_Base):
                 return found
         return await super().getaddrinfo(host, port, family=family, type=type, proto=proto, flags=flags)
 
-    async def sock_recv(self, sock: socket.socket, nbytes: int) -> bytes:
+    async def sock_recv(self, sock: socket.socket, n: int) -> bytes:
         """Receive from a socket in a coroutine of this loop (asyncio: sock_recv).
 
         Returns the bytes, b"" at the end of the stream. sock: a non-blocking socket (ValueError in debug mode
-        otherwise; TypeError for an ssl.SSLSocket). nbytes: the most bytes. Raises the system's OSError.
+        otherwise; TypeError for an ssl.SSLSocket). n: the most bytes. Raises the system's OSError.
         """
         self._check_socket(sock)
         try:
-            return sock.recv(nbytes)
+            return sock.recv(n)
         except _WOULD_BLOCK:
-            return await self._when_ready(sock, False, lambda: sock.recv(nbytes))
+            return await self._when_ready(sock, False, lambda: sock.recv(n))
 
     async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
         """Receive from a socket into a buffer, in a coroutine of this loop (asyncio: sock_recv_into).

@@ -28,6 +28,7 @@ from goloop.errors import DeadlockError
 from goloop.runtime import helper_threads, workers
 
 _NATIVE = ("goloop-netpoll", "goloop-monitor")
+_OWN = frozenset(("goloop-clock", "goloop-door", "goloop-door-client", "goloop-schedtrace"))  # they only look
 harmless: weakref.WeakSet[threading.Thread] = weakref.WeakSet()  # threads of goloop.debug's, which wake no goroutine
 
 
@@ -115,7 +116,7 @@ def _threads_rest(resting: set[int]) -> bool:
                 ident in resting
                 or thread in harmless
                 or (thread in helper_threads._threads and idle)
-                or (thread is not None and thread.name == "goloop-clock")
+                or (thread is not None and thread.name in _OWN)
                 or _pool_rests(pools.get(ident))
                 or _waits_for_the_end(frame, ident)
             ):

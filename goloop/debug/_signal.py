@@ -60,6 +60,8 @@ def dump_on_signal(signum: int = signal.SIGQUIT, file: Any = None, format: str =
     except BaseException:
         if before is None:
             del _wishes[number]
+        if not _wishes:
+            _stop_thread()
         raise
 
 

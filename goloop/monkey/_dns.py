@@ -7,26 +7,26 @@ from collections.abc import Callable
 from typing import Any
 
 from goloop.core.patch.hook import hook
-from goloop.core.system.sockaddr import is_numeric_host
+from goloop.core.system.addrinfo import is_literal
 from goloop.monkey._threadpool import offload
 
 _ORIGINAL: dict[str, Callable[..., Any]] = {}
 
 
-def is_numeric(host: Any) -> bool:
-    """Return whether a host is an address or none at all, so that there is nothing to look up."""
-    return not host or (isinstance(host, str) and is_numeric_host(host))
+def is_address(host: Any) -> bool:
+    """Return whether a host in a socket's address is one itself, or "" for any, so that there is nothing to look up."""
+    return host == "" or is_literal(host)
 
 
 def _getaddrinfo(*args: Any, **kwargs: Any) -> Any:
     host = args[0] if args else kwargs.get("host")
-    if is_numeric(host):
+    if host is None or is_literal(host):  # and "" is a name for it, which does not exist
         return _ORIGINAL["getaddrinfo"](*args, **kwargs)
     return offload(_ORIGINAL["getaddrinfo"], *args, **kwargs)
 
 
 def _gethostbyname(*args: Any) -> Any:
-    if args and is_numeric(args[0]):
+    if args and is_address(args[0]):
         return _ORIGINAL["gethostbyname"](*args)
     return offload(_ORIGINAL["gethostbyname"], *args)
 

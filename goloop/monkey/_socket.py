@@ -25,7 +25,7 @@ from goloop._backoff import pauses
 from goloop.core.patch import fd_wait, socket_io
 from goloop.core.patch.hook import hook, is_cooperative
 from goloop.core.sched.goroutine_api import sleep
-from goloop.monkey._dns import is_numeric
+from goloop.monkey._dns import is_address
 from goloop.monkey._threadpool import offload
 from goloop.runtime import fork
 
@@ -116,7 +116,7 @@ def _resolved(sock: Any, address: Any) -> Any:
     if family not in (_socket.AF_INET, _socket.AF_INET6) or not isinstance(address, tuple) or not address:
         return address
     host = address[0]
-    if not isinstance(host, str) or is_numeric(host) or host == "<broadcast>":
+    if not isinstance(host, str) or is_address(host) or host == "<broadcast>":
         return address
     found = _socket.getaddrinfo(host, None, family)
     return (found[0][4][0], *address[1:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from goloop.core.sched import goroutine, handoff, scheduler, waiter
 from goloop.core.sync import timer_thread as core_timers
 from goloop.runtime import fork, helper_threads, ports, shutdown, substitutes, timer_thread, unhandled, watch, workers
 
+IMPORTED = time.monotonic()  # seconds; when goloop was
 _look_out: Callable[[], None]
 
 

@@ -12,7 +12,7 @@ import threading
 import pytest
 
 import goloop
-from goloop.core.system.addrinfo import literal_addrinfo
+from goloop.core.system.addrinfo import is_literal, literal_addrinfo
 from tests.helpers.outcomes import async_outcome_of, logged
 from tests.helpers.recorders import Recorder
 from tests.helpers.scripts import run_script
@@ -512,3 +512,26 @@ def test_audit_hooks_hear_of_literals_and_can_refuse_them():
         loop.close()
     """
     assert run_script(script)[:2] == (0, "True 5\nno\n")
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("127.0.0.1", "127.1", "1", "0x7f.1", "0177.0.0.1", "255.255.255.255", "256.1.1.1", "1.2.3.4.5", "1.2.3.4 x"),
+        *("::1", "::ffff:1.2.3.4", "fe80::1%1", "fe80::1%lo", ":", "1:2:3", "localhost", "a.b", "", " ", "127.0.0.1."),
+        *(b"127.1", b"::1", b"localhost"),
+    ],
+)
+def test_a_literal_is_what_libc_takes_without_a_lookup(host):
+    try:
+        socket.getaddrinfo(host, 0, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        taken = False
+    else:
+        taken = True
+    assert is_literal(host) == taken
+
+
+@pytest.mark.parametrize("host", [None, 1, "caf\xe9", "127.0.0.1\0x", bytearray(b"127.0.0.1"), "\ud800"])
+def test_what_is_no_host_in_ascii_is_no_literal(host):
+    assert not is_literal(host)

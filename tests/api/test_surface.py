@@ -10,6 +10,7 @@ import socket
 
 import pytest
 
+import goloop
 from tests.helpers.certificates import HOST, client_context, server_context
 from tests.helpers.pipetools import pipe_files
 from tests.helpers.recorders import Recorder
@@ -224,6 +225,16 @@ def test_every_public_name_is_there_and_takes_the_same_arguments(both, make):
         return found
 
     assert "missing" not in both(scenario).values()
+
+
+def test_arguments_of_a_loops_methods_have_asyncios_names():
+    def names(function):
+        return [(p.name, p.kind) for p in list(inspect.signature(function).parameters.values())[1:]]
+
+    of_asyncio = {name: getattr(asyncio.SelectorEventLoop, name) for name in public(asyncio.SelectorEventLoop)}
+    compared = {name: names(value) for name, value in of_asyncio.items() if name not in OTHER_ARGUMENTS}
+    assert "sock_recv" in compared
+    assert {name: names(getattr(goloop.Loop, name)) for name in compared} == compared
 
 
 def outcome(obj, name):

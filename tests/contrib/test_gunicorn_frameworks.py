@@ -80,6 +80,30 @@ def test_django_takes_uploads_and_sends_files(django):
     django.stop()
 
 
+def test_django_answers_json_with_json(django):
+    def post(connection, body, kind="application/json"):
+        connection.request("POST", "/notes", body, {"Content-Type": kind})
+        answer = connection.getresponse()
+        assert answer.headers["Content-Type"] == "application/json"
+        return answer.status, json.loads(answer.read())
+
+    def many(i):
+        with django.http() as connection:
+            for n in range(5):
+                status, note = post(connection, json.dumps({"text": f"{i} {n} \xe9"}))
+                assert (status, note["text"]) == (201, f"{i} {n} \xe9")
+
+    goloop.map(many, range(8))
+    with django.http() as connection:
+        assert post(connection, "{")[0] == 400
+        assert post(connection, "[]")[0] == 400
+        assert post(connection, "text=1", "text/plain")[0] == 415
+    found = get_json(django, "/notes")
+    assert len(found) == 40 and {note["text"] for note in found} == {
+        f"{i} {n} \xe9" for i in range(8) for n in range(5)
+    }
+
+
 @pytest.mark.parametrize("django", ["psycopg", "psycopg2"], indirect=True)
 def test_queries_that_wait_park(django, postgres):
     """More of them than there may be threads."""

@@ -1,9 +1,11 @@
 """GoroutineWorker: what a request comes to, with gunicorn's own parser and settings."""
 
+import email.utils
 import hashlib
 import os
 import random
 import re
+import signal
 import ssl
 import threading
 import time
@@ -264,7 +266,7 @@ def test_an_application_that_fails_is_answered_500_and_logged(gunicorn):
 def test_worker_connections_is_how_many_there_are_at_a_time(gunicorn, tmp_path):
     running = gunicorn("plain_app:app", "--worker-connections", "2", "--keep-alive", "0")
     held = [go(_get, running.address, "/hold") for _ in range(2)]
-    until((tmp_path / "held").exists)
+    until(lambda: (tmp_path / "held").exists() and (tmp_path / "held").read_text() == "xx")
     third = go(_get, running.address, "/")
     with pytest.raises(TimeoutError):
         third.join(timeout=0.3)
@@ -283,6 +285,51 @@ def test_the_access_log_has_each_request(gunicorn):
     running.get("/stream/3")
     assert running.wait_for(r"access: (.*)", times=2) == ["GET /peer 200 23", "GET /stream/3 200 21"]
     running.stop()
+
+
+def test_what_the_application_says_goes_to_the_log(server):
+    server.get("/complain/1")
+    server.wait_for("complaint 1")
+    server.signal(signal.SIGUSR1)  # open the logs anew
+    server.wait_for("Handling signal: usr1")
+    server.get("/complain/2")
+    server.wait_for("complaint 2")
+
+
+def test_environs_are_separate_and_have_the_log_that_is_open_now(monkeypatch):
+    pytest.importorskip("gunicorn")
+    from gunicorn import config, util
+    from gunicorn.http import wsgi
+
+    from goloop.contrib.gunicorn import _remembered
+
+    monkeypatch.setattr(util, "http_date", util.http_date)
+    monkeypatch.setattr(wsgi, "base_environ", wsgi.base_environ)
+    cfg = config.Config()
+    names = wsgi.base_environ(cfg).keys()
+    _remembered.remember()
+    one, other = wsgi.base_environ(cfg), wsgi.base_environ(cfg)
+    assert one == other and one is not other and one.keys() == names
+    _remembered.forget()
+    assert wsgi.base_environ(cfg)["wsgi.errors"] is not one["wsgi.errors"]
+    another = config.Config()
+    another.set("workers", 2)
+    assert wsgi.base_environ(another)["wsgi.multiprocess"] is True
+    assert wsgi.base_environ(cfg)["wsgi.multiprocess"] is False
+    assert util.http_date(0) == "Thu, 01 Jan 1970 00:00:00 GMT"
+
+
+def test_each_answer_has_the_time(server):
+    def date():
+        with server.http() as connection:
+            connection.request("GET", "/")
+            answer = connection.getresponse()
+            answer.read()
+            return email.utils.parsedate_to_datetime(answer.headers["Date"]).timestamp()
+
+    first = date()
+    assert abs(first - time.time()) < SECONDS
+    until(lambda: date() > first)
 
 
 def test_a_unix_socket(gunicorn, tmp_path):

@@ -12,6 +12,7 @@ import threading
 import pytest
 
 import goloop
+from tests.helpers.servers import ending
 from tests.helpers.waiting import until
 
 pytestmark = pytest.mark.skipif(
@@ -56,7 +57,7 @@ class IdleServer(threading.Thread):
     async def main(self):
         self.loop = asyncio.get_running_loop()
         self.over = asyncio.Event()
-        async with await asyncio.start_server(self.echo, "127.0.0.1", 0) as server:
+        async with ending(await asyncio.start_server(self.echo, "127.0.0.1", 0)) as server:
             self.address = server.sockets[0].getsockname()
             self.up.set()
             await self.over.wait()

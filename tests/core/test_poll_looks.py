@@ -75,8 +75,8 @@ def test_a_timer_that_is_due_when_it_is_set_fires_in_the_next_iteration():
         for i in range(200):
             fired = loop.create_future()
             begun = len(chain.times)
-            set_due = [lambda *call: loop.call_later(0, *call), lambda *call: loop.call_at(loop.time() - 1, *call)][i % 2]
-            set_due(lambda fired=fired: fired.set_result(len(chain.times)))
+            ways = [lambda *call: loop.call_later(0, *call), lambda *call: loop.call_at(loop.time() - 1, *call)]
+            ways[i % 2](lambda fired=fired: fired.set_result(len(chain.times)))
             late.append(await fired - begun)
         chain.over = True
         return late

@@ -54,14 +54,17 @@ def test_the_table_of_variables_is_complete_and_has_the_right_defaults():
     assert rows.keys() == _environment.VARIABLES.keys()
     for name, (_, values, default, _) in rows.items():
         variable = _environment.VARIABLES[name]
-        if variable.default is None:  # a switch that is unset
-            assert values == "switch" and default in ("0", "1 in debug mode, else 0"), name
+        if variable.default is None:  # a switch that is unset, or nothing
+            assert default in (("0", "1 in debug mode, else 0") if values.startswith("switch") else ("none",)), name
         else:
             assert _environment.parse(name, default.strip("`")) == variable.default, name
         for value in re.findall(r"`(\w+)`", values):
-            assert _environment.parse(name, value) == value, f"{name} has no value {value}"
+            _environment.parse(name, value)  # ValueError: it has no such value
         if "Read at the import" in variable.meaning:
-            assert f"`{name}`" in (DOCS / "run/configuration.md").read_text().partition("are\nread at the import")[0]
+            assert (
+                f"`{name}`"
+                in (DOCS / "run/configuration.md").read_text().replace("\n", " ").partition("are read at the import")[0]
+            )
 
 
 MODULES = ("context", "debug", "errgroup", "monkey", "net", "rate", "singleflight", "sync", "testing", "timer")

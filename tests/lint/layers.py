@@ -48,7 +48,7 @@ BELOW = {
     "goloop.rate": "goloop.context",
     "goloop.singleflight": "goloop.sync",
     "goloop.monkey": "goloop.chan",
-    "goloop.contrib": "goloop.policy goloop.monkey goloop.sync",
+    "goloop.contrib": "goloop.policy goloop.monkey goloop.sync goloop.debug",
     "goloop.testing": "goloop.policy goloop.errgroup goloop.net goloop.monkey goloop.debug",
     "goloop": "goloop._together goloop.rate goloop.singleflight goloop.testing goloop._main_interpreter",
     "goloop.__main__": "goloop",

@@ -170,6 +170,44 @@ def test_a_timeout_ends_a_query_of_psycopg(postgres):
     assert go(body).result(60) == (42,)
 
 
+def test_a_query_of_psycopg_that_is_larger_than_the_socket_takes_arrives_whole(postgres):
+    psycopg = pytest.importorskip("psycopg")
+    monkey.patch_psycopg()
+
+    def body():
+        with psycopg.connect(postgres.url) as connection:
+            return connection.execute("SELECT length(%s::text)", ["x" * 20_000_000]).fetchone()
+
+    assert go(body).result(60) == (20_000_000,)
+
+
+def test_a_query_of_psycopg_whose_server_ends_fails(postgres):
+    psycopg = pytest.importorskip("psycopg")
+    monkey.patch_psycopg()
+
+    def body():
+        with psycopg.connect(postgres.url) as connection:
+            with pytest.raises(psycopg.OperationalError):
+                connection.execute("SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(1000)")
+
+    go(body).result(60)
+
+
+def test_notifications_come_to_a_goroutine_that_waits_for_them_with_psycopg(postgres):
+    psycopg = pytest.importorskip("psycopg")
+    monkey.patch_psycopg()
+
+    def body():
+        with psycopg.connect(postgres.url, autocommit=True) as connection:
+            connection.execute("LISTEN news")
+            assert list(connection.notifies(timeout=0.05)) == []
+            with psycopg.connect(postgres.url, autocommit=True) as other:
+                other.execute("NOTIFY news, 'hello'")
+            return [each.payload for each in connection.notifies(timeout=60, stop_after=1)]
+
+    assert go(body).result(60) == ["hello"]
+
+
 def test_psycopg2(postgres, overlap):
     psycopg2 = pytest.importorskip("psycopg2")
     monkey.patch_psycopg2()

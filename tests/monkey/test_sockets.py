@@ -13,6 +13,7 @@ import time
 import pytest
 
 from goloop import go
+from goloop.monkey import _dns
 from tests.helpers.waiting import until
 
 LIMIT = 10  # seconds
@@ -358,3 +359,29 @@ def test_a_plain_loop_in_another_thread_is_left_alone(listener):
     g = go(serve)
     assert asyncio.run(main()) == b"hello"
     g.result(LIMIT)
+
+
+def test_only_names_are_looked_up_in_a_thread(monkeypatch, listener):
+    offloaded = []
+
+    def offload(function, *args, **kwargs):
+        offloaded.append(args[0])
+        return function(*args, **kwargs)
+
+    monkeypatch.setattr(_dns, "offload", offload)
+    host, port = listener.getsockname()
+
+    def body():
+        for literal in (host, "127.1", "::1", None, b"127.1"):
+            socket.getaddrinfo(literal, port)
+        for literal in ("", host, "127.1"):
+            socket.gethostbyname(literal)
+            with socket.socket() as sock:
+                sock.connect((literal, port))
+        assert offloaded == []
+        with pytest.raises(socket.gaierror):
+            socket.getaddrinfo("", port)
+        socket.getaddrinfo("localhost", port)
+        return offloaded
+
+    assert go(body).result(LIMIT) == ["", "localhost"]

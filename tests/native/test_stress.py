@@ -1,4 +1,4 @@
-"""stress.c, monitor_stress.c, stress_offload.c and stress_outbox.c under ThreadSanitizer, plain, and under valgrind.
+"""The programs beside this one under ThreadSanitizer, plain, and under valgrind.
 
 Each run has its own seed. helgrind is left out: it does not know C's atomics and takes each of them for
 a race, while ThreadSanitizer knows them and checks the orderings.
@@ -13,7 +13,7 @@ import pytest
 
 HERE = Path(__file__).parent
 CORE = HERE.parents[1] / "goloop" / "core"
-INCLUDE = [f"-I{CORE / name / 'native'}" for name in ("poll", "sched")]
+INCLUDE = [f"-I{CORE / name / 'native'}" for name in ("poll", "sched", "system")]
 CC = shutil.which(os.environ.get("CC", "gcc"))
 THREAD = "-fsanitize=thread"
 CASES = {"a": "inbox", "b": "parking", "c": "files", "d": "both", "e": "churn", "f": "fork"}
@@ -219,3 +219,40 @@ def test_outbox_valgrind(outbox):
     if valgrind is None:
         pytest.skip("valgrind is not installed")
     check_outbox([valgrind, "-q", "--error-exitcode=9", "--leak-check=full", "--fair-sched=try", *outbox], 6, 500)
+
+
+@pytest.fixture(scope="module")
+def trace(plain_build):
+    return plain_build("stress_trace.c")
+
+
+@pytest.fixture(scope="module")
+def sanitized_trace(sanitized_build):
+    return sanitized_build("stress_trace.c")
+
+
+def check_trace(command, *arguments):
+    status, output = run([*command, *map(str, arguments)])
+    assert status == 0, output
+    assert "WARNING: ThreadSanitizer" not in output
+    assert output.startswith("ok: ")
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_trace_thread_sanitizer(sanitized_trace, seed):
+    check_trace(sanitized_trace, seed, 500)
+
+
+@pytest.mark.parametrize("seed", [4, 5])
+def test_trace_plain(trace, seed):
+    check_trace(trace, seed, 500, "fork")
+
+
+def test_trace_valgrind(trace):
+    valgrind = shutil.which("valgrind")
+    if valgrind is None:
+        pytest.skip("valgrind is not installed")
+    options = ["-q", "--error-exitcode=9", "--leak-check=full", "--fair-sched=try"]
+    # In a forked child the stacks of the parent's threads are "possibly lost".
+    options += ["--show-leak-kinds=definite", "--errors-for-leak-kinds=definite"]
+    check_trace([valgrind, *options, *trace], 6, 300, "fork")

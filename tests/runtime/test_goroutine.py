@@ -12,6 +12,7 @@ import pytest
 import goloop
 from goloop import Chan, go
 from goloop.testing import async_wait, run
+from tests.helpers.scripts import run_script
 from tests.helpers.waiting import async_until, parked
 
 
@@ -700,3 +701,24 @@ def test_creator():
     names = [frame.name for frame in summary]
     assert names[-2:] == ["test_creator", "here"]
     assert "return go(int)" in summary[-1].line
+
+
+def test_what_a_signals_handler_raises_while_go_starts_a_thread_is_raised():
+    status, out, err = run_script("""
+        import goloop
+        from goloop.core.sched import scheduler
+        from goloop.runtime import workers
+
+        def start_worker():
+            workers.start_worker()
+            while not scheduler.all_workers():
+                pass
+            raise KeyboardInterrupt
+
+        scheduler.set_starter(start_worker)
+        try:
+            goloop.go(int)
+        except KeyboardInterrupt:
+            print("raised")
+    """)
+    assert (status, out) == (0, "raised\n"), err

@@ -12,6 +12,9 @@ from typing import Any
 
 from typing_extensions import Buffer
 
+from goloop.core.patch.socket_io import recv_later
+from goloop.core.sched.goroutine_api import gosched
+
 _WHOLE = 65536  # bytes of a body up to which it is copied behind the head
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h; it takes a struct sock_fprog
 _DROP_SYN = (  # code, jump if true, jump if false, value; from linux/filter.h: a program that sees the TCP header
@@ -93,17 +96,23 @@ class Connection(socket.socket):
     """An accepted connection that sends the head of an answer together with what follows.
 
     gunicorn sends them one after the other; this is one system call, and one packet. begin_answer() is called before
-    each request, end_answer() after it.
+    each request, end_answer() after it. In between connections take turns: the goroutine of one that has had its
+    answer parks before it looks for the next request, or a client that is quick would keep the others waiting.
     """
 
     _held: bytes | None = None  # the head that waits; b"" while it is still to come; None: nothing is held back
+    _answered = False  # since the last recv()
 
     def begin_answer(self) -> None:
+        if self._answered:  # the request was there already: the client sends many at once
+            self._answered = False
+            gosched()
         self._held = b""
 
     def end_answer(self) -> None:
         """Send the head of an answer without a body."""
         held, self._held = self._held, None
+        self._answered = True
         if held:
             super().sendall(held)
 
@@ -130,7 +139,14 @@ class Connection(socket.socket):
     def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
         if self._held:
             self._release()  # the client may answer to it
+        if self._answered and not flags:
+            self._answered = False
+            return self._recv_next(buflen)
         return super().recv(buflen, flags)
+
+    def _recv_next(self, buflen: int) -> bytes:
+        """Receive the beginning of another request."""
+        return recv_later(self, buflen)
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
         self._release()
@@ -153,6 +169,10 @@ class Connection(socket.socket):
 
 class TLSConnection(Connection, ssl.SSLSocket):
     """The same over TLS; made by an ssl.SSLContext."""
+
+    def _recv_next(self, buflen: int) -> bytes:
+        gosched()  # it may have data at hand, that no descriptor tells of
+        return ssl.SSLSocket.recv(self, buflen)
 
 
 def connection(accepted: socket.socket) -> Connection:

@@ -22,6 +22,7 @@ from gunicorn import sock as gunicorn_sock
 from gunicorn import util
 from gunicorn.workers.base_async import AsyncWorker
 
+from goloop.contrib.gunicorn import _remembered
 from goloop.contrib.gunicorn._sockets import (
     Connection,
     TLSConnection,
@@ -56,7 +57,6 @@ class _Patience:
         self._limit = timeout(worker.cfg.keepalive)
 
     def __enter__(self) -> None:
-        gosched()  # or a client whose next request is there already would keep the others waiting
         self._limit.__enter__()
         self._worker._waiting[self] = None
         if not self._worker.alive:  # a stop says so first, and looks for those that wait then
@@ -176,8 +176,9 @@ class GoroutineWorker(AsyncWorker):  # type: ignore[misc]  # gunicorn has no typ
     request to come in, timeout the seconds without a goroutine that gets to run after which the master ends the worker.
     At a stop or reload, connections that wait in the listen queue are still accepted, requests under way have
     graceful_timeout seconds to end, and each answer closes its connection; a connection without a request is closed
-    after 2 s. gunicorn makes and calls it, in the main thread of the worker's process; handle() and handle_request()
-    run in goroutines.
+    after 2 s. Of HTTP/2 gunicorn serves a connection's requests one after the other, and a connection without one stays
+    for keepalive seconds, at a stop, too. gunicorn makes and calls it, in the main thread of the worker's process;
+    handle() and handle_request() run in goroutines.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -197,7 +198,13 @@ class GoroutineWorker(AsyncWorker):  # type: ignore[misc]  # gunicorn has no typ
         patch_all()
         if importlib.util.find_spec("psycopg") is not None:
             patch_psycopg()
+        _remembered.remember()
         super().load_wsgi()
+
+    def handle_usr1(self, sig: int, frame: Any) -> None:
+        """Called by gunicorn when its logs are to be opened anew, in the signal's handler."""
+        super().handle_usr1(sig, frame)
+        _remembered.forget()
 
     def timeout_ctx(self) -> _Patience:
         """Called by gunicorn where it waits for the next request."""

@@ -29,8 +29,8 @@ cdef object CTask = getattr(asyncio.tasks, "_CTask", None)
 cdef object CFuture = getattr(futures, "_CFuture", None)
 cdef object Gathering = getattr(tasks, "_GatheringFuture", None)
 cdef object ConcurrentFuture = __import__("concurrent.futures").futures.Future
-cdef object awaited_by = CTask.__dict__["_fut_waiter"].__get__ if CTask is not None else None
-cdef object noted_of = CTask.__dict__["_source_traceback"].__get__ if CTask is not None else None
+cdef object awaited_by = getattr(CTask, "_fut_waiter").__get__ if CTask is not None else None
+cdef object noted_of = getattr(CTask, "_source_traceback").__get__ if CTask is not None else None
 cdef enum:
     LONGEST = 200                      # coroutines in a chain that are looked at
 
@@ -210,11 +210,11 @@ cdef class TaskLook(Look):
             frame = running[<size_t><void *>task]
             if frame is not None:
                 stack = self.stack_of(frame)
-        elif future is not None:
+        elif future is not None and not is_done(future):
             self.since = step_of(<void *>task) / 1e9 or None
             reason = self.task_reason(task, key, future, chain, places, loop)
             since = reason.since
-        elif not started(coroutine):
+        elif future is None and not started(coroutine):
             state = "not started"
         else:
             state = "ready"
@@ -440,10 +440,14 @@ cdef bint started(object coroutine):
     return kind is not Coroutine or coroutine.cr_suspended or coroutine.cr_running or coroutine.cr_frame is None
 
 
-cdef bint is_done(object task):
-    if CTask is not None and is_a(task, CTask):
-        return CTask.done(task)
-    return field(task, "_state") != "PENDING"
+cdef bint is_done(object future):
+    """Whether a task or a future is done."""
+    if CTask is not None and is_a(future, CTask):
+        return CTask.done(future)
+    if CFuture is not None and is_a(future, CFuture):
+        return CFuture.done(future)
+    state = field(future, "_state")
+    return type(state) is str and state != "PENDING"
 
 
 cdef str name_of_coroutine(object coroutine):

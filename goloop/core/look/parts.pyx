@@ -18,6 +18,8 @@ from goloop.core.loop.handles cimport gl_untrack
 cdef extern from "Python.h":
     ctypedef struct PyFrameObject:
         pass
+    ctypedef struct PyCodeObject:
+        pass
     ctypedef struct PyTypeObject:
         int (*tp_traverse)(PyObject *, int (*)(PyObject *, void *) except -1, void *) except -1
         PyObject *(*tp_getattro)(PyObject *, PyObject *)
@@ -29,7 +31,7 @@ cdef extern from "Python.h":
     str PyUnicode_FromString(const char *text)
     PyTypeObject *Py_TYPE(object o)
     int PyObject_TypeCheck(object o, PyTypeObject *type)
-    PyObject *PyFrame_GetCode(PyFrameObject *frame)
+    PyCodeObject *PyFrame_GetCode(PyFrameObject *frame)
     PyFrameObject *PyFrame_GetBack(PyFrameObject *frame)
     int PyFrame_GetLasti(PyFrameObject *frame)
     object PyObject_GenericGetAttr(object o, object name)
@@ -122,7 +124,7 @@ cdef object name_of(object function):
 
 
 cdef object place_of(object frame):
-    cdef PyObject *code = PyFrame_GetCode(<PyFrameObject *>frame)
+    cdef PyObject *code = <PyObject *>PyFrame_GetCode(<PyFrameObject *>frame)
     cdef object place = (<object>code, PyFrame_GetLasti(<PyFrameObject *>frame))
     Py_DECREF(<object>code)
     gl_untrack(place)

@@ -13,6 +13,7 @@ cdef class Pollable:
     cdef unsigned int collected              # the place of what it has written in the loop's outbox, from 1; 0: nothing
     cdef bint slow                           # may take its time: goroutines, which may block their thread
     cdef object run(self)                    # lets only SystemExit and KeyboardInterrupt through
+    cdef object runs(self)                   # whose time that is, a class or code; None: it keeps its own account
     cdef object loop_closed(self)            # the poll set that it owned a descriptor of is closed
     cdef int not_sent(self, gl_write *w) except -1  # the kernel did not take all that was collected
     cdef int take_back_conn(self) except -1  # the loop closes: take back from the netpoller what it has of this

@@ -92,6 +92,9 @@ cdef class Pollable:
     cdef object run(self):
         raise SystemError("Pollable.run() is abstract")
 
+    cdef object runs(self):
+        return type(self)
+
     cdef object loop_closed(self):
         return None
 

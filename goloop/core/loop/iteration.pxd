@@ -1,5 +1,6 @@
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint32_t
 
+from goloop.core.loop.accounts cimport Accounts
 from goloop.core.loop.handles cimport Pollable
 from goloop.core.loop.offload_policy cimport OffloadPolicy
 from goloop.core.loop.outbox cimport Outbox
@@ -15,6 +16,10 @@ cdef class LoopIteration:
     cdef OffloadPolicy offload_policy  # whether the netpoller receives and sends for this loop's streams
     cdef Outbox outbox                 # what its streams have written in this iteration
     cdef ReadyQueue ready              # handles and pollables
+    cdef Accounts accounts             # what it has done, and how long that took
+    cdef int until_observed            # callbacks until one is timed,
+    cdef int observed_for              # for how many that one stands
+    cdef uint32_t number               # in this process, from 1
     cdef int thread_wakes                  # sleeps in a row that other threads ended
     cdef Py_ssize_t todo                   # what the iteration in progress has still to run
     cdef int64_t looked                    # when the loop looked at its poll set last, monotonic nanoseconds
@@ -50,9 +55,13 @@ cdef class LoopIteration:
     cdef int run_ready(self) except -1
     cdef int run_items(self) except -1
     cdef int iterate(self) except -1
+    cdef int run_item(self, object item) except -1
+    cdef int observe(self, object item) except -1
+    cdef int run_traced(self, object item, int times) except -1
     cdef int run_timed(self, object item) except -1
     cdef bint time_to_look(self) except -1
     cdef bint has_waited(self) noexcept
+    cdef int note_round(self) noexcept
     cdef int queue(self, Pollable item) except -1
     cdef int queue_watcher(self, object watcher) except -1
     cdef int check_closed(self) except -1

@@ -10,6 +10,7 @@ class LoopIteration(asyncio.BaseEventLoop):
     _awaited_runs: int
     _debug: bool
     _look_ns: int
+    _number: int
     _closed: bool
     _stopping: bool
     slow_callback_duration: float

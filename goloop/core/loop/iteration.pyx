@@ -11,19 +11,27 @@ from asyncio import base_events as _base_events
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.ref cimport Py_DECREF
 from libc.errno cimport EINTR, ETIMEDOUT, errno
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from goloop.core.loop.accounts cimport (
+    OBSERVE_EVERY, Accounts, FunctionTime, come_round, end_sleep, gl_histogram_add, task_of, timed,
+)
 from goloop.core.loop.handles cimport Handle, TimerHandle, is_handle, show, track_timers
 from goloop.core.loop.ownership cimport RUNNING, LoopThread, hooks
 from goloop.core.loop.ready_queue cimport pop, push
+from goloop.core.loop.run_trace cimport Lane, end_lane, function_number, lane_of, wait_of
 from goloop.core.poll.pollset cimport EPOLLIN, EPOLLOUT, Slot, conn_owner, gl_node
 from goloop.core.system.posix cimport gl_ticks, now_ns, now_s
+from goloop.core.system.trace cimport (
+    GL_TRACE_AWAKE, GL_TRACE_RAN, GL_TRACE_RUN, GL_TRACE_SLEEP, gl_tracer, name_number, the_tracer, trace,
+)
 
 
 cdef extern from "Python.h":
     Py_ssize_t PyList_GET_SIZE(object list)
     Py_ssize_t Py_REFCNT(object o)
 
+cdef gl_tracer *tracer = the_tracer()
 cdef object _monotonic = time.monotonic
 
 cdef enum:
@@ -53,6 +61,8 @@ cdef class LoopIteration:
         self.offload_policy = OffloadPolicy()
         self.outbox = Outbox(self.pollset)
         self.ready = ReadyQueue()
+        self.accounts = Accounts()
+        self.until_observed = self.observed_for = OBSERVE_EVERY
         self.slow = 0.1
         self._look_ns = LOOK_NS
         self.own_clock = type(self).time is _clock
@@ -62,6 +72,15 @@ cdef class LoopIteration:
         if self._closed:
             raise RuntimeError("Event loop is closed")
         return 0
+
+    @property
+    def _number(self):
+        """The number of this loop in the process, from 1."""
+        return self.number
+
+    @_number.setter
+    def _number(self, number):
+        self.number = self.pollset.ps.loop = number
 
     def _check_closed(self):
         self.check_closed()
@@ -124,6 +143,13 @@ cdef class LoopIteration:
         self.pollset.changed = False
         return True
 
+    cdef int note_round(self) noexcept:
+        """It looks around, or is about to sleep: account for the time since it did last."""
+        come_round(self.accounts, now_ns())
+        if tracer.session:
+            self.until_observed = 1         # the next callback, and that asks for the one after it
+        return 0
+
     cdef bint has_waited(self) noexcept:
         """Whether the last look was `_look_ns` ago. The clock is read after as many ticks as that took last."""
         cdef int64_t ticks = gl_ticks() - self.looked_ticks
@@ -170,11 +196,13 @@ cdef class LoopIteration:
 
     cdef int wake_due(self) except -1:
         """Queue the timers that are due."""
-        cdef double end
+        cdef double end, late
         cdef TimerHandle timer
         if self.timers.size:
             end = self.now() + CLOCK_RESOLUTION
             while self.timers.size and self.timers.first() < end:
+                late = min(end - self.timers.first(), 1e9)
+                gl_histogram_add(&self.accounts.timer_lag, <int64_t>(late * 1e9), 1)
                 timer = <TimerHandle>self.timers.pop()
                 timer.leave_heap()
                 push(self.ready, timer)
@@ -187,8 +215,9 @@ cdef class LoopIteration:
         one that threads wake sleeps on the futex, which is cheaper for them.
         """
         cdef double seconds
-        cdef int64_t deadline = -1, start = 0, look = 0
+        cdef int64_t deadline = -1, look = 0
         cdef PollSet ps = self.pollset
+        cdef Accounts accounts = self.accounts
         if self.timers.size:
             seconds = self.timers.first() - self.now()
             if seconds <= 0:
@@ -197,14 +226,17 @@ cdef class LoopIteration:
         elif self._awaited_runs and ps.used <= 1 and nothing_moves is not None:     # one is for signals
             deadline = look = now_ns() + <int64_t>(self.look_pause * 1e9)
         self._ownership.stall.idle = 1
-        if self.offload_policy.adaptive:
-            start = now_ns()
+        self.note_round()
+        if tracer.session:
+            trace(tracer, GL_TRACE_SLEEP, self.number, 0, 1 if self.thread_wakes < THREAD_WAKES else 2)
         if self.thread_wakes < THREAD_WAKES:
             self.sleep_in_pollset(deadline)
         else:
             self.sleep_on_futex(deadline)
-        if start:
-            self.offload_policy.slept += now_ns() - start
+        end_sleep(accounts, now_ns())
+        if tracer.session:
+            trace(tracer, GL_TRACE_AWAKE, self.number)
+        self.offload_policy.slept = accounts.asleep
         if self.thread_wakes < THREAD_WAKES and not (ps.inbox_empty() and ps.completions_empty()):
             self.thread_wakes += 1
         if look:
@@ -271,6 +303,8 @@ cdef class LoopIteration:
             PyErr_CheckSignals()
             self.drain()
             self.drain_completions()
+        elif looks:
+            self.note_round()
         if looks:
             self.wake_due()
         self.todo = self.ready.count        # their callbacks wait for the next iteration
@@ -302,7 +336,10 @@ cdef class LoopIteration:
                 continue
             ownership.stall.beat += 1
             ownership.item = <void *>item
-            if self._debug:
+            self.until_observed -= 1
+            if self.until_observed <= 0:
+                self.observe(item)
+            elif self._debug:
                 self.run_timed(item)
             elif is_handle(item):
                 (<Handle>item).run()
@@ -329,6 +366,68 @@ cdef class LoopIteration:
             return self.run_once()
         self.run_ready()
         return PyErr_CheckSignals()
+
+    cdef int observe(self, object item) except -1:
+        """Run an item whose time is taken: it stands for all since the last one. While a trace is made, each is."""
+        cdef FunctionTime function
+        cdef int64_t start
+        cdef int times = self.observed_for
+        self.until_observed = self.observed_for = 1 if tracer.session else OBSERVE_EVERY
+        if isinstance(item, Handle) and (<Handle>item)._cancelled:
+            return self.run_item(item)
+        if tracer.session:
+            return self.run_traced(item, times)
+        function = self.accounts.function_of(item)
+        start = now_ns()
+        try:
+            return self.run_item(item)
+        finally:
+            if function is not None:
+                timed(self.accounts, function, now_ns() - start, times)
+
+    cdef int run_traced(self, object item, int times) except -1:
+        cdef object task = task_of((<Handle>item)._callback) if isinstance(item, Handle) else None
+        cdef object _coro = None      # a reference: the task may let go of its own as it ends
+        cdef Lane lane = None
+        cdef FunctionTime function
+        cdef int64_t start, end
+        cdef uint64_t number = 0
+        cdef uint32_t name
+        if task is None:
+            function = self.accounts.function_of(item)
+        else:
+            lane = lane_of(task, self.accounts)
+            function = lane.function
+            number = lane.number
+            _coro = <object>lane.coro
+        name = name_number("goroutines") if function is None else function_number(function)
+        start = now_ns()
+        tracer.emit(start, GL_TRACE_RUN, self.number, name, <uint64_t><void *>item, number)
+        try:
+            return self.run_item(item)
+        finally:
+            end = now_ns()
+            name = 0
+            if function is not None:
+                timed(self.accounts, function, end - start, times)
+            if lane is not None:
+                name = wait_of(lane, task)
+                if name:
+                    number = 0
+                else:
+                    end_lane(task)
+            tracer.emit(end, GL_TRACE_RAN, self.number, name, <uint64_t><void *>item, number)
+
+    cdef int run_item(self, object item) except -1:
+        if self._debug:
+            return self.run_timed(item)
+        if isinstance(item, Pollable):
+            (<Pollable>item).queued = False
+            (<Pollable>item).run()
+        else:
+            show(<Handle>item)
+            (<Handle>item).run()
+        return 0
 
     cdef int run_timed(self, object item) except -1:
         """Run in debug mode: say what runs, and report it when it took too long."""
@@ -381,12 +480,14 @@ cdef class LoopIteration:
             self.todo = 0
             self.pollset.changed = True       # the first iteration looks
             self.gc_untracks_handles = True
+            self.accounts.marked = now_ns()
             while True:
                 self.iterate()
                 if self._stopping and self.todo == 0:
                     break
         finally:
             self.gc_untracks_handles = False
+            self.accounts.marked = 0
             track_timers(self.timers)
             try:
                 if ownership.away or ownership.holder is not loop_thread:

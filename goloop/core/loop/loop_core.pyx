@@ -11,6 +11,7 @@ cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.math cimport isnan
+from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, malloc
 
 from goloop.core.loop.handles cimport (
@@ -20,6 +21,7 @@ from goloop.core.loop.ready_queue cimport ReadyQueue, push
 from goloop.core.loop.steps cimport note_step
 from goloop.core.poll.pollset cimport READ, WRITE, PollSet, gl_node
 from goloop.core.system.posix cimport fd_of
+from goloop.core.system.trace cimport GL_TRACE_READY, gl_tracer, the_tracer, trace
 
 
 cdef extern from "Python.h":
@@ -39,6 +41,7 @@ cdef extern from "Python.h":
     int PyDict_SetItemString(PyObject *dict, const char *key, object value) except -1
     void PyType_Modified(PyTypeObject *type)
 
+cdef gl_tracer *tracer = the_tracer()
 cdef object _Future = asyncio.Future
 cdef object _tasks = asyncio.tasks      # by its name there: tests put other classes in its place
 cdef object _create_task = asyncio.BaseEventLoop.create_task
@@ -118,6 +121,8 @@ cdef class LoopCore(LoopIteration):
         if not self.pollset.inbox_empty():
             self.drain()      # a callback that another thread posted before this call also runs before it
         push(self.ready, handle)
+        if tracer.session:
+            trace(tracer, GL_TRACE_READY, self.number, 0, <uint64_t><void *>handle)
         return handle
 
     cdef Handle call_soon_of(self, object callback, PyObject **args, Py_ssize_t nargs, object context):
@@ -152,6 +157,8 @@ cdef class LoopCore(LoopIteration):
             hide(handle)
         handle.annex.node.item = <void *>handle
         Py_INCREF(handle)         # the inbox's reference; drain() drops it
+        if tracer.session:
+            trace(tracer, GL_TRACE_READY, self.number, 0, <uint64_t><void *>handle)
         if not self.pollset.post(&handle.annex.node):
             Py_DECREF(handle)
             raise RuntimeError("Event loop is closed")
@@ -384,6 +391,13 @@ cdef class LoopCore(LoopIteration):
                 "parks": self.pollset.parks, "handoffs": self._ownership.handoffs, "away": len(self._ownership.away),
                 "offloaded": self.offload_policy.offloaded, "offloads": self.offload_policy.offloads,
                 "io_switches": self.offload_policy.switches}
+
+    def _account(self):
+        """What _eventloop/stats.py makes a LoopStats of. From any thread."""
+        return self._stats() | self.accounts.read(self._ownership.stall.idle) | {
+            "iterations": self._ownership.iteration, "callbacks": self._ownership.stall.beat,
+            "worker": bool(self._ownership.worker),
+        }
 
 
 # call_soon() in the form in which the interpreter calls without making a tuple of the arguments: Cython's own entry for

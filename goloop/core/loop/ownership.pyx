@@ -21,6 +21,7 @@ from libc.stdint cimport int64_t, uint32_t
 
 from goloop.core.loop.handles cimport Handle, show
 from goloop.core.system.posix cimport now_ns
+from goloop.core.system.trace cimport GL_TRACE_HANDBACK, gl_tracer, the_tracer, trace
 
 
 cdef extern from "Python.h":
@@ -62,6 +63,7 @@ cdef extern from *:
 cdef enum:
     SLICE = 50000       # us that the main thread waits before it looks for signals that came to another thread
 
+cdef gl_tracer *tracer = the_tracer()
 cdef double DRAIN_TIMEOUT = 5.0        # seconds
 
 # The loop's current task, which moves with ownership: of any kind before 3.14. From then on it is one in Python (a task
@@ -413,6 +415,8 @@ cdef class LoopOwnership:
             _enter_task(self.loop(), task)
         self.requeue_deferred()
         self.refresh()
+        if tracer.session and self.pollset.ps != NULL:
+            trace(tracer, GL_TRACE_HANDBACK, self.pollset.ps.loop)
         return 0
 
     cdef int requeue_deferred(self) except -1:

@@ -15,7 +15,7 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdlib cimport malloc
 from libc.string cimport memchr, memcpy
 
-from goloop.core.net.net_handle cimport DuplexHandle
+from goloop.core.net.net_handle cimport DuplexHandle, count_received, count_written
 from goloop.core.net.polldesc cimport Direction, PollDesc, closed_error, never_opened, new_polldesc, outside_of_bubbles
 from goloop.core.system.posix cimport os_error
 from goloop.core.system.sockaddr cimport MSG_NOSIGNAL, format_go, sockaddr_of
@@ -97,6 +97,7 @@ cdef class Conn(DuplexHandle):
                 side.ready = False
                 n = recv(desc.fd, room, most, 0)
                 if n >= 0:
+                    count_received(n)
                     # After a short read of TCP there is nothing, and what comes has an edge; the end is there for good.
                     side.ready = n == most or n == 0 or not desc.short_read_drains
                     return n
@@ -115,6 +116,7 @@ cdef class Conn(DuplexHandle):
             if side.ready:
                 n = send(desc.fd, data + sent[0], min(length - sent[0], LARGEST), MSG_NOSIGNAL)
                 if n >= 0:
+                    count_written(n)
                     sent[0] += n
                     continue
                 if errno == EAGAIN:

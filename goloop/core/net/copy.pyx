@@ -10,6 +10,7 @@ from libc.errno cimport EAGAIN, EINTR, EINVAL, ENOSYS, EOPNOTSUPP, EPIPE, errno
 
 from goloop.core.net.conn cimport Conn
 from goloop.core.net.pipe_conn cimport PipeConn
+from goloop.core.net.net_handle cimport count_received, count_written
 from goloop.core.net.polldesc cimport Direction, PollDesc
 from goloop.core.net.tls_conn cimport TLSConn
 from goloop.core.system.posix cimport os_error
@@ -65,6 +66,7 @@ cdef class Tube:
                 if n >= 0:
                     side.ready = True     # a short one says nothing: the pipe counts its own pages
                     self.filled += n
+                    count_received(n)
                     return n
                 if errno != EAGAIN:
                     side.ready = True
@@ -84,6 +86,7 @@ cdef class Tube:
                 n = gl_splice(self.source, desc.fd, self.filled)
                 if n > 0:
                     self.filled -= n
+                    count_written(n)
                     moved[0] += n
                     continue
                 if n < 0 and errno in (EINVAL, ENOSYS, EOPNOTSUPP):

@@ -7,7 +7,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, errno
 
 from goloop.core.net.conn cimport new_conn
-from goloop.core.net.net_handle cimport NetHandle
+from goloop.core.net.net_handle cimport NetHandle, count_accepted
 from goloop.core.net.polldesc cimport Direction, PollDesc, never_opened, new_polldesc, outside_of_bubbles
 from goloop.core.system.posix cimport os_error
 from goloop.core.system.sockaddr cimport format_go, sockaddr_of
@@ -82,6 +82,7 @@ cdef class Listener(NetHandle):
                     length = sizeof(address)
                     fd = accept4(desc.fd, <sockaddr *>&address, &length, SOCK_NONBLOCK | SOCK_CLOEXEC)
                     if fd >= 0:
+                        count_accepted()
                         return new_conn(fd, PyBytes_FromStringAndSize(<char *>&address, length), self.short_read_drains)
                     if errno == EINTR or errno == ECONNABORTED:
                         continue      # Go: a connection that was gone before it was accepted is no error

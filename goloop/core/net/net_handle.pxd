@@ -13,4 +13,10 @@ cdef class DuplexHandle(NetHandle):
     pass
 
 
+# What all of them do, for stats().
+cdef void count_received(Py_ssize_t n) noexcept
+cdef void count_written(Py_ssize_t n) noexcept
+cdef void count_accepted() noexcept
+
+
 cdef object with_socket(PollDesc desc, str method, tuple args)

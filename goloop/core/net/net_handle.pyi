@@ -5,6 +5,8 @@ from typing_extensions import Buffer
 
 from goloop.context import Context
 
+def counts() -> tuple[int, int, int]: ...
+
 class NetHandle:
     closed: bool
     def __enter__(self) -> Self: ...

@@ -11,6 +11,30 @@ from goloop.core.net.polldesc cimport PollDesc, never_opened
 from goloop.core.system.sockaddr cimport format_go, sockaddr_of
 
 
+# Guard: the GIL.
+cdef unsigned long long received = 0, written = 0, accepts = 0
+
+
+cdef void count_received(Py_ssize_t n) noexcept:
+    global received
+    received += n
+
+
+cdef void count_written(Py_ssize_t n) noexcept:
+    global written
+    written += n
+
+
+cdef void count_accepted() noexcept:
+    global accepts
+    accepts += 1
+
+
+def counts():
+    """Return the bytes that all connections have received and sent, and how many were accepted."""
+    return received, written, accepts
+
+
 cdef class NetHandle:
     """A socket of goloop.net: `with` closes it, and it warns when it is collected without having been closed."""
 

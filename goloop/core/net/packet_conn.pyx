@@ -9,7 +9,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdlib cimport malloc
 
-from goloop.core.net.net_handle cimport DuplexHandle
+from goloop.core.net.net_handle cimport DuplexHandle, count_received, count_written
 from goloop.core.net.polldesc cimport Direction, PollDesc, closed_error, never_opened, new_polldesc, outside_of_bubbles
 from goloop.core.system.posix cimport os_error
 from goloop.core.system.sockaddr cimport format_go, sockaddr_of
@@ -80,6 +80,7 @@ cdef class PacketConn(DuplexHandle):
                     length = sizeof(address)
                     n = recvfrom(desc.fd, scratch, min(most, LARGEST), 0, <sockaddr *>&address, &length)
                     if n >= 0:
+                        count_received(n)
                         return (PyBytes_FromStringAndSize(scratch, n),
                                 PyBytes_FromStringAndSize(<char *>&address, length))
                     if errno == EAGAIN:
@@ -106,6 +107,7 @@ cdef class PacketConn(DuplexHandle):
                     if side.ready:
                         n = sendto(desc.fd, view.buf, view.len, MSG_NOSIGNAL, address, length)
                         if n >= 0:
+                            count_written(n)
                             return n
                         if errno == EAGAIN:
                             side.ready = False

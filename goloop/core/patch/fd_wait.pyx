@@ -103,6 +103,11 @@ def wait(fd, write=False, timeout=None):
     return wait_fd(fd, write, 0 if timeout is None else now_s() + <double>timeout)
 
 
+def wait_again(fd, write=False, timeout=None):
+    """As wait(), where the caller has just seen that there is nothing to do: it saves a look, and may end early."""
+    return wait_after_eagain(fd, write, 0 if timeout is None else now_s() + <double>timeout)
+
+
 # ----------------------------------------------------------------------- closing
 cdef int wake(int fd) except -1:
     """The descriptor is about to be closed, or to lose its socket object."""

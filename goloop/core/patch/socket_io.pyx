@@ -202,6 +202,17 @@ def _sendall(sock, data, int flags=0, /):
         PyBuffer_Release(&view)
 
 
+def recv_later(sock, Py_ssize_t bufsize):
+    """As recv(bufsize) in a goroutine, which parks before the first try: the data is expected later, or it is the
+    others' turn. Not for TLS, which may have data at hand that the descriptor does not tell of."""
+    cdef CallDeadline patience = new_patience(sock, False)
+    cdef Py_ssize_t n
+    patience.wait()
+    data = PyBytes_FromStringAndSize(NULL, bufsize)
+    n = receive(patience, PyBytes_AS_STRING(data), bufsize, 0)
+    return data if n == bufsize else data[:n]
+
+
 def patch(offload):
     """Put them in the place of the methods of _socket.socket, for goroutines. Once."""
     global in_thread, recv_, recv_into_, send_, sendall_

@@ -1,5 +1,7 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from goloop.core.system.trace cimport gl_tracer
+
 
 cdef extern from "sys/epoll.h" nogil:
     enum:
@@ -64,6 +66,7 @@ cdef extern from "../poll/native/netpoll.h" nogil:
         int epfd
         gl_inbox completions
         gl_outbox *outbox
+        uint32_t loop
         uint64_t parks
     ctypedef struct gl_stats:
         uint64_t fires
@@ -84,6 +87,7 @@ cdef extern from "../poll/native/netpoll.h" nogil:
     int gl_park(gl_pollset *ps, int64_t deadline)
     int gl_poll(gl_pollset *ps, int64_t deadline, epoll_event *events, int room)
     void gl_unpark(gl_pollset *ps)
+    void gl_netpoller_trace(gl_tracer *tracer)
     uint32_t gl_fork_epoch()
     gl_outbox *gl_pollset_outbox(gl_pollset *ps)
     int gl_netpoller_tick()

@@ -11,6 +11,7 @@ from libc.errno cimport EBADF, EEXIST, ENOENT, errno
 from libc.stdlib cimport free, realloc
 
 from goloop.core.system.posix cimport os_error
+from goloop.core.system.trace cimport the_tracer
 
 cdef extern from "fcntl.h" nogil:
     enum:
@@ -18,6 +19,9 @@ cdef extern from "fcntl.h" nogil:
     int fcntl(int fd, int command, ...)
 
 cdef uint32_t OWNED = EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET
+
+
+gl_netpoller_trace(the_tracer())
 
 
 cdef uint32_t fork_epoch() noexcept nogil:

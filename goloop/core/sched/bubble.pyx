@@ -16,7 +16,9 @@ from goloop.core.loop.handles cimport Handle, TimerHandle
 from goloop.core.loop.ready_queue cimport push
 from goloop.core.poll.pollset cimport Side
 from goloop.core.sched.goroutine cimport Goroutine, adopt
-from goloop.core.sched.scheduler cimport DONE, RUNNING, UNSTARTED, G, Queue, bubble_here, bubbles, current_g, here
+from goloop.core.sched.scheduler cimport (
+    DONE, RUNNING, UNSTARTED, G, Queue, bubble_here, bubbles, current_g, here, make_current,
+)
 from goloop.core.sched.waiter cimport (
     CANCELLED, COMPLETED, WaitNode, WaitQueue, Waiter, async_waiter, blocking_waiter, new_wait_node, raise_outcome,
 )
@@ -112,7 +114,8 @@ cdef class BubbleWorker(Worker):
         g.status = RUNNING
         self.live += 1
         self.budget -= 1
-        self.current = self.assigned = g
+        self.assigned = g
+        make_current(self, g)
         return True
 
     cdef int run_goroutines(self) except -1:

@@ -16,7 +16,7 @@ from collections.abc import Coroutine
 from contextvars import ContextVar
 
 from cpython.ref cimport PyObject, Py_XDECREF
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from goloop.core.loop.steps cimport step_of
 from goloop.core.sched.scheduler cimport (
@@ -174,6 +174,12 @@ cdef class Goroutine(G):
         if isinstance(self.function, str):
             return self.function
         return getattr(self.function, "__qualname__", None) or repr(self.function)
+
+    cdef uint64_t number(self) noexcept:
+        return self.id
+
+    cdef object runs(self):
+        return type(self) if isinstance(self.function, str) else self.function
 
     # -------------------------------------------------------------- execution
     cdef int execute(self) except -1:
@@ -698,7 +704,7 @@ def all_goroutines():
     return all_alive()
 
 
-def goroutines():
+def goroutines() -> list[Goroutine[Any]]:
     """Return the goroutines that are not done, oldest first (Go: the goroutine profile); a list of their handles.
 
     From any thread. goloop.debug.dump() says what they wait for.
@@ -708,6 +714,15 @@ def goroutines():
 
 cdef list all_alive():
     return sorted(alive, key=_by_id)
+
+
+def count_states():
+    """Return how many goroutines there are that are not done, by their state, as Goroutine.state has it."""
+    cdef dict counts = {}
+    for g in list(alive):
+        state = g.state
+        counts[state] = counts.get(state, 0) + 1
+    return counts
 
 
 def goroutines_of(loop):

@@ -29,6 +29,7 @@ from goloop.core.loop.ownership cimport (
     stall_look,
 )
 from goloop.core.system.posix cimport gl_clock_ns, now_ns
+from goloop.core.system.trace cimport GL_TRACE_HANDOFF, gl_tracer, the_tracer, trace
 
 from goloop.core.sched.scheduler import start_monitor
 
@@ -84,6 +85,7 @@ cdef enum:
     PROOF = 40000          # ns of processor time in a probe that prove it, besides
     WAKE = 20000           # what waiting for the GIL takes at each switch interval, at most
 
+cdef gl_tracer *tracer = the_tracer()
 cdef object _monitoring = getattr(sys, "monitoring", None)      # 3.12
 cdef int tool = -1                # our tool id there, -1: none
 cdef object events                # sys.monitoring.events
@@ -411,6 +413,8 @@ cdef bint can_be_trapped(LoopOwnership ownership, LoopThread loop_thread, PyFram
 cdef int hand_over(LoopOwnership ownership, LoopThread loop_thread) except -1:
     """Give ownership, which was taken from `loop_thread`, to the next loop thread that can have it."""
     cdef LoopThread next
+    if tracer.session and ownership.pollset.ps != NULL:
+        trace(tracer, GL_TRACE_HANDOFF, ownership.pollset.ps.loop, 0, loop_thread.tid)
     stall_handed_off()
     next = ownership.choose()
     if next is not None:

@@ -1,6 +1,7 @@
 from cpython.ref cimport PyObject
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 
+from goloop.core.loop.accounts cimport FunctionTime
 from goloop.core.loop.handles cimport Pollable
 from goloop.core.loop.loop_core cimport LoopCore
 from goloop.core.loop.ownership cimport LoopThread
@@ -35,6 +36,7 @@ cdef class G(Pollable):
     cdef object waiter            # the Waiter it is parked on; None: not parked, or not to be cancelled
     cdef Status status
     cdef str reason               # why it is parked
+    cdef int64_t queued_at        # when it entered the backlog, monotonic nanoseconds
     cdef bint cancelling          # cancel() was called: CancelledError is to be raised at its next park
     cdef Py_ssize_t expired       # so is it for each timeout() whose time was over while the goroutine ran
     cdef unsigned int cancellations_taken  # counts the times that one of the two was taken
@@ -43,6 +45,7 @@ cdef class G(Pollable):
     cdef int locks                # of lock_os_thread() that it holds
     cdef Locals locals            # its values of every threading.local; None: it uses the thread's
 
+    cdef uint64_t number(self) noexcept   # of the goroutine
     cdef int execute(self) except -1      # run the body to its end, in the current greenlet; raises nothing
 
 
@@ -81,6 +84,11 @@ cdef class Worker(Pollable):
     cdef readonly unsigned long long rounds
     cdef int blocked              # depth of blocking() regions of what its loop runs outside of goroutines
     cdef readonly bint retired    # takes no more from the backlog
+    # Of every so many turns one is timed, and while a trace is made each is. `timed` is that one's, until it ends.
+    cdef int until_timed, timed_for
+    cdef G timed
+    cdef FunctionTime timed_function
+    cdef int64_t timed_since
     cdef int locked               # lock_os_thread()s that its goroutines hold
     cdef readonly unsigned long thread
     cdef long long cpu            # the thread's processor time when the monitor looked last, in ns
@@ -95,6 +103,8 @@ cdef class Worker(Pollable):
     cdef list failed              # of a bubble: its goroutines whose exceptions had no receiver as they ended
 
     cdef int take_thread(self) except -1
+    cdef void begin_turn(self, G g) noexcept
+    cdef void end_turn(self) noexcept
     cdef int leave_thread(self) except -1
     cdef int run_goroutines(self) except -1
     cdef bint can_start(self) noexcept
@@ -123,6 +133,14 @@ cdef class Worker(Pollable):
     cdef bint in_blocking_region(self) noexcept
     cdef bint used_cpu(self) noexcept
     cdef bint notify(self) except -1
+
+
+cdef inline void make_current(Worker worker, G g) noexcept:
+    """A goroutine is about to go on."""
+    worker.current = g
+    worker.until_timed -= 1
+    if worker.until_timed <= 0:
+        worker.begin_turn(g)
 
 
 # Bubbles whose loops run now, in the whole process. While it is 0, nothing need ask for a bubble's clock, its choices

@@ -15,9 +15,16 @@ from contextvars import Context
 
 from goloop.core.loop.ownership cimport exchange_loop_thread, loop_thread_here
 
+from goloop.core.loop.accounts cimport OBSERVE_EVERY, FunctionTime, subject_of, timed
+from goloop.core.loop.run_trace cimport function_number
+from goloop.core.system.posix cimport now_ns
+from goloop.core.system.trace cimport (
+    GL_TRACE_GO, GL_TRACE_PARK, GL_TRACE_READY, gl_tracer, name_number, the_tracer, trace,
+)
+
 from cpython.pycapsule cimport PyCapsule_Import
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF, PyObject
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() nogil
@@ -112,6 +119,7 @@ cdef object _set_running_loop = set_running_loop
 cdef object _swap_current_task = getattr(asyncio.tasks, "_swap_current_task", None)
 cdef bint TASK_OF_THREAD = sys.version_info >= (3, 14)        # and not of the loop
 
+cdef gl_tracer *tracer = the_tracer()
 cdef Py_ssize_t bubbles = 0
 cdef Queue backlog = Queue()
 cdef list workers = []            # all that run; the first ones are preferred
@@ -133,6 +141,9 @@ cdef class G(Pollable):
 
     cdef int execute(self) except -1:
         raise SystemError("G.execute() is abstract")
+
+    cdef uint64_t number(self) noexcept:
+        return 0
 
     cdef object run(self):
         # Made ready by another thread: the loop took it out of the inbox. It shares the budget with those that came
@@ -184,6 +195,9 @@ cdef class BacklogNotice(Pollable):
     def __cinit__(self):
         self.slow = True
 
+    cdef object runs(self):
+        return None
+
     cdef object run(self):
         self.posted = False
         self.worker.run()
@@ -202,6 +216,10 @@ cdef class Worker:
         self.spare = []
         self.tasks = {}
         self.budget = BUDGET
+        self.until_timed = self.timed_for = OBSERVE_EVERY
+
+    cdef object runs(self):
+        return None                   # goroutines, each of which has an account
 
     cdef int take_thread(self) except -1:
         """Become the worker of this thread, and the current greenlet its hub."""
@@ -264,6 +282,8 @@ cdef class Worker:
         """Let goroutines run until none can, or the budget is spent. In the hub only."""
         cdef object target
         self.rounds += 1
+        if tracer.session:
+            self.until_timed = 1      # the next turn, and that asks for the one after it
         self.note_loop()
         _set_running_loop(None)
         try:
@@ -297,7 +317,8 @@ cdef class Worker:
         g = dequeue_new(self)
         if g is not None:
             self.budget -= 1
-            self.current = self.assigned = g
+            self.assigned = g
+            make_current(self, g)
         return g is not None
 
     cdef bint start(self) except -1:
@@ -322,6 +343,8 @@ cdef class Worker:
         cdef G g
         cdef object runner
         self.loop._ownership.stall.beat += 1
+        if self.timed is not None:
+            self.end_turn()
         if self.begins():
             if self.spare:
                 runner = self.spare.pop()
@@ -334,7 +357,7 @@ cdef class Worker:
             g = self.runnable.pop()
             if g is not None:
                 self.budget -= 1
-                self.current = g
+                make_current(self, g)
                 if own_locals:
                     self.use_locals(g.locals)
                 return g.greenlet
@@ -346,6 +369,28 @@ cdef class Worker:
         if own_locals:
             self.use_locals(None)
         return self.hub
+
+    # --------------------------------------------------------- time and traces
+    cdef void begin_turn(self, G g) noexcept:
+        """A goroutine goes on, and its time is taken: it stands for all turns since the last one."""
+        cdef FunctionTime function = self.loop.accounts.entry(subject_of(g.runs()), "goroutine")
+        if tracer.session:
+            trace(tracer, GL_TRACE_GO, self.loop.number, function_number(function), <uint64_t><void *>g, g.number())
+        self.timed = g
+        self.timed_function = function
+        self.timed_since = now_ns()
+
+    cdef void end_turn(self) noexcept:
+        """It gives way, or has ended."""
+        cdef G g = self.timed
+        cdef uint32_t reason = 0
+        self.timed = None
+        timed(self.loop.accounts, self.timed_function, now_ns() - self.timed_since, self.timed_for)
+        self.until_timed = self.timed_for = 1 if tracer.session else OBSERVE_EVERY
+        if tracer.session:
+            if g.status == PARKED or g.status == RUNNABLE:
+                reason = name_number(g.reason or "parked")
+            trace(tracer, GL_TRACE_PARK, self.loop.number, reason, <uint64_t><void *>g, g.number())
 
     # --------------------------------------------------------- threading.local
     cdef int use_locals(self, Locals wanted) except -1:
@@ -368,7 +413,7 @@ cdef class Worker:
     cdef int resume(self, G g) except -1:
         """Make a goroutine the current one; for a bubble's worker."""
         self.budget -= 1
-        self.current = g
+        make_current(self, g)
         if own_locals:
             self.use_locals(g.locals)
         return 0
@@ -421,6 +466,8 @@ cdef class Worker:
             except BaseException as exc:          # none of the goroutine's own: no memory, for one
                 report_unraisable(exc)
             self.live -= 1
+            if self.timed is not None:
+                self.end_turn()
             self.current = None
             self.loop._ownership.stall.beat += 1
             if self.loop._ownership.safepoint_requested:
@@ -434,7 +481,7 @@ cdef class Worker:
                 g = dequeue_new(self)
                 if g is not None:
                     self.budget -= 1
-                    self.current = g
+                    make_current(self, g)
                     continue
             if len(self.spare) < SPARES:
                 try:
@@ -610,6 +657,8 @@ cdef object bubble_here():
 cdef int ready(G g) except -1:
     cdef Worker worker = g.worker
     g.status = RUNNABLE
+    if tracer.session:
+        trace(tracer, GL_TRACE_READY, 0, 0, <uint64_t><void *>g)
     if <PyObject *>worker == gl_worker:
         worker.runnable.push(g)
         if worker.current is None:
@@ -624,6 +673,8 @@ cdef int ready(G g) except -1:
 
 cdef int enqueue_new(G g) except -1:
     cdef Worker worker = here()
+    if tracer.session:
+        trace(tracer, GL_TRACE_READY, 0, 0, <uint64_t><void *>g)
     if worker is not None and worker.bubble is not None:
         g.worker = worker             # a bubble's goroutines stay in it: they never are in the backlog
         worker.runnable.push(g)
@@ -632,6 +683,7 @@ cdef int enqueue_new(G g) except -1:
         else:
             worker.maybe_yield(worker.current)
         return 0
+    g.queued_at = now_ns()
     backlog.push(g)
     gl_monitor_backlog(1)
     if worker is None or worker.locked or worker.retired or worker.in_blocking_region():
@@ -661,7 +713,7 @@ cdef int wake_one() except -1:
         return 0
     try:
         start_worker()
-    except BaseException:
+    except Exception:                 # and no other: a signal's handler may want the process to end
         if not workers:
             raise
         # Otherwise it waits for one of those, as with GOLOOP_MAXTHREADS of them, or until the monitor can start one.
@@ -743,6 +795,14 @@ def separate_locals():
 def backlog_size():
     """Return how many goroutines no worker has started."""
     return backlog.count
+
+
+def backlog_age():
+    """Return for how many seconds the oldest goroutine that no worker has started has waited; 0.0: there is none."""
+    cdef G g = backlog.head
+    while g is not None and g.status != UNSTARTED:        # cancelled, and not taken out yet
+        g = g.link
+    return 0.0 if g is None else (now_ns() - g.queued_at) / 1e9
 
 
 def start_monitor():

@@ -1,5 +1,6 @@
 from typing import Any
 
+def is_literal(host: object) -> bool: ...
 def literal_addrinfo(
     host: object, port: object, family: object, kind: object, proto: object, flags: object
 ) -> list[Any] | None: ...

@@ -113,6 +113,21 @@ cdef int literal(const char *host, Py_ssize_t size, int port, Address *address) 
     return AF_UNSPEC if fill(plain, port, AF_INET6, address) else -1
 
 
+def is_literal(host):
+    """Return whether a host is an address, in any of the forms that libc takes, so that there is nothing to look up."""
+    cdef Address ignored
+    cdef const char *text
+    cdef Py_ssize_t size = 0
+    if type(host) is bytes:
+        text = host
+        size = len(<bytes>host)
+    elif isinstance(host, str) and PyUnicode_IS_ASCII(host):
+        text = PyUnicode_AsUTF8AndSize(host, &size)
+    else:
+        return False
+    return literal(text, size, 0, &ignored) >= 0
+
+
 cdef long small(object number, long end) noexcept:
     """A number from 0 up to `end`, else -1."""
     cdef int overflow = 0

@@ -190,7 +190,8 @@ cdef bint pack(object value, int family, Address *address) except -1:
 
 
 def is_numeric_host(host not None):
-    """Whether it is an IPv4 or IPv6 address, perhaps with a scope, so that there is nothing to look up."""
+    """Whether it is an IPv4 or IPv6 address as inet_pton() takes it, perhaps with a scope. libc takes more, and
+    addrinfo.is_literal() says what."""
     cdef unsigned char address[16]
     cdef Py_ssize_t size = 0
     cdef const char *text

@@ -135,6 +135,7 @@ cdef class Acceptor(Pollable):
                     self.loop_core.pollset.remove_watcher(self.fd, READ)
                     self.loop_core.call_later(RETRY, self.start)
                 break
+            self.loop_core.accounts.accepts += 1
             context = PyContext_Copy(self.context)
             enter_context(context)
             try:

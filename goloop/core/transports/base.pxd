@@ -29,6 +29,7 @@ cdef class Transport(Pollable):
     cdef dict __dict__
     cdef object __weakref__
 
+    cdef object runs(self)
     cdef int setup(self, object file, object protocol, object extra, object context) except -1
     cdef int release_file(self) except -1
     cdef int announce(self, object waiter) except -1

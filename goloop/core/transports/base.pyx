@@ -107,6 +107,9 @@ cdef class Transport(Pollable):
                 self.file.close()
                 self.leave_server()
 
+    cdef object runs(self):
+        return type(self.proto)
+
     cdef int release_file(self) except -1:
         """The transport is about to close its file."""
         return 0

@@ -15,7 +15,7 @@ from sys import version_info
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.errno cimport EAGAIN, EINTR, errno
 
@@ -175,6 +175,7 @@ cdef class DatagramTransport(Transport):
 
     # The protocol's methods: what they raise is reported, and the endpoint lives on, as in asyncio.
     cdef int received(self, bytes data, object address) except -1:
+        self.loop_core.accounts.received += PyBytes_GET_SIZE(data)
         self.bytes_in += <size_t>len(data)
         try:
             self.proto.datagram_received(data, address)
@@ -271,6 +272,7 @@ cdef class DatagramTransport(Transport):
             if self.address:
                 self.ignored_write("socket.send() raised exception.")
             return
+        self.loop_core.accounts.written += len(data)
         if not self.buffer and self.send(data, addr):
             return
         if self.lost:

@@ -95,6 +95,7 @@ cdef class ReadPipeTransport(PipeTransport):
             self.fail(exc, "Fatal read error on pipe transport")
             return
         if data:
+            self.loop_core.accounts.received += len(data)
             self.bytes_in += <size_t>len(data)
             enter_context(self.context)
             try:
@@ -197,6 +198,7 @@ cdef class WritePipeTransport(PipeTransport):
         if self.lost or self.closing:
             self.ignored_write("pipe closed by peer or os.write(pipe, data) raised exception.")
             return
+        self.loop_core.accounts.written += len(data)
         if not self.buffer:
             try:
                 n = _write(self.fd, data)

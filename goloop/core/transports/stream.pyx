@@ -191,6 +191,10 @@ cdef class StreamTransport(StreamOutput):
         self.buffered = isinstance(protocol, _BufferedProtocol)
 
     # ------------------------------------------------------------------ events
+    cdef object runs(self):
+        inner = getattr(self.proto, "_app_protocol", None) if self.buffered else None      # of TLS what it serves
+        return type(self.proto) if inner is None else type(inner)
+
     cdef object run(self):
         cdef unsigned int events = self.events
         self.settle()              # a write that fails comes before the end of the stream that it fails for
@@ -365,6 +369,7 @@ cdef class StreamTransport(StreamOutput):
         if self.conn != NULL:
             n = self.receive_offloaded(room, length)
             if n >= 0 or self.conn != NULL or self.lost:
+                self.loop_core.accounts.received += max(n, 0)
                 return n
         n = recv(self.fd, room, length, 0)
         if n < 0:
@@ -373,7 +378,9 @@ cdef class StreamTransport(StreamOutput):
             elif errno != EINTR:
                 self.readable = False
                 self.fail(os_error(errno), "Fatal read error on socket transport")
-        elif n < length and self.short_read_drains:
+            return n
+        self.loop_core.accounts.received += n
+        if n < length and self.short_read_drains:
             self.readable = False
         return n
 
@@ -521,6 +528,7 @@ cdef class StreamTransport(StreamOutput):
             if self.lost:
                 self.ignored_write("socket.send() raised exception.")
                 return
+            self.loop_core.accounts.written += view.len
             if self.offloaded and self.write_offloaded(view.buf, view.len):
                 return
             if (self.loop_core.todo or self.collected) and self.size == 0 and self.collect(data, view.buf, view.len):
@@ -578,6 +586,8 @@ cdef class StreamTransport(StreamOutput):
         if self.lost:
             self.ignored_write("socket.send() raised exception.")
             return
+        for data in pieces:
+            self.loop_core.accounts.written += PyBytes_GET_SIZE(data)
         if self.offloaded:
             if self.put_all(pieces):
                 return

@@ -1,6 +1,7 @@
 """A whole Django project in a file: settings, a model, views, urls, the WSGI application."""
 
 import io
+import json
 import os
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from django.core.wsgi import get_wsgi_application
 from django.db import connection, models, transaction
 from django.http import FileResponse, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.urls import path
+from django.views.decorators.csrf import csrf_exempt
 
 POSTGRES = os.environ.get("TEST_POSTGRES")  # host, port, user, password, name
 if POSTGRES:
@@ -90,6 +92,21 @@ def download(request: HttpRequest) -> FileResponse:
     return FileResponse(content)
 
 
+@csrf_exempt
+def notes(request: HttpRequest) -> HttpResponse:
+    """As an API of Django REST framework answers."""
+    if request.method == "GET":
+        return JsonResponse(list(Note.objects.order_by("pk").values("id", "text")), safe=False)
+    if request.content_type != "application/json":
+        return JsonResponse({"detail": f"Unsupported media type {request.content_type!r}"}, status=415)
+    try:
+        text = json.loads(request.body)["text"]
+    except (ValueError, TypeError, KeyError):
+        return JsonResponse({"text": ["This field is required."]}, status=400)
+    note = Note.objects.create(text=text)
+    return JsonResponse({"id": note.pk, "text": note.text}, status=201)
+
+
 def shown(request: HttpRequest) -> HttpResponse:
     return HttpResponse(f"{connection.vendor} {connection.Database.__name__}")
 
@@ -103,6 +120,7 @@ urlpatterns = [
     path("upload", upload),
     path("download", download),
     path("shown", shown),
+    path("notes", notes),
 ]
 app = get_wsgi_application()
 if __name__ == "__main__":

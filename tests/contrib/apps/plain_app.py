@@ -60,6 +60,8 @@ def app(environ: dict[str, Any], start_response: Callable[..., object]) -> Itera
     if kind == "file":
         start_response("200 OK", headers)
         return file(environ, number)
+    if kind == "complain":
+        environ["wsgi.errors"].write(f"complaint {number}\n")
     if kind == "broken":
         start_response("200 OK", [*headers, ("Content-Length", "100")])
         return (b"x" * 10 if i == 0 else bytes(-1) for i in range(2))
@@ -72,7 +74,8 @@ def app(environ: dict[str, Any], start_response: Callable[..., object]) -> Itera
         gate(number)
         body = "through"
     elif kind == "hold":
-        (FOLDER / "held").touch()
+        with (FOLDER / "held").open("a") as held:
+            held.write("x")
         while not (FOLDER / "release").exists():
             sleep(0.01)
         body = "released"

@@ -163,6 +163,15 @@ void gl_unpark(gl_pollset *ps) {
 
 #define SHORT_NS (GL_SHORT_MS * INT64_C(1000000))
 
+static gl_tracer *tracer; /* set before the thread runs */
+
+void gl_netpoller_trace(gl_tracer *t) { tracer = t; }
+
+static void trace(int kind, uint32_t loop, uint64_t a) {
+    if (tracer != NULL && __atomic_load_n(&tracer->session, __ATOMIC_RELAXED))
+        tracer->emit(gl_monotonic_ns(), kind, loop, 0, a, 0);
+}
+
 static int64_t coarse_ns(void) { return gl_clock_ns(CLOCK_MONOTONIC_COARSE); } /* a jiffy behind at most, and cheap */
 
 static uint64_t epoll_key(const gl_pollset *ps, uint32_t generation) { return (uint64_t)generation << 32 | ps->index; }
@@ -181,6 +190,7 @@ static void netpoller_fired(uint64_t key) {
      * sleeps, then looks whether the entry is armed. So either it arms again, or it is woken here. */
     __atomic_store_n(&ps->armed, 0, __ATOMIC_SEQ_CST);
     GL_YIELD();
+    trace(GL_TRACE_WAKE, __atomic_load_n(&ps->loop, __ATOMIC_RELAXED), 0);
     gl_unpark(ps);
     if (!__atomic_exchange_n(&minding, 1, __ATOMIC_SEQ_CST)) /* so that the loop need not wake us for it */
         next_look = coarse_ns() + SHORT_NS;
@@ -333,9 +343,12 @@ static void *netpoller_main(void *arg) {
     int epfd = (int)(intptr_t)arg, stop = 0;
     struct epoll_event events[GL_EVENTS];
     while (!stop) {
-        int n = epoll_wait(epfd, events, GL_EVENTS, time_to_sleep());
+        int wait = time_to_sleep(), n;
+        trace(GL_TRACE_NETPOLLED, 0, 0);
+        n = epoll_wait(epfd, events, GL_EVENTS, wait);
         if (n < 0 && errno != EINTR)
             gl_fatal("netpoller: epoll_wait");
+        trace(GL_TRACE_NETPOLL, 0, n > 0 ? (uint64_t)n : 0);
         __atomic_store_n(&dozing, 0, __ATOMIC_SEQ_CST);
         for (int i = 0; i < n; i++)
             if (events[i].data.u64 == STOP_MARK)
@@ -490,6 +503,7 @@ static void pollset_init(gl_pollset *ps, int epfd, int bell, gl_inbox *inbox) {
     ps->epoch = gl_fork_epoch();
     ps->inbox = inbox;
     ps->patient = 0;
+    __atomic_store_n(&ps->loop, 0, __ATOMIC_RELAXED);
     __atomic_store_n(&ps->parks, 0, __ATOMIC_RELAXED);
     gl_inbox_open(inbox);
     gl_inbox_open(&ps->completions);

@@ -7,6 +7,7 @@
 #ifndef GOLOOP_NETPOLL_H
 #define GOLOOP_NETPOLL_H
 
+#include "../../system/native/trace_ring.h"
 #include "outbox.h"
 
 #include <stdint.h>
@@ -68,6 +69,7 @@ typedef struct gl_pollset {
      * closed, not another loop's. */
     gl_inbox *inbox;
     gl_inbox completions;         /* of connections that the netpoller serves; only it pushes, see stream_offload.c */
+    uint32_t loop;                /* atomic, relaxed: the number of its loop, for traces */
     gl_outbox *outbox;            /* atomic; the owner stores it once (release), and the next owner takes it over */
     uint64_t parks;               /* atomic, relaxed: statistics; owner counts */
     struct gl_pollset *next_free; /* guarded by the table's mutex */
@@ -128,6 +130,8 @@ void gl_netpoller_host(const gl_guest *guest); /* when the library is loaded */
 int gl_netpoller_add(int fd, uint32_t events, uint64_t key);
 void gl_netpoller_remove(int fd);
 void gl_netpoller_nudge(void); /* end its sleep, if it sleeps: something is to be done */
+
+void gl_netpoller_trace(gl_tracer *tracer); /* whom to tell what it does; when the library is loaded */
 
 /* ------------------------------------------------------------- statistics */
 typedef struct gl_stats {
