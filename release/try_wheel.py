@@ -55,10 +55,15 @@ def without_compilers(folder: Path) -> str:
 def run_tests(python: Path, project: Path, where: Path, options: list[str], env: dict[str, str]) -> int:
     """Run project's tests with goloop from python's environment: the project's folder comes last on sys.path."""
     places = subprocess.run(
-        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('platlib'))"],
         env=env, cwd=where, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    (Path(places.stdout.strip()) / "tests_of_goloop.pth").write_text(f"{project}\n")
+    site = Path(places.stdout.strip())
+    (site / "tests_of_goloop.pth").write_text(f"{project}\n")
+    for module in (site / "goloop").rglob("*.so"):  # for programs that tests start with the project's folder first
+        link = project / module.relative_to(site)
+        link.unlink(missing_ok=True)
+        link.symlink_to(module)
     paths = [option for option in options if option.startswith("tests")] or ["tests"]
     rest = [option for option in options if not option.startswith("tests")]
     command: list[str | Path] = [python.parent / "pytest", "-c", project / "pyproject.toml", "--rootdir", project]
@@ -73,6 +78,7 @@ def try_wheel(dist: Path, options: list[str]) -> int:
     (wheel,) = (path for path in dist.glob("*.whl") if fitting.fullmatch(path.name))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
+        folder.chmod(0o755)  # database servers run as users of their own, and find their programs in bin/
         for name in ("bin", "env", "src", "empty"):
             (folder / name).mkdir()
         path = without_compilers(folder / "bin")
