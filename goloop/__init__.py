@@ -134,6 +134,8 @@ def __getattr__(name: str) -> Any:
 
 if _environment.get("GOLOOP_MONKEY"):
     importlib.import_module("goloop.monkey").patch_all()
+if _environment.get("GOLOOP_DEBUG"):
+    importlib.import_module("goloop.debug._serve").serve_from_environment()
 if _environment.get("GOLOOP_DUMP"):
     importlib.import_module("goloop.debug").dump_on_signal(_environment.get("GOLOOP_DUMP"))
 

@@ -1,5 +1,5 @@
 """python -m goloop [options] (script | folder | zip file | - | -m module | -c code) [arguments]: run any program with
-goloop as its event loop.
+goloop as its event loop. python -m goloop ps | dump | top | stats | trace: look into one that runs.
 
 The program gets what python itself would give it: its own __main__, sys.argv, sys.path, tracebacks and exit status.
 """
@@ -19,9 +19,21 @@ from typing import Any
 import goloop
 from goloop import _environment, _takeover
 
+_COMMANDS = {
+    "ps": "list the programs that can be looked into",
+    "dump": "show every task and goroutine of one, and what it waits for",
+    "top": "show its loops, busiest functions and slowest waits, live",
+    "stats": "show its numbers",
+    "trace": "record what it runs when",
+}
+
 
 def main() -> None:
-    """Run the program that the command line names."""
+    """Run the program that the command line names, or the command. (A program with the name of one: ./ps.)"""
+    if sys.argv[1:2] and sys.argv[1] in _COMMANDS:
+        from goloop.debug._outside import commands
+
+        sys.exit(commands.run(sys.argv[1:]))
     own, arguments = _split(sys.argv[1:])
     options = _parse(own)
     # Set in the environment, they hold for every loop, those of child processes included.
@@ -76,8 +88,9 @@ def _parse(args: list[str]) -> argparse.Namespace:
         prog="python -m goloop",
         description="Run a Python program, unchanged, with goloop as its asyncio event loop.",
         usage="%(prog)s [-h] [--version] [--handoff] [--monkey] [--watch] [--debug]"
-        " (PROGRAM | -m MODULE | -c CODE) [ARGUMENTS]",
-        epilog=_environment.describe(),
+        " (PROGRAM | -m MODULE | -c CODE) [ARGUMENTS]\n"
+        "       %(prog)s (ps | dump PID | top PID | stats PID | trace PID)",
+        epilog=f"{_describe_commands()}\n\n{_environment.describe()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -96,6 +109,11 @@ def _parse(args: list[str]) -> argparse.Namespace:
     if options.debug and sys.flags.ignore_environment:
         parser.error("--debug cannot reach the loops, because python was started with -E or -I")
     return options
+
+
+def _describe_commands() -> str:
+    lines = ["commands that look into a running program (COMMAND --help says more):"]
+    return "\n".join([*lines, *(f"  {name:7}{what}" for name, what in _COMMANDS.items())])
 
 
 # --------------------------------------------------------------- the program

@@ -24,6 +24,7 @@ class Variable(NamedTuple):
     default: Any
     values: str  # what an error says about the variable
     meaning: str
+    exact: bool = False  # parse gets the text as it is
 
 
 def _one_of(*words: str) -> Callable[[str], str | None]:
@@ -44,6 +45,10 @@ def _seconds(text: str) -> float | None:
     return seconds if 0 <= seconds < float("inf") else None
 
 
+def _absolute_path(text: str) -> str | None:
+    return text if os.path.isabs(text) and "\0" not in text else None
+
+
 def _switch(meaning: str) -> Variable:
     return Variable(_SWITCH.get, None, "must be one of 1/0, true/false, yes/no, on/off", meaning)
 
@@ -57,6 +62,18 @@ def _signal_or_switch(text: str) -> Any:
 
 
 VARIABLES = {
+    "GOLOOP_DEBUG": _switch(
+        "1: let `python -m goloop ps` and its like look into the program (goloop.debug.serve()). Default: 0. Read at "
+        "the import."
+    ),
+    "GOLOOP_DEBUG_DIR": Variable(
+        _absolute_path,
+        None,
+        "is an absolute path",
+        "The folder for the sockets of goloop.debug.serve(), the same for a program and for those who look into it. "
+        "Default: /tmp/goloop-UID.",
+        exact=True,
+    ),
     "GOLOOP_DUMP": Variable(
         _signal_or_switch,
         None,
@@ -123,9 +140,10 @@ def get(name: str) -> Any:
 
 
 def parse(name: str, text: str) -> Any:
-    """Return what a variable says with this text, in any case of its letters. ValueError for other texts."""
+    """Return what a variable says with this text, in any case of its letters unless they are a path's. ValueError for
+    other texts."""
     variable = VARIABLES[name]
-    setting = variable.parse(text.lower())
+    setting = variable.parse(text if variable.exact else text.lower())
     if setting is None:
         raise ValueError(f"{name} {variable.values}, not {text!r}")
     return setting

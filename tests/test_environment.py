@@ -10,10 +10,12 @@ import goloop
 from goloop import _environment
 from tests.helpers.scripts import run_python
 
-SWITCHES = ["GOLOOP_HANDOFF", "GOLOOP_WATCH"]
+SWITCHES = ["GOLOOP_DEBUG", "GOLOOP_HANDOFF", "GOLOOP_WATCH"]
 YES = ["1", "true", "yes", "on", "TRUE", "Yes", "oN"]
 NO = ["0", "false", "no", "off", "FALSE", "No", "oFF"]
 GOOD = {
+    "GOLOOP_DEBUG": {**dict.fromkeys(YES, True), **dict.fromkeys(NO, False)},
+    "GOLOOP_DEBUG_DIR": {"/tmp": "/tmp", "/A/b": "/A/b"},
     "GOLOOP_DUMP": {
         **dict.fromkeys(YES, signal.SIGQUIT),
         **dict.fromkeys(NO, False),
@@ -28,6 +30,8 @@ GOOD = {
     "GOLOOP_WATCH": {**dict.fromkeys(YES, True), **dict.fromkeys(NO, False)},
 }
 BAD = {
+    "GOLOOP_DEBUG": ["2", "maybe", " 1", "1 ", "t", "none"],
+    "GOLOOP_DEBUG_DIR": ["tmp", "./tmp", "1", "~/tmp"],
     "GOLOOP_DUMP": ["2", "maybe", " 1", "USR", "_DFL", "SIG", "none"],
     "GOLOOP_HANDOFF": ["2", "maybe", " 1", "1 ", "t", "none"],
     "GOLOOP_IO": ["on", "1", " auto", "inline,offload"],
@@ -38,6 +42,8 @@ BAD = {
     "GOLOOP_WATCH": ["2", "maybe", " 1", "1 ", "t", "none"],
 }
 SAID = {
+    "GOLOOP_DEBUG": "1/0, true/false, yes/no, on/off",
+    "GOLOOP_DEBUG_DIR": "an absolute path",
     "GOLOOP_DUMP": "1/0, true/false, yes/no, on/off, or the name of a signal, such as USR2",
     "GOLOOP_HANDOFF": "1/0, true/false, yes/no, on/off",
     "GOLOOP_IO": "inline, offload, auto",
@@ -48,6 +54,8 @@ SAID = {
     "GOLOOP_WATCH": "1/0, true/false, yes/no, on/off",
 }
 DEFAULTS = {
+    "GOLOOP_DEBUG": None,
+    "GOLOOP_DEBUG_DIR": None,
     "GOLOOP_DUMP": None,
     "GOLOOP_HANDOFF": None,
     "GOLOOP_IO": "auto",

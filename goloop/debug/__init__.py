@@ -1,9 +1,11 @@
-"""A look inside: what the process does now, its numbers, traces, and reports of callbacks that keep others waiting."""
+"""A look inside: what the process does now, its numbers, traces, ways in for others, and reports of callbacks that keep
+others waiting."""
 
 from goloop._eventloop.stats import FunctionTime, Histogram, LoopStats
 from goloop._eventloop.unhandled import on_unhandled, remove_unhandled
 from goloop.debug._collect import snapshot
 from goloop.debug._dump import dump
+from goloop.debug._serve import Door, serve
 from goloop.debug._signal import dump_on_signal, no_dump_on_signal
 from goloop.debug._snapshot import Snapshot
 from goloop.debug._stats import Stats, stats
@@ -11,6 +13,7 @@ from goloop.debug._trace import Trace, is_tracing, span, start_trace, stop_trace
 from goloop.runtime.watch import SlowCallback, on_slow, remove_slow
 
 __all__ = [
+    "Door",
     "FunctionTime",
     "Histogram",
     "LoopStats",
@@ -26,6 +29,7 @@ __all__ = [
     "on_unhandled",
     "remove_slow",
     "remove_unhandled",
+    "serve",
     "snapshot",
     "span",
     "start_trace",

@@ -94,6 +94,7 @@ def _assemble(raw: Raw, begun: float) -> Snapshot:
     waits: dict[int, data.WaitReason]
     waits, _ = raw.attempt("waits", raw.look.threads, ({}, 0))
     all_tasks = raw.attempt("tasks", lambda: _all_tasks(raw), [])
+    all_tasks = [task for task in all_tasks if not hasattr(task.get_loop(), "looks_inside")]  # those of the page
     raw.of_tasks = loops_of(all_tasks)
     loops = raw.attempt("loops", lambda: _loops(raw), ())
     tasks: list[data.Task] = raw.attempt("tasks", lambda: _tasks(raw, all_tasks), [])

@@ -9,6 +9,7 @@ import asyncio
 from cpython.object cimport PyObject
 
 from goloop.core.look.parts cimport is_a, name_of, field
+from goloop.core.loop.accounts cimport Accounts
 from goloop.core.loop.handles cimport Handle, TimerHandle
 from goloop.core.loop.loop_core cimport LoopCore
 from goloop.core.loop.ownership cimport LoopOwnership, LoopThread
@@ -44,6 +45,8 @@ def loop_state(LoopCore loop not None, double now):
                 item = <object>ownership.item
             if ownership.is_monitored and ownership.stall.seen == ownership.stall.beat and ownership.stall.since:
                 since = ownership.stall.since / 1e9
+            elif loop.accounts.marked:
+                since = loop.accounts.marked / 1e9  # of the iteration: its callbacks have taken so long together
             if holder.base != NULL:
                 base = <object><PyObject *>holder.base
     elif ownership.away:
