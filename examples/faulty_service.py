@@ -13,9 +13,9 @@ It answers HTTP. Each fault shows when its address is asked for:
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
-import sys
 import time
 
 import goloop
@@ -99,9 +99,9 @@ async def serve_client(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
         writer.close()
 
 
-async def main() -> None:
+async def main(listen: str) -> None:
     global address
-    host, port = sys.argv[1].rsplit(":", 1) if len(sys.argv) > 1 else ("127.0.0.1", "8000")
+    host, _, port = listen.rpartition(":")
     server = await asyncio.start_server(serve_client, host, int(port))
     address = server.sockets[0].getsockname()[:2]
     print(f"process {os.getpid()} listens at http://{address[0]}:{address[1]}/", flush=True)
@@ -110,7 +110,12 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="A service with four faults: /deadlock, /leak, /compute, /keep.")
+    parser.add_argument("address", nargs="?", default="127.0.0.1:8000", help="HOST:PORT (default: %(default)s)")
+    options = parser.parse_args()
     try:
-        goloop.run(main())
+        goloop.run(main(options.address))
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"cannot listen on {options.address}: {error}") from None
     except KeyboardInterrupt:
         print("bye")

@@ -120,11 +120,11 @@ def _start_again() -> None:
 
 def _serve(door: int) -> None:
     """What the thread does."""
-    while not _ending:
-        os.eventfd_read(door)
+    while not _ending:  # first a look: a signal may have come while there was no door
         for number, wish in list(_wishes.items()):
             if dump_signal.take(number):
                 try:
                     write_all(wish.file, rendered(snapshot(), wish.format))
                 except Exception:  # a full disk, a reader that went away
                     logger.exception("the dump for signal %d could not be written", number)
+        os.eventfd_read(door)

@@ -208,7 +208,7 @@ def test_a_forked_child_makes_dumps_of_its_own():
         debug.dump_on_signal(signal.SIGUSR2, file=writer)
         for _ in range(2):
             child = os.fork()
-            if child == 0:
+            while child == 0:  # until it is killed: what follows, in the child, would signal the whole process group
                 signal.pause()
             os.kill(child, signal.SIGUSR2)
             line = os.read(reader, 65536).decode().split(",")[0]

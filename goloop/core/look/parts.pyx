@@ -57,17 +57,17 @@ cdef class Shape:
     which make() takes their values.
     """
 
-    def __cinit__(self, cls, tuple names):
+    def __cinit__(self, made, tuple names):
         cdef Py_ssize_t i
-        self.cls = cls
+        self.cls = made
         self.count = len(names)
         self.offsets = <Py_ssize_t *>PyMem_Malloc((self.count + 1) * sizeof(Py_ssize_t))
         if self.offsets == NULL:
             raise MemoryError
         for i in range(self.count):
-            described = cls.__dict__[names[i]]
+            described = made.__dict__[names[i]]
             if type(described) is not types.MemberDescriptorType:
-                raise TypeError(f"{cls!r} has no slot {names[i]!r}")
+                raise TypeError(f"{made!r} has no slot {names[i]!r}")
             self.offsets[i] = (<PyMemberDescrObject *>described).d_member.offset
 
     def __dealloc__(self):
