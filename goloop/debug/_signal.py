@@ -49,6 +49,7 @@ def dump_on_signal(signum: int = signal.SIGQUIT, file: Any = None, format: str =
         raise ValueError(f'the format of a dump is "text" or "json", got {format!r}')
     require_threads()
     number = int(signum)
+    dump_signal.take(number)  # ValueError, before the thread sees the number: that takes what it finds in _wishes
     before = _wishes.get(number)
     _wishes[number] = _Wish(_STDERR if file is None else file, format)
     try:

@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import socket
+import stat
 import threading
 import time
 
@@ -203,18 +204,27 @@ def test_clients_do_not_wait_for_one_another_and_are_not_too_many(door):
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_another_user_is_refused(door, door_folder):
     """Also where the folder lets it in."""
-    for path in (door_folder, *door_folder.parents[:3]):
-        path.chmod(0o711)
+    above = [path for path in door_folder.parents if not path.stat().st_mode & stat.S_IXOTH]
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (door_folder, *above)}
+    for path, mode in modes.items():
+        path.chmod(mode | stat.S_IXOTH)
     os.chmod(door.path, 0o777)
     ours, theirs = socket.socketpair()
-    pid = os.fork()
-    if pid == 0:
-        os.setresuid(65534, 65534, 65534)
-        with Caller(door) as caller:
-            theirs.sendall(caller.hears().encode())
-        os._exit(0)
-    os.waitpid(pid, 0)
-    with ours, theirs:
+    try:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.setresuid(65534, 65534, 65534)
+                with Caller(door) as caller:
+                    theirs.sendall(caller.hears().encode())
+            finally:
+                os._exit(0)
+        os.waitpid(pid, 0)
+    finally:
+        for path, mode in modes.items():
+            path.chmod(mode)
+    theirs.close()
+    with ours:
         assert ours.recv(1000) == b"only user 0 may look into this process"
 
 

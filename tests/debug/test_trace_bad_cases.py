@@ -130,6 +130,31 @@ def test_a_name_that_ends_in_gz_is_compressed_and_permissions_are_as_of_any_new_
     assert (tmp_path / "t.json.gz").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
+def test_a_fork_goes_through_while_the_netpoller_has_its_first_event_to_write():
+    status, output, errors = run_script(
+        """
+        import asyncio, os, threading, time, warnings, goloop
+        from goloop import debug
+        from goloop.core.poll import pollset
+
+        warnings.simplefilter("ignore")  # of a fork with threads
+        for _ in range(3):  # loops that sleep for long: the netpoller waits for them
+            threading.Thread(target=goloop.run, args=(asyncio.sleep(100),), daemon=True).start()
+        while not pollset.stats()["running"]:
+            time.sleep(0.01)
+        for _ in range(5):
+            debug.start_trace()
+            pid = os.fork()
+            if not pid:
+                os._exit(7)
+            print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+            debug.stop_trace()
+        os._exit(0)
+        """
+    )
+    assert (status, output.split()) == (0, ["7"] * 5), errors
+
+
 def test_a_forked_child_makes_no_trace_and_leaves_the_file_to_its_parent(tmp_path):
     path = tmp_path / "t.json"
     with debug.tracing(path) as tracing:
