@@ -31,14 +31,23 @@ _NATIVE = ("goloop-netpoll", "goloop-monitor")
 _OWN = frozenset(("goloop-clock", "goloop-door", "goloop-door-client", "goloop-schedtrace"))  # they only look
 harmless: weakref.WeakSet[threading.Thread] = weakref.WeakSet()  # threads of goloop.debug's, which wake no goroutine
 
+_telling = threading.Lock()
+os.register_at_fork(after_in_child=_telling._at_fork_reinit)  # type: ignore[attr-defined]
+_tellings = 0  # how often a thread was told; guard: _telling
+
 
 def look(found: Any) -> tuple[BaseException | None, Any]:
     """What a thread asks that waits for good; see waiter.set_nothing_moves()."""
+    global _tellings
     now = _at_rest()
     if now is None or now != found:
         return None, now
     if not _speaks_for_all():
         return None, None
+    with _telling:  # the one that is told may wake the others: nothing rests any more
+        if _at_rest() != found:
+            return None, None
+        _tellings += 1
     headline = "all goroutines and tasks are asleep, and nothing can ever wake them"
     return DeadlockError(f"{headline}\n\n{text_of(snapshot())}"), now
 
@@ -77,7 +86,7 @@ def _at_rest() -> Any:
         return None
     if _handles_signals() or not _threads_rest(resting):
         return None
-    return beats, goroutine.last_goroutine_id(), goroutine.num_goroutine(), waiting
+    return beats, goroutine.last_goroutine_id(), goroutine.num_goroutine(), waiting, _tellings
 
 
 def _rests(loop: Any, me: int) -> bool:

@@ -204,10 +204,11 @@ def test_clients_do_not_wait_for_one_another_and_are_not_too_many(door):
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_another_user_is_refused(door, door_folder):
     """Also where the folder lets it in."""
-    above = [path for path in door_folder.parents if not path.stat().st_mode & stat.S_IXOTH]
+    everyone = stat.S_IXGRP | stat.S_IXOTH
+    above = [path for path in door_folder.parents if path.stat().st_mode & everyone != everyone]
     modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (door_folder, *above)}
     for path, mode in modes.items():
-        path.chmod(mode | stat.S_IXOTH)
+        path.chmod(mode | everyone)
     os.chmod(door.path, 0o777)
     ours, theirs = socket.socketpair()
     try:

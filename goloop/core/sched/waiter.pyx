@@ -194,7 +194,7 @@ cdef class Waiter:
         cdef object found = None, failure = None
         while not self.lock.acquire(True, seconds):
             failure, found = nothing_moves(found)
-            if failure is not None:
+            if failure is not None and self.outcome == WAITING:
                 raise failure
             seconds = NEXT_LOOK if found is not None else min(2 * max(seconds, FIRST_LOOK), LAST_LOOK)
         return 0
