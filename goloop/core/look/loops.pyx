@@ -9,7 +9,6 @@ import asyncio
 from cpython.object cimport PyObject
 
 from goloop.core.look.parts cimport is_a, name_of, field
-from goloop.core.loop.accounts cimport Accounts
 from goloop.core.loop.handles cimport Handle, TimerHandle
 from goloop.core.loop.loop_core cimport LoopCore
 from goloop.core.loop.ownership cimport LoopOwnership, LoopThread
