@@ -29,7 +29,7 @@ enum {
     GL_SLOW = 4,
     GL_VACANT = 8,
     GL_RETAKE_IF_WAITED_FOR = 16
-};                                                                     /* verdicts, or-ed together */
+}; /* verdicts, or-ed together */
 enum { GL_UNKNOWN = 0, GL_ON_CPU = 1, GL_FOR_GIL = 2, GL_SLEEPS = 3 }; /* what a thread is doing */
 
 typedef struct gl_stall {
