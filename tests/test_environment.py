@@ -26,6 +26,7 @@ GOOD = {
     "GOLOOP_MAXTHREADS": {"1": 1, "512": 512, "007": 7},
     "GOLOOP_MONKEY": {**dict.fromkeys(YES, True), **dict.fromkeys(NO, False)},
     "GOLOOP_PANIC": {"report": "report", "crash": "crash", "Crash": "crash"},
+    "GOLOOP_SCHEDTRACE": {"1": 1, "1000": 1000, "007": 7},
     "GOLOOP_SHUTDOWN_TIMEOUT": {"0": 0.0, "1.5": 1.5, "5": 5.0, "1e3": 1000.0},
     "GOLOOP_WATCH": {**dict.fromkeys(YES, True), **dict.fromkeys(NO, False)},
 }
@@ -38,6 +39,7 @@ BAD = {
     "GOLOOP_MAXTHREADS": ["0", "-1", "many", "3.0", "1_000", " 3", "+3", "³"],
     "GOLOOP_MONKEY": ["2", "maybe", " 1", "1 ", "t", "none"],
     "GOLOOP_PANIC": ["1", "exit", "crash!"],
+    "GOLOOP_SCHEDTRACE": ["0", "-1", "often", "0.5", " 3", "+3"],
     "GOLOOP_SHUTDOWN_TIMEOUT": ["-1", "soon", "nan", "inf"],
     "GOLOOP_WATCH": ["2", "maybe", " 1", "1 ", "t", "none"],
 }
@@ -50,6 +52,7 @@ SAID = {
     "GOLOOP_MAXTHREADS": "a number of threads, at least 1",
     "GOLOOP_MONKEY": "1/0, true/false, yes/no, on/off",
     "GOLOOP_PANIC": "report, crash",
+    "GOLOOP_SCHEDTRACE": "a number of milliseconds, at least 1",
     "GOLOOP_SHUTDOWN_TIMEOUT": "a number of seconds, at least 0",
     "GOLOOP_WATCH": "1/0, true/false, yes/no, on/off",
 }
@@ -62,6 +65,7 @@ DEFAULTS = {
     "GOLOOP_MAXTHREADS": 512,
     "GOLOOP_MONKEY": None,
     "GOLOOP_PANIC": "report",
+    "GOLOOP_SCHEDTRACE": None,
     "GOLOOP_SHUTDOWN_TIMEOUT": 5.0,
     "GOLOOP_WATCH": None,
 }
