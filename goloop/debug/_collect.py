@@ -319,8 +319,9 @@ def _all_tasks(raw: Raw) -> list[Any]:
         for loop in {id(loop): loop for loop in [*raw.loops, asyncio._get_running_loop()] if loop is not None}.values():
             found += asyncio.all_tasks(loop)
         return found
-    sets: list[Any] = [getattr(asyncio_tasks, "_scheduled_tasks", None) or getattr(asyncio_tasks, "_all_tasks", None)]
-    found = [task for references in sets for task in alive(list(references.data))]
+    scheduled: Any = getattr(asyncio_tasks, "_scheduled_tasks", None)  # 3.12; an empty set is false
+    references = scheduled if scheduled is not None else getattr(asyncio_tasks, "_all_tasks")  # noqa: B009
+    found = list(alive(list(references.data)))
     eager = getattr(asyncio_tasks, "_eager_tasks", None)  # 3.12
     return found + list(eager or ())
 

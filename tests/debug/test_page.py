@@ -337,8 +337,10 @@ def test_without_aiohttp_the_error_says_what_to_install(door_folder, tmp_path):
 def test_a_forked_child_has_no_page_and_does_not_hold_its_parents(door_folder):
     status, out, err = run_script(
         """
-        import http.client, os, sys
+        import http.client, os, sys, warnings
         from goloop import debug
+
+        warnings.simplefilter("ignore")  # of a fork with threads
 
         def asked(port):
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)

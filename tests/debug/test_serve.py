@@ -55,8 +55,10 @@ def test_serve_says_that_the_folder_is_not_safe(door_folder):
 def test_a_forked_child_has_a_door_of_its_own_and_leaves_its_parents_alone(door_folder):
     status, out, err = run_script(
         """
-        import json, os, socket, sys
+        import json, os, socket, sys, warnings
         from goloop import debug
+
+        warnings.simplefilter("ignore")  # of a fork with threads
 
         def pid_of(path):
             with socket.socket(socket.AF_UNIX) as sock:

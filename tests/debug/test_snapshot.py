@@ -275,8 +275,8 @@ def test_the_reasons_of_tasks_that_wait_in_asyncio():
             process.kill()
             for task in [*tasks, inner]:
                 task.cancel()
+            writer.close()  # first: from 3.12 on the end of serve_forever() waits for the connections
             await asyncio.wait([*tasks, inner])
-            writer.close()
             await async_until(lambda: not debug.snapshot().connections)
             server.close()
             await process.wait()
@@ -513,10 +513,11 @@ def test_it_works_in_a_finalizer_and_in_a_signal_handler():
 
 def test_it_works_in_both_processes_of_a_fork_and_at_exit():
     status, out, err = run_script("""
-        import atexit, os
+        import atexit, os, warnings
         import goloop
         from goloop import debug
 
+        warnings.simplefilter("ignore")  # of a fork with threads
         chan = goloop.Chan()
         g = goloop.go(chan.recv)
         while g.state != "chan receive":
